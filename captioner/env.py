@@ -1,0 +1,80 @@
+"""Typed access to environment variables that fails loudly.
+
+Every variable may also be given as `NAME_FILE`, the path of a file holding the value, the way Docker and
+Kubernetes hand out secrets. An empty variable counts as unset, so `compose` files can pass variables through.
+"""
+
+import os
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+
+def env_text(name: str, default: str = "", *, choices: tuple[str, ...] = ()) -> str:
+    """The value of `name` or of the file `NAME_FILE` points at, stripped; `default` when neither is set."""
+    value = _read(name)
+    if value is None:
+        return default
+    if choices and value not in choices:
+        raise ImproperlyConfigured(f"{name}={value!r} is not allowed; use one of: {', '.join(choices)}.")
+    return value
+
+
+def env_bool(name: str, default: bool) -> bool:
+    value = _read(name)
+    if value is None:
+        return default
+    if value.lower() in _TRUE:
+        return True
+    if value.lower() in _FALSE:
+        return False
+    raise ImproperlyConfigured(f"{name}={value!r} is not a boolean; use one of: true, false, 1, 0, yes, no, on, off.")
+
+
+def env_int(name: str, default: int, *, minimum: int | None = None, maximum: int | None = None) -> int:
+    value = _read(name)
+    if value is None:
+        return default
+    try:
+        number = int(value)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name}={value!r} is not a whole number.") from None
+    if minimum is not None and number < minimum:
+        raise ImproperlyConfigured(f"{name}={number} is too small; the least allowed is {minimum}.")
+    if maximum is not None and number > maximum:
+        raise ImproperlyConfigured(f"{name}={number} is too large; the most allowed is {maximum}.")
+    return number
+
+
+def env_list(name: str, default: list[str]) -> list[str]:
+    """A comma-separated list; blanks around and between commas are dropped."""
+    value = _read(name)
+    if value is None:
+        return default
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
+def env_path(name: str, default: Path) -> Path:
+    """An absolute path; `~` is expanded and a relative one is taken from the working directory."""
+    value = _read(name)
+    return Path(value).expanduser().resolve() if value is not None else default.resolve()
+
+
+def _read(name: str) -> str | None:
+    value = os.environ.get(name, "").strip()
+    file = os.environ.get(f"{name}_FILE", "").strip()
+    if value and file:
+        raise ImproperlyConfigured(f"{name} and {name}_FILE are both set; keep one of them.")
+    if file:
+        value = _read_file(name, file)
+    return value or None
+
+
+def _read_file(name: str, file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImproperlyConfigured(f"{name}_FILE={file!r} cannot be read as text: {error}.") from error

@@ -1,0 +1,55 @@
+"""What can go wrong in the captioning domain. No Django and no torch: every layer may raise and catch these.
+
+`captioner.api.errors` and `webui.views` turn them into answers; nothing else maps errors to HTTP.
+"""
+
+
+class CaptionerError(Exception):
+    """Base of every error this project raises on purpose; `str(error)` is fit to be shown to a person."""
+
+
+class InvalidImage(CaptionerError):
+    """The uploaded bytes are no photo we can caption.
+
+    `reason` is a stable code: `empty`, `too_large` (bytes), `not_an_image` (unknown or unsupported format),
+    `too_many_pixels`, `truncated` or `corrupt`.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class InvalidFeedback(CaptionerError):
+    """The feedback says nothing, or says something outside the allowed range; `field` names the culprit."""
+
+    def __init__(self, message: str, *, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class Overloaded(CaptionerError):
+    """The request cannot be finished in time, so it is refused before it costs anything.
+
+    `retry_after`: seconds after which the queue is expected to have room.
+    """
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(CaptionerError):
+    """The request was accepted but its deadline passed before the model got to it."""
+
+
+class ModelUnavailable(CaptionerError):
+    """No model is ready in this process (still loading, failed to load, or draining)."""
+
+
+class IncompatibleModel(CaptionerError):
+    """The folder holds no encoder-decoder captioner that this service can load safely."""
+
+
+class ClientGone(CaptionerError):
+    """The client closed its connection while its photo was waiting; the work was dropped."""

@@ -1,0 +1,27 @@
+"""The embedded default's own secret key, made once and kept with the data."""
+
+import os
+from pathlib import Path
+
+from django.core.management.utils import get_random_secret_key
+
+
+def secret_key_ensure(path: Path) -> str:
+    """Return the key stored at `path`, readable by its owner only; make one when there is none.
+
+    Several processes may start at once: the key is written beside its place and linked into it, so that the
+    first writer wins and nobody ever reads half a key.
+    """
+    if path.exists():
+        return path.read_text(encoding="ascii")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+        file.write(get_random_secret_key())
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+    return path.read_text(encoding="ascii")

@@ -1,0 +1,233 @@
+"""All settings, from environment variables only; `deploy/env.example` lists them with their defaults.
+
+With nothing set this is the *embedded* default: SQLite, local files and a file-based broker under
+`CAPTIONER_DATA_DIR`, for one machine. `CAPTIONER_PRODUCTION=true` turns the safe-by-default switches on.
+"""
+
+from pathlib import Path
+
+import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
+
+from captioner.env import env_bool, env_int, env_list, env_path, env_text
+from captioner.secret import secret_key_ensure
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+DATA_DIR = env_path("CAPTIONER_DATA_DIR", BASE_DIR / "var")
+PRODUCTION = env_bool("CAPTIONER_PRODUCTION", False)
+DEBUG = env_bool("DEBUG", False)
+
+HOST = env_text("HOST", "127.0.0.1")
+PORT = env_int("PORT", 8000, minimum=1, maximum=65535)
+
+if PRODUCTION and not env_text("SECRET_KEY"):
+    raise ImproperlyConfigured("CAPTIONER_PRODUCTION needs SECRET_KEY (or SECRET_KEY_FILE): at least 50 random characters.")
+SECRET_KEY = env_text("SECRET_KEY") or secret_key_ensure(DATA_DIR / "secret_key")
+
+# The embedded default answers to this machine only; a wildcard HOST is an explicit wish to be reached from elsewhere.
+_EMBEDDED_HOSTS = ["*"] if HOST in {"0.0.0.0", "::"} else ["localhost", "127.0.0.1", "[::1]", HOST]
+ALLOWED_HOSTS = env_list("ALLOWED_HOSTS", [] if PRODUCTION else _EMBEDDED_HOSTS)
+CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS", [])
+
+INSTALLED_APPS = [
+    "captioner",
+    "models_registry",
+    "training",
+    "webui",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+]
+
+MIDDLEWARE = [
+    "captioner.health.HealthMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "captioner.visitors.VisitorMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "captioner.urls"
+WSGI_APPLICATION = "captioner.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# --- Database -------------------------------------------------------------------------------------------------
+
+DATABASE_URL = env_text("DATABASE_URL")
+if DATABASE_URL:
+    DATABASES = {"default": dict(dj_database_url.parse(DATABASE_URL))}
+    if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+        # Many request threads share few connections; services give theirs back while a photo waits for the model.
+        DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 16, "timeout": 10}}
+else:
+    DATABASES = {
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": DATA_DIR / "captioner.sqlite3",
+            "OPTIONS": {
+                # Writers queue for the lock when they begin instead of failing when they upgrade a read lock.
+                "transaction_mode": "IMMEDIATE",
+                "timeout": 20,
+                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+            },
+        }
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Photos, weights and static files ---------------------------------------------------------------------------
+
+S3_ENDPOINT_URL = env_text("S3_ENDPOINT_URL")
+S3_BUCKET = env_text("S3_BUCKET")
+
+
+def _object_storage(prefix: str) -> dict[str, object]:
+    """Where `prefix` ("photos", "weights") is kept: the S3 bucket where one is named, else a local folder."""
+    if not S3_BUCKET:
+        return {
+            "BACKEND": "captioner.storage.AtomicFileSystemStorage",
+            "OPTIONS": {"location": DATA_DIR / prefix, "allow_overwrite": True},
+        }
+    return {
+        "BACKEND": "storages.backends.s3.S3Storage",
+        "OPTIONS": {
+            "bucket_name": S3_BUCKET,
+            "endpoint_url": S3_ENDPOINT_URL or None,
+            "access_key": env_text("S3_ACCESS_KEY") or None,
+            "secret_key": env_text("S3_SECRET_KEY") or None,
+            "region_name": env_text("S3_REGION", "us-east-1"),
+            "addressing_style": env_text("S3_ADDRESSING_STYLE", "path", choices=("path", "virtual", "auto")),
+            "location": prefix,
+            "file_overwrite": True,
+            "default_acl": None,
+            "querystring_auth": True,
+        },
+    }
+
+
+STORAGES = {
+    "default": _object_storage("photos"),
+    "weights": _object_storage("weights"),
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+STATIC_URL = "/static/"
+STATIC_ROOT = DATA_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+
+# --- People and their browsers ----------------------------------------------------------------------------------
+
+ALLOW_ANONYMOUS = env_bool("CAPTIONER_ALLOW_ANONYMOUS", not PRODUCTION)
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "home"
+LOGOUT_REDIRECT_URL = "home"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
+SECURE_SSL_REDIRECT = PRODUCTION
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else None
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if PRODUCTION else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = PRODUCTION
+X_FRAME_OPTIONS = "DENY"
+
+# The photo intake has its own, clearer limit; this one only bounds what is held in memory for a request body.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 24 * 1024 * 1024
+FILE_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = env_text("TIME_ZONE", "UTC")
+USE_TZ = True
+
+# --- REST -------------------------------------------------------------------------------------------------------
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "captioner.api.authentication.ApiKeyAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["captioner.api.permissions.MayCaption"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "captioner.api.errors.problem_response",
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Captioner",
+    "DESCRIPTION": "Captions for photos, from a model in this very process that learns from your corrections.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+# --- Captioning -------------------------------------------------------------------------------------------------
+
+CAPTION_MAX_BATCH = env_int("CAPTION_MAX_BATCH", 8, minimum=1, maximum=64)
+CAPTION_TIMEOUT_SECONDS = env_int("CAPTION_TIMEOUT_SECONDS", 20, minimum=1, maximum=300)
+CAPTION_MAX_WAIT_SECONDS = env_int("CAPTION_MAX_WAIT_SECONDS", 3, minimum=1, maximum=300)
+CAPTION_THREADS = env_int("CAPTION_THREADS", 0, minimum=0)  # 0: one per CPU core this process may use
+CAPTION_PRECISION = env_text("CAPTION_PRECISION", "auto", choices=("auto", "fp32", "bf16"))
+
+# --- Background work --------------------------------------------------------------------------------------------
+
+REDIS_URL = env_text("REDIS_URL")
+CELERY_BROKER_URL = env_text("CELERY_BROKER_URL") or REDIS_URL or "filesystem://"
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, object] = {}
+if CELERY_BROKER_URL.startswith("filesystem://"):
+    _BROKER_DIR = DATA_DIR / "broker"
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "data_folder_in": str(_BROKER_DIR / "messages"),
+        "data_folder_out": str(_BROKER_DIR / "messages"),
+        "control_folder": str(_BROKER_DIR / "control"),
+    }
+elif CELERY_BROKER_URL.startswith(("redis://", "rediss://")):
+    # Longer than the longest task: Redis hands an unacknowledged message out again after this many seconds.
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 12 * 3600}
+CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
+CELERY_BEAT_SCHEDULE = {
+    "photos-sweep": {"task": "captioner.tasks.photos_sweep_task", "schedule": 3600.0},
+    "sessions-clear": {"task": "captioner.tasks.sessions_clear_task", "schedule": 24 * 3600.0},
+}
+
+# --- Logging ----------------------------------------------------------------------------------------------------
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env_text("LOG_LEVEL", "INFO")},
+}

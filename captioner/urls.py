@@ -1,0 +1,10 @@
+"""All routes of the project."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("api/", include("captioner.api.urls")),
+    path("", include("webui.urls")),
+]

@@ -1,0 +1,9 @@
+"""WSGI entry point. The engine is started by the server's worker, after the fork: see deploy/gunicorn.conf.py."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "captioner.settings")
+
+application = get_wsgi_application()
