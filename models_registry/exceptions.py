@@ -1,0 +1,17 @@
+"""What can go wrong with versions of weights."""
+
+
+class RegistryError(Exception):
+    """Base of this app's errors; `str(error)` is fit to be shown to a person."""
+
+
+class VersionExists(RegistryError):
+    """A version of this id was published before; versions are immutable."""
+
+
+class VersionCorrupt(RegistryError):
+    """A stored version is incomplete or its bytes do not match its manifest; it must not be served."""
+
+
+class NoChampion(RegistryError):
+    """No version has been promoted yet, so there is nothing to serve."""
