@@ -1,0 +1,186 @@
+"""The interaction log: what was captioned, for whom, by which model, and what the person thought of it."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.conf import settings
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import Q
+
+
+class ApiKey(models.Model):
+    """A secret a program signs in with, acting for `user`. Only its SHA-256 digest is stored."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_keys")
+    name = models.CharField(max_length=100, help_text="What uses this key, so that you know it again.")
+    prefix = models.CharField(max_length=8, editable=False, help_text="The first characters of the key.")
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name = "API key"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…)"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who a caption belongs to: exactly one of a signed-in user, an API key or an anonymous visitor."""
+
+    user: models.Model | None = None
+    api_key: ApiKey | None = None
+    visitor: uuid.UUID | None = None
+
+    def __post_init__(self) -> None:
+        if sum(part is not None for part in (self.user, self.api_key, self.visitor)) != 1:
+            raise ValueError("An owner is exactly one of user, api_key, visitor.")
+
+
+class Photo(models.Model):
+    """One uploaded photo, stored once however often it is uploaded, re-encoded and without metadata."""
+
+    sha256 = models.CharField(max_length=64, unique=True, help_text="Of the bytes as they were uploaded.")
+    file = models.FileField()
+    width = models.PositiveIntegerField(help_text="Upright, in pixels, before any downscaling.")
+    height = models.PositiveIntegerField(help_text="Upright, in pixels, before any downscaling.")
+    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    def __str__(self) -> str:
+        return f"photo {self.sha256[:12]}"
+
+
+class CaptionQuerySet(models.QuerySet["Caption"]):
+    def owned_by(self, owner: Owner) -> "CaptionQuerySet":
+        """What this person may see. A key sees what it made; its user sees that as well."""
+        if owner.api_key is not None:
+            return self.filter(api_key=owner.api_key)
+        if owner.user is not None:
+            return self.filter(user=owner.user)
+        return self.filter(visitor=owner.visitor)
+
+    def with_details(self) -> "CaptionQuerySet":
+        return self.select_related("photo", "feedback")
+
+    def search(self, text: str) -> "CaptionQuerySet":
+        """Those that `text` occurs in: what the model wrote, or what the person would have written."""
+        return self.filter(Q(text__icontains=text) | Q(feedback__ideal_caption__icontains=text))
+
+    def older_than(self, created_at: datetime, pk: uuid.UUID) -> "CaptionQuerySet":
+        """Those after this place in the newest-first order; the index finds it at any depth."""
+        return self.filter(Q(created_at__lt=created_at) | Q(pk__lt=pk), created_at__lte=created_at)
+
+    def newer_than(self, created_at: datetime, pk: uuid.UUID) -> "CaptionQuerySet":
+        """Those before this place in the newest-first order."""
+        return self.filter(Q(created_at__gt=created_at) | Q(pk__gt=pk), created_at__gte=created_at)
+
+
+class Caption(models.Model):
+    """One logged interaction: a photo, what the model answered, and how it came to that answer."""
+
+    class Source(models.TextChoices):
+        WEB = "web", "Web page"
+        API = "api", "REST API"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    photo = models.ForeignKey(Photo, on_delete=models.PROTECT, related_name="captions")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="captions"
+    )
+    api_key = models.ForeignKey(
+        ApiKey,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="captions",
+        help_text="The key it was made with; `user` is then the key's user.",
+    )
+    visitor = models.UUIDField(null=True, blank=True, help_text="The anonymous visitor's cookie.")
+    source = models.CharField(max_length=3, choices=Source)
+
+    text = models.TextField()
+    confidence = models.FloatField(null=True, blank=True, help_text="Calibrated, 0 to 1; empty where there is none.")
+    words = models.JSONField(default=list, help_text='[{"text": str, "probability": float}, ...]')
+    alternatives = models.JSONField(default=list, help_text='[{"caption": str, "confidence": float | null}, ...]')
+    token_log_probabilities = models.JSONField(default=list, help_text="Natural logarithms, one per token.")
+    model_name = models.CharField(max_length=100)
+    model_version = models.CharField(max_length=100, db_index=True)
+    decoding = models.JSONField(default=dict, help_text="The decoding parameters that were used.")
+    timings_ms = models.JSONField(default=dict, help_text="Milliseconds spent per step.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = CaptionQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.CheckConstraint(
+                name="caption_user_or_visitor",
+                condition=Q(user__isnull=False, visitor__isnull=True)
+                | Q(user__isnull=True, visitor__isnull=False, api_key__isnull=True),
+            ),
+        ]
+        # Each person's history is read newest first, a page at a time: one index per kind of owner does it.
+        indexes = [
+            models.Index(fields=["-created_at", "-id"], name="caption_newest"),
+            models.Index(fields=["user", "-created_at", "-id"], name="caption_user_newest"),
+            models.Index(fields=["api_key", "-created_at", "-id"], name="caption_api_key_newest"),
+            models.Index(fields=["visitor", "-created_at", "-id"], name="caption_visitor_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class FeedbackQuerySet(models.QuerySet["Feedback"]):
+    def pending(self) -> "FeedbackQuerySet":
+        """The review queue, newest first."""
+        return self.filter(status=Feedback.Status.PENDING)
+
+    def after(self, feedback: "Feedback") -> "FeedbackQuerySet":
+        """Those that come later than `feedback` in the queue."""
+        moment = feedback.updated_at
+        return self.filter(Q(updated_at__lt=moment) | Q(pk__lt=feedback.pk), updated_at__lte=moment)
+
+
+class Feedback(models.Model):
+    """What the person who asked for a caption thought of it. Only approved feedback ever trains a model."""
+
+    class Status(models.TextChoices):
+        PENDING = "pending", "Pending"
+        APPROVED = "approved", "Approved"
+        REJECTED = "rejected", "Rejected"
+
+    caption = models.OneToOneField(Caption, on_delete=models.CASCADE, related_name="feedback")
+    rating = models.PositiveSmallIntegerField(
+        null=True, blank=True, validators=[MinValueValidator(1), MaxValueValidator(10)], help_text="1 (worst) to 10."
+    )
+    ideal_caption = models.CharField(max_length=500, blank=True, help_text="What the caption should have been.")
+    status = models.CharField(max_length=8, choices=Status, default=Status.PENDING)
+    reviewed_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    reviewed_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects = FeedbackQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-updated_at", "-id"]
+        verbose_name_plural = "feedback"
+        constraints = [
+            models.CheckConstraint(
+                name="feedback_says_something", condition=Q(rating__isnull=False) | ~Q(ideal_caption="")
+            ),
+            models.CheckConstraint(
+                name="feedback_rating_1_to_10", condition=Q(rating__isnull=True) | Q(rating__range=(1, 10))
+            ),
+        ]
+        indexes = [models.Index(fields=["status", "-updated_at", "-id"], name="feedback_queue")]
+
+    def __str__(self) -> str:
+        return self.ideal_caption or f"rated {self.rating}"

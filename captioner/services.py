@@ -1,0 +1,362 @@
+"""The captioning domain's verbs. Views, the API, tasks and commands are thin callers of these."""
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from itertools import islice
+from typing import ParamSpec, TypeVar
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AbstractBaseUser
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
+from django.db import connection, transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from captioner import images, runtime
+from captioner.exceptions import CaptionerError, ClientGone, DeadlineExceeded, InvalidFeedback
+from captioner.inference.types import Candidate, DecodingParameters, Prediction
+from captioner.models import ApiKey, Caption, Feedback, Owner, Photo
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+IDEAL_CAPTION_MAX_LENGTH = Feedback._meta.get_field("ideal_caption").max_length
+# How often a waiting request looks whether its client is still there.
+_CLIENT_CHECK_SECONDS = 0.2
+# A younger photo without captions may belong to a request that is just about to log its caption.
+_ORPHAN_AGE = timedelta(hours=1)
+
+
+# --- Captions ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A photo that the engine has accepted and not answered yet."""
+
+    photo: images.DecodedPhoto
+    parameters: DecodingParameters
+    model_name: str
+    future: "Future[Prediction]"
+    submitted_at: float  # time.monotonic(), as is the deadline
+    deadline: float
+    decode_seconds: float
+
+
+def caption_create(
+    data: bytes,
+    *,
+    owner: Owner,
+    source: Caption.Source,
+    parameters: DecodingParameters | None = None,
+    is_abandoned: Callable[[], bool] = lambda: False,
+) -> Caption:
+    """Caption one photo and log the interaction; the caption is in the log when this returns.
+
+    `parameters` defaults to what the serving model version asks for. `is_abandoned` is asked now and then while
+    waiting: once it is true, the work is dropped.
+
+    Raises `InvalidImage`, `Overloaded`, `DeadlineExceeded`, `ModelUnavailable` or `ClientGone`.
+    """
+    return _caption_finish(_caption_submit(data, parameters), owner, source, is_abandoned)
+
+
+def captions_create(
+    photos: Iterable[bytes],
+    *,
+    owner: Owner,
+    source: Caption.Source,
+    parameters: DecodingParameters | None = None,
+    is_abandoned: Callable[[], bool] = lambda: False,
+) -> list[Caption | CaptionerError]:
+    """Caption several photos as `caption_create` would; in each one's place its caption, or what was wrong with it.
+
+    The engine gets a whole batch before its first answer is awaited, so that the photos share batches. The next one
+    is read from `photos` only then, so that memory holds the pixels of one batch, however many photos there are.
+
+    Raises `ClientGone`.
+    """
+    photos = iter(photos)
+    outcomes: list[Caption | CaptionerError] = []
+    while batch := list(islice(photos, settings.CAPTION_MAX_BATCH)):
+        submitted = [_attempt(_caption_submit, data, parameters) for data in batch]
+        outcomes += [
+            _attempt(_caption_finish, item, owner, source, is_abandoned) if isinstance(item, _Pending) else item
+            for item in submitted
+        ]
+    return outcomes
+
+
+def photos_predict(paths: Sequence[Path], **wishes: int | None) -> Iterator[tuple[Path, Prediction | CaptionerError]]:
+    """Caption local photos without logging them, in the order of `paths`; `wishes` as in `parameters_from`.
+
+    A photo that cannot be captioned yields its error. Raises what `runtime.engine_load` raises.
+    """
+    engine = runtime.engine_load()
+    parameters = parameters_from(engine.default_parameters, **wishes)
+    waiting: deque[tuple[Path, Future[Prediction] | CaptionerError]] = deque()
+    for path in paths:
+        if len(waiting) > settings.CAPTION_MAX_BATCH:
+            yield _photo_outcome(*waiting.popleft())
+        waiting.append((path, _photo_submit(engine, path, parameters)))
+    yield from (_photo_outcome(*entry) for entry in waiting)
+
+
+def parameters_from(default: DecodingParameters, **wishes: int | None) -> DecodingParameters:
+    """`default` with the wishes that are not None; asking for several captions raises the beams to as many.
+
+    Raises `ValueError` naming the field and what is allowed.
+    """
+    given = {name: value for name, value in wishes.items() if value is not None}
+    if "num_beams" not in given and "num_captions" in given:
+        given["num_beams"] = max(default.num_beams, given["num_captions"])
+    return replace(default, **given)
+
+
+def caption_delete(caption: Caption) -> None:
+    """Delete a caption with its feedback, and its photo once no other caption shows it."""
+    with transaction.atomic():
+        photo = Photo.objects.select_for_update().get(pk=caption.photo_id)
+        caption.delete()
+        if not photo.captions.exists():
+            _photo_delete(photo)
+
+
+def _photo_submit(
+    engine: runtime.Engine, path: Path, parameters: DecodingParameters
+) -> "Future[Prediction] | CaptionerError":
+    try:
+        return engine.submit(images.decode(path.read_bytes()).image, parameters, deadline=math.inf)
+    except OSError as error:
+        return InvalidImage(f"The file cannot be read: {error.strerror}.", reason="corrupt")
+    except InvalidImage as error:
+        return error
+
+
+def _photo_outcome(
+    path: Path, entry: "Future[Prediction] | CaptionerError"
+) -> tuple[Path, Prediction | CaptionerError]:
+    return path, entry if isinstance(entry, CaptionerError) else entry.result()
+
+
+def _caption_submit(data: bytes, parameters: DecodingParameters | None) -> _Pending:
+    engine = runtime.engine()
+    started = time.monotonic()
+    photo = images.decode(data)
+    parameters = parameters or engine.default_parameters
+    submitted = time.monotonic()
+    deadline = submitted + settings.CAPTION_TIMEOUT_SECONDS
+    return _Pending(
+        photo=photo,
+        parameters=parameters,
+        model_name=engine.model_name,
+        future=engine.submit(photo.image, parameters, deadline),
+        submitted_at=submitted,
+        deadline=deadline,
+        decode_seconds=submitted - started,
+    )
+
+
+def _connection_release() -> None:
+    """Give the database connection back while this thread waits: waiting requests may outnumber connections."""
+    if not connection.in_atomic_block:
+        connection.close()
+
+
+def _caption_finish(
+    pending: _Pending, owner: Owner, source: Caption.Source, is_abandoned: Callable[[], bool]
+) -> Caption:
+    # The engine is busy with the photo now; this thread meanwhile prepares what will be stored.
+    jpeg = images.encode(pending.photo.image)
+    _connection_release()
+    prediction = _prediction_wait(pending, is_abandoned)
+    return _caption_log(pending, prediction, jpeg, owner, source)
+
+
+def _attempt(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | CaptionerError:
+    """What `step` returns, or the error it raised; a client that left ends everything."""
+    try:
+        return step(*args, **kwargs)
+    except ClientGone:
+        raise
+    except CaptionerError as error:
+        return error
+
+
+def _prediction_wait(pending: _Pending, is_abandoned: Callable[[], bool]) -> Prediction:
+    while True:
+        try:
+            return pending.future.result(timeout=_CLIENT_CHECK_SECONDS)
+        except FutureTimeout:
+            if is_abandoned():
+                pending.future.cancel()
+                raise ClientGone("The client closed its connection while its photo was waiting.") from None
+            if time.monotonic() > pending.deadline:
+                pending.future.cancel()
+                raise DeadlineExceeded(
+                    f"No caption within {settings.CAPTION_TIMEOUT_SECONDS} seconds; please try again."
+                ) from None
+
+
+def _caption_log(
+    pending: _Pending, prediction: Prediction, jpeg: bytes, owner: Owner, source: Caption.Source
+) -> Caption:
+    best, *others = prediction.candidates
+    caption = Caption(
+        user=owner.api_key.user if owner.api_key else owner.user,
+        api_key=owner.api_key,
+        visitor=owner.visitor,
+        source=source,
+        text=best.caption,
+        words=[asdict(word) for word in best.words],
+        alternatives=[_alternative(candidate) for candidate in others],
+        token_log_probabilities=list(best.token_log_probabilities),
+        model_name=pending.model_name,
+        model_version=prediction.model_version,
+        decoding=asdict(pending.parameters),
+        timings_ms={
+            "decode": _milliseconds(pending.decode_seconds),
+            "queue": _milliseconds(prediction.queue_seconds),
+            "inference": _milliseconds(prediction.inference_seconds),
+            "total": _milliseconds(time.monotonic() - pending.submitted_at + pending.decode_seconds),
+        },
+    )
+    with transaction.atomic():
+        caption.photo = _photo_store(pending.photo, jpeg)
+        caption.save(force_insert=True)
+    return caption
+
+
+def _alternative(candidate: Candidate) -> dict[str, object]:
+    return {"caption": candidate.caption, "confidence": None}
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 1)
+
+
+# --- Photos -----------------------------------------------------------------------------------------------------
+
+
+def _photo_store(decoded: images.DecodedPhoto, jpeg: bytes) -> Photo:
+    """The stored photo of these bytes, written once. Call inside the transaction that logs its caption.
+
+    The row is locked, so that a deletion of the photo's last other caption either sees ours or comes first.
+    """
+    name = f"{decoded.sha256[:2]}/{decoded.sha256}.jpg"
+    photo, created = Photo.objects.select_for_update().get_or_create(
+        sha256=decoded.sha256, defaults={"file": name, "width": decoded.width, "height": decoded.height}
+    )
+    if created:
+        default_storage.save(name, ContentFile(jpeg))
+    return photo
+
+
+def _photo_delete(photo: Photo) -> None:
+    # The file goes last: should removing it fail, the rows are rolled back and nothing points at nothing.
+    photo.delete()
+    default_storage.delete(photo.file.name)
+
+
+def photos_sweep() -> int:
+    """Delete photos that no caption shows any more (their owners were deleted); return how many went."""
+    orphans = Photo.objects.filter(captions__isnull=True, created_at__lt=timezone.now() - _ORPHAN_AGE)
+    swept = 0
+    for pk in orphans.values_list("pk", flat=True).iterator():
+        with transaction.atomic():
+            photo = Photo.objects.select_for_update().filter(pk=pk, captions__isnull=True).first()
+            if photo is not None:
+                _photo_delete(photo)
+                swept += 1
+    return swept
+
+
+# --- Feedback ---------------------------------------------------------------------------------------------------
+
+
+def feedback_submit(caption: Caption, *, rating: int | None = None, ideal_caption: str = "") -> Feedback:
+    """Record what the person thinks of `caption`; saying it again replaces what was said and asks for a new review.
+
+    Raises `InvalidFeedback` when there is neither a rating nor a caption, or one of them is out of range.
+    """
+    ideal_caption = " ".join(ideal_caption.split())
+    if rating is None and not ideal_caption:
+        raise InvalidFeedback("Give a rating from 1 to 10, a better caption, or both.", field="rating")
+    if rating is not None and not 1 <= rating <= 10:
+        raise InvalidFeedback(f"The rating is a whole number from 1 to 10, not {rating}.", field="rating")
+    if len(ideal_caption) > IDEAL_CAPTION_MAX_LENGTH:
+        raise InvalidFeedback(
+            f"The caption has {len(ideal_caption)} characters; at most {IDEAL_CAPTION_MAX_LENGTH} are allowed.",
+            field="ideal_caption",
+        )
+    feedback, _ = Feedback.objects.update_or_create(
+        caption=caption,
+        defaults={
+            "rating": rating,
+            "ideal_caption": ideal_caption,
+            "status": Feedback.Status.PENDING,
+            "reviewed_by": None,
+            "reviewed_at": None,
+        },
+    )
+    return feedback
+
+
+def feedback_review(
+    feedback: QuerySet[Feedback], status: Feedback.Status, *, reviewer: AbstractBaseUser
+) -> int:
+    """Approve or reject every row of `feedback`, recording who and when; return how many rows changed."""
+    return feedback.exclude(status=status).update(
+        status=status, reviewed_by=reviewer, reviewed_at=timezone.now()
+    )
+
+
+# --- API keys ---------------------------------------------------------------------------------------------------
+
+
+def api_key_create(user: AbstractBaseUser, name: str) -> tuple[ApiKey, str]:
+    """Make a key that acts for `user`; returns it with its secret, which cannot be had again."""
+    secret = secrets.token_urlsafe(32)
+    api_key = ApiKey.objects.create(user=user, name=name, prefix=secret[:8], digest=_api_key_digest(secret))
+    return api_key, secret
+
+
+def api_key_find(secret: str) -> ApiKey | None:
+    """The key with this secret, unless it was revoked or its user may not sign in any more."""
+    return (
+        ApiKey.objects.select_related("user")
+        .filter(digest=_api_key_digest(secret), revoked_at__isnull=True, user__is_active=True)
+        .first()
+    )
+
+
+def api_key_revoke(api_keys: QuerySet[ApiKey]) -> int:
+    """End the access of every key of `api_keys`; return how many still had it."""
+    return api_keys.filter(revoked_at__isnull=True).update(revoked_at=timezone.now())
+
+
+def _api_key_digest(secret: str) -> str:
+    # A plain hash is enough here: the secret has 256 random bits, so there is nothing to guess.
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+# --- Set-up -----------------------------------------------------------------------------------------------------
+
+
+def administrator_ensure() -> str | None:
+    """Make the user `admin` where no administrator exists; return its random password, kept nowhere else."""
+    users = get_user_model().objects
+    if users.filter(is_superuser=True).exists():
+        return None
+    password = secrets.token_urlsafe(12)
+    users.create_superuser(username="admin", password=password)
+    return password
