@@ -1,15 +1,17 @@
 """The captioning domain's verbs. Views, the API, tasks and commands are thin callers of these."""
 
 import hashlib
+import math
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from pathlib import Path
 from itertools import islice
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from django.conf import settings
@@ -22,7 +24,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from captioner import images, runtime
-from captioner.exceptions import CaptionerError, ClientGone, DeadlineExceeded, InvalidFeedback
+from captioner.exceptions import CaptionerError, ClientGone, DeadlineExceeded, InvalidFeedback, InvalidImage
 from captioner.inference.types import Candidate, DecodingParameters, Prediction
 from captioner.models import ApiKey, Caption, Feedback, Owner, Photo
 
@@ -101,7 +103,8 @@ def photos_predict(paths: Sequence[Path], **wishes: int | None) -> Iterator[tupl
 
     A photo that cannot be captioned yields its error. Raises what `runtime.engine_load` raises.
     """
-    engine = runtime.engine_load()
+    # Whoever captions a folder waits as long as it takes.
+    engine = runtime.engine_load(max_wait_seconds=math.inf)
     parameters = parameters_from(engine.default_parameters, **wishes)
     waiting: deque[tuple[Path, Future[Prediction] | CaptionerError]] = deque()
     for path in paths:

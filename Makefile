@@ -1,0 +1,47 @@
+# Two commands do everything: `make run` (the service) and `make test` (the tests).
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := $(CURDIR)/.venv
+BIN := $(VENV)/bin
+export VENV
+export CAPTIONER_DATA_DIR ?= $(CURDIR)/var
+
+.PHONY: run install test bench check format clean
+
+run: install
+	@mkdir -p $(CAPTIONER_DATA_DIR)
+	@$(BIN)/python deploy/port_free.py
+	@$(BIN)/python manage.py setup
+	@exec $(BIN)/supervisord --configuration deploy/supervisord.conf
+
+install: $(VENV)/.installed
+
+test: $(VENV)/.installed-tests
+	$(BIN)/pytest $(ARGS)
+
+bench: $(VENV)/.installed-tests
+	$(BIN)/python manage.py bench $(ARGS)
+
+# Lint, types, and Django's own checks on production settings.
+check: $(VENV)/.installed-tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .
+	$(BIN)/python manage.py makemigrations --check --dry-run
+	CAPTIONER_PRODUCTION=true SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))')" \
+	ALLOWED_HOSTS=captions.example.org DATABASE_URL=postgres://captioner@localhost/captioner \
+	REDIS_URL=redis://localhost:6379/0 $(BIN)/python manage.py check --deploy --fail-level WARNING
+
+format: $(VENV)/.installed-tests
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/.installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Captioner needs Python 3.11 or newer; run make PYTHON=/path/to/python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing requirements (the first time takes a few minutes) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-tests: $(VENV)/.installed tests/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@

@@ -1,0 +1,39 @@
+"""Bring a captioning checkpoint from the Hugging Face hub or a folder into the registry."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from captioner.checkpoints import checkpoint_import
+from captioner.exceptions import CaptionerError
+from models_registry.exceptions import RegistryError
+
+
+class Command(BaseCommand):
+    help = (
+        "Load and try an encoder-decoder captioner (BLIP, GIT, VisionEncoderDecoder) from a hub id such as "
+        "owner/name or from a folder, then publish it as a version. Only safetensors weights are accepted."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("source", help="hub id (owner/name) or folder")
+        parser.add_argument("--name", help="model name; default: the last part of the source")
+        parser.add_argument("--revision", help="commit, tag or branch on the hub; pin a commit in production")
+        parser.add_argument("--licence", default="see the model card", help="what the weights may be used for")
+        parser.add_argument("--promote", action="store_true", help="serve it: make it the champion")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            version, caption = checkpoint_import(
+                options["source"],
+                name=options["name"],
+                revision=options["revision"],
+                licence=options["licence"],
+                promote=options["promote"],
+            )
+        except (CaptionerError, RegistryError, OSError) as error:
+            raise CommandError(str(error)) from error
+        self.stdout.write(f"Published {version}. On a test image it says: {caption}")
+        if not options["promote"]:
+            self.stdout.write("It does not serve yet: import it with --promote to make it the champion.")

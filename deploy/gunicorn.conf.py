@@ -1,0 +1,45 @@
+"""Gunicorn: few workers, many threads, for batching needs concurrent requests in one process.
+
+Never preloaded: torch and the engine are made after the fork, once per worker.
+"""
+
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from captioner.env import env_int, env_text
+
+wsgi_app = "captioner.wsgi:application"
+bind = f"{env_text('HOST', '127.0.0.1')}:{env_int('PORT', 8000)}"
+worker_class = "gthread"
+workers = env_int("WEB_WORKERS", 1, minimum=1)
+threads = env_int("WEB_THREADS", 64, minimum=1)
+preload_app = False
+timeout = 60  # seconds without a sign of life from a worker's main thread
+graceful_timeout = 30  # seconds for accepted requests after TERM
+keepalive = 75  # seconds; longer than a proxy keeps its own connections
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
+proc_name = "captioner-web"
+
+
+def post_worker_init(worker: Any) -> None:
+    """Start loading the model, and turn `/readyz` red as soon as this worker is told to stop."""
+    from captioner import runtime
+
+    stop = signal.getsignal(signal.SIGTERM)
+
+    def drain_then_stop(number: int, frame: FrameType | None) -> None:
+        runtime.engine_drain_begin()
+        stop(number, frame)
+
+    signal.signal(signal.SIGTERM, drain_then_stop)
+    runtime.engine_start()
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    from captioner import runtime
+
+    if os.getpid() == worker.pid:
+        runtime.engine_drain(timeout=graceful_timeout)

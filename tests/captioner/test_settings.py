@@ -1,0 +1,80 @@
+"""Settings are read once at import, so each case looks at a fresh process."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PRODUCTION = {"CAPTIONER_PRODUCTION": "1", "SECRET_KEY": "k" * 60, "ALLOWED_HOSTS": "captions.example.org"}
+
+
+def read_settings(tmp_path: Path, expression: str, **environment: str) -> object:
+    result = run(tmp_path, f"import json; from captioner import settings as s; print(json.dumps({expression}))", environment)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def run(tmp_path: Path, code: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={"CAPTIONER_DATA_DIR": str(tmp_path), "DJANGO_SETTINGS_MODULE": "captioner.settings", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_default_needs_no_server_and_writes_only_to_the_data_folder(tmp_path: Path) -> None:
+    engine, name, broker, folder, photos = read_settings(
+        tmp_path,
+        "[s.DATABASES['default']['ENGINE'], str(s.DATABASES['default']['NAME']), s.CELERY_BROKER_URL,"
+        " s.CELERY_BROKER_TRANSPORT_OPTIONS['data_folder_in'], str(s.STORAGES['default']['OPTIONS']['location'])]",
+    )
+    assert (engine, broker) == ("django.db.backends.sqlite3", "filesystem://")
+    assert all(Path(path).is_relative_to(tmp_path) for path in (name, folder, photos))
+
+
+def test_the_generated_secret_key_is_kept_and_private(tmp_path: Path) -> None:
+    first, second = (read_settings(tmp_path, "s.SECRET_KEY") for _ in range(2))
+    assert first == second
+    assert len(first) >= 50
+    assert (tmp_path / "secret_key").stat().st_mode & 0o077 == 0
+
+
+def test_variables_switch_to_postgresql_redis_and_s3(tmp_path: Path) -> None:
+    engine, broker, backend, options = read_settings(
+        tmp_path,
+        "[s.DATABASES['default']['ENGINE'], s.CELERY_BROKER_URL, s.STORAGES['weights']['BACKEND'],"
+        " s.STORAGES['weights']['OPTIONS']]",
+        DATABASE_URL="postgres://c:p@db:5432/captioner",
+        REDIS_URL="redis://cache:6379/1",
+        S3_ENDPOINT_URL="http://minio:9000",
+        S3_BUCKET="captioner",
+        S3_ACCESS_KEY="key",
+        S3_SECRET_KEY="secret",
+    )
+    assert engine == "django.db.backends.postgresql"
+    assert broker == "redis://cache:6379/1"
+    assert backend == "storages.backends.s3.S3Storage"
+    assert options["bucket_name"] == "captioner"
+    assert options["location"] == "weights"
+
+
+def test_production_refuses_to_start_without_a_secret_key(tmp_path: Path) -> None:
+    result = run(tmp_path, "import captioner.settings", {"CAPTIONER_PRODUCTION": "1"})
+    assert result.returncode == 1
+    assert "needs SECRET_KEY (or SECRET_KEY_FILE)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [({}, True), (PRODUCTION, False), (PRODUCTION | {"CAPTIONER_ALLOW_ANONYMOUS": "yes"}, True)],
+)
+def test_anonymous_use_is_on_by_default_and_off_in_production_unless_set(
+    tmp_path: Path, environment: dict[str, str], expected: bool
+) -> None:
+    assert read_settings(tmp_path, "s.ALLOW_ANONYMOUS", **environment) is expected

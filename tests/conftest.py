@@ -1,0 +1,122 @@
+"""Shared fixtures. Nothing here starts a server or loads a real model: see tests/stack and tests/e2e for that."""
+
+import io
+import tempfile
+import uuid
+from concurrent.futures import Future
+from pathlib import Path
+
+import os
+
+# Before Django reads the settings: tests never touch the developer's own data.
+_DATA_DIR = tempfile.TemporaryDirectory(prefix="captioner-tests-")
+os.environ["CAPTIONER_DATA_DIR"] = _DATA_DIR.name
+
+import pytest
+from django.contrib.auth.models import User
+from PIL import Image
+
+from captioner import runtime, services
+from captioner.inference.types import Candidate, DecodingParameters, Prediction, Token
+from captioner.models import Caption, Owner
+
+
+class FakeEngine:
+    """Answers every photo at once with its size, or raises `error` from `submit`."""
+
+    model_name = "fake"
+    model_version = "fake-1"
+    default_parameters = DecodingParameters()
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.never_answers = False
+        self.submitted: list[DecodingParameters] = []
+
+    def submit(self, image: Image.Image, parameters: DecodingParameters, deadline: float) -> "Future[Prediction]":
+        if self.error is not None:
+            raise self.error
+        self.submitted.append(parameters)
+        future: Future[Prediction] = Future()
+        if not self.never_answers:
+            future.set_result(fake_prediction(image, parameters.num_captions))
+        return future
+
+
+def fake_prediction(image: Image.Image, num_captions: int) -> Prediction:
+    candidates = tuple(
+        Candidate(
+            caption=f"a {image.width} by {image.height} photo" + (f" number {rank}" if rank else ""),
+            words=(Token("a", 0.9), Token("photo", 0.4)),
+            log_probability=-1.0 - rank,
+            token_log_probabilities=(-0.1, -0.9),
+        )
+        for rank in range(num_captions)
+    )
+    return Prediction(
+        candidates=candidates, model_version="fake-1", queue_seconds=0.001, inference_seconds=0.02, batch_size=1
+    )
+
+
+@pytest.fixture(autouse=True)
+def _isolated_storage(settings, tmp_path: Path) -> None:
+    """Photos and weights of each test go to a folder of its own; static files need no collecting."""
+    storages = {name: dict(config) for name, config in settings.STORAGES.items()}
+    for name in ("default", "weights"):
+        storages[name] = {
+            "BACKEND": "captioner.storage.AtomicFileSystemStorage",
+            "OPTIONS": {"location": tmp_path / name, "allow_overwrite": True},
+        }
+    storages["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    settings.STORAGES = storages
+
+
+@pytest.fixture(autouse=True)
+def _fast_passwords(settings) -> None:
+    """Hashing that is slow on purpose would be most of the run."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture
+def fake_engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    """Replaces this process's engine, so that everything around the model can be tested without one."""
+    engine = FakeEngine()
+    monkeypatch.setattr(runtime, "engine", lambda: engine)
+    return engine
+
+
+@pytest.fixture
+def photo_bytes() -> bytes:
+    return draw_jpeg()
+
+
+def draw_jpeg(size: tuple[int, int] = (64, 48), colour: str = "teal") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def user(db: None) -> User:
+    return User.objects.create_user("ada", password="correct horse battery")
+
+
+@pytest.fixture
+def other_user(db: None) -> User:
+    return User.objects.create_user("bob", password="correct horse battery")
+
+
+@pytest.fixture
+def reviewer(db: None) -> User:
+    return User.objects.create_superuser("rita", password="correct horse battery")
+
+
+@pytest.fixture
+def visitor() -> Owner:
+    return Owner(visitor=uuid.uuid4())
+
+
+@pytest.fixture
+def caption(user: User, fake_engine: FakeEngine, photo_bytes: bytes) -> Caption:
+    """A logged caption of `user`, made through the service like any other."""
+    return services.caption_create(photo_bytes, owner=Owner(user=user), source=Caption.Source.WEB)

@@ -1,0 +1,153 @@
+import json
+from pathlib import Path
+
+import pytest
+from django.core.files.storage import storages
+
+from models_registry import services
+from models_registry.exceptions import NoChampion, RegistryError, VersionCorrupt, VersionExists
+from models_registry.models import ModelVersion, Promotion
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "weights-to-publish"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights" * 1000)
+    (folder / "sub" / "tokenizer.json").write_text("{}")
+    (folder / ".DS_Store").write_text("not ours")
+    return folder
+
+
+def publish(folder: Path, name: str = "tiny", **options) -> ModelVersion:
+    return services.version_publish(folder, model_name=name, origin="a test", licence="Apache-2.0", **options)
+
+
+def stored(version: ModelVersion, name: str) -> Path:
+    return Path(storages["weights"].path(f"versions/{version.pk}/{name}"))
+
+
+def test_a_published_version_can_be_fetched_with_the_same_bytes(folder: Path) -> None:
+    fetched = services.version_fetch(publish(folder))
+    assert (fetched / "model.safetensors").read_bytes() == b"weights" * 1000
+    assert (fetched / "sub" / "tokenizer.json").read_text() == "{}"
+
+
+def test_the_manifest_lists_every_file_with_size_and_hash(folder: Path) -> None:
+    version = publish(folder)
+    manifest = json.loads(stored(version, "manifest.json").read_text())
+    assert [entry["name"] for entry in manifest["files"]] == ["model.safetensors", "sub/tokenizer.json"]
+    assert manifest["files"][0]["size"] == 7000
+    version.refresh_from_db()
+    assert manifest == version.manifest
+
+
+def test_only_matching_files_are_published(folder: Path) -> None:
+    fetched = services.version_fetch(publish(folder, patterns=["*.safetensors"]))
+    assert [path.name for path in fetched.iterdir() if path.name != "manifest.json"] == ["model.safetensors"]
+
+
+def test_the_id_names_the_content(folder: Path) -> None:
+    first = publish(folder)
+    (folder / "model.safetensors").write_bytes(b"other weights")
+    second = publish(folder)
+    assert first.pk.startswith("tiny-")
+    assert first.pk != second.pk
+
+
+def test_a_version_is_immutable(folder: Path) -> None:
+    publish(folder)
+    with pytest.raises(VersionExists, match="was published before"):
+        publish(folder)
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="holds no files"):
+        publish(tmp_path)
+
+
+def test_one_flipped_byte_is_refused(folder: Path) -> None:
+    version = publish(folder)
+    path = stored(version, "model.safetensors")
+    content = bytearray(path.read_bytes())
+    content[3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(VersionCorrupt, match=r"model\.safetensors is not what was published"):
+        services.version_fetch(version)
+
+
+def test_a_missing_file_is_refused(folder: Path) -> None:
+    version = publish(folder)
+    stored(version, "sub/tokenizer.json").unlink()
+    with pytest.raises(VersionCorrupt, match=r"tokenizer\.json is missing"):
+        services.version_fetch(version)
+
+
+def test_a_version_without_a_manifest_was_never_published(folder: Path) -> None:
+    version = publish(folder)
+    stored(version, "manifest.json").unlink()
+    with pytest.raises(VersionCorrupt, match="never fully published"):
+        services.version_fetch(version)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 99}', '{"schema": 1, "files": [{"x": 1}]}'])
+def test_a_garbled_manifest_is_refused(folder: Path, text: str) -> None:
+    version = publish(folder)
+    stored(version, "manifest.json").write_text(text)
+    with pytest.raises(VersionCorrupt):
+        services.version_fetch(version)
+
+
+def test_nothing_serves_before_the_first_promotion() -> None:
+    with pytest.raises(NoChampion, match=r"manage\.py setup"):
+        services.champion_get()
+
+
+def test_promotion_moves_the_champion_and_is_logged_with_who_and_why(folder: Path, reviewer) -> None:
+    first, second = publish(folder, "v1"), publish(folder, "v2")
+    services.version_promote(first, reason="first")
+    services.version_promote(second, reason="better", by=reviewer)
+    services.version_promote(second, reason="again")
+    assert services.champion_get() == second
+    assert list(Promotion.objects.values_list("version_id", "reason", "promoted_by__username")) == [
+        (second.pk, "better", "rita"),
+        (first.pk, "first", None),
+    ]
+
+
+@pytest.fixture
+def starter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(services, "STARTER_DIR", folder)
+    return folder
+
+
+def test_registering_the_starter_twice_changes_nothing(starter: Path) -> None:
+    version = services.starter_register()
+    assert services.starter_register() == version == services.champion_get()
+    assert (ModelVersion.objects.count(), Promotion.objects.count()) == (1, 1)
+
+
+def test_a_newer_starter_replaces_an_older_one(starter: Path) -> None:
+    old = services.starter_register()
+    (starter / "model.safetensors").write_bytes(b"better weights")
+    new = services.starter_register()
+    assert new != old
+    assert services.champion_get() == new
+
+
+def test_a_newer_starter_does_not_replace_a_version_that_was_chosen(starter: Path, folder: Path) -> None:
+    services.starter_register()
+    chosen = publish(folder, "our-own")
+    services.version_promote(chosen, reason="ours")
+    (starter / "model.safetensors").write_bytes(b"better weights")
+    services.starter_register()
+    assert services.champion_get() == chosen
+
+
+def test_a_store_that_lost_the_starter_gets_it_again(starter: Path) -> None:
+    version = services.starter_register()
+    stored(version, "manifest.json").unlink()
+    services.starter_register()
+    assert services.version_fetch(version).is_dir()

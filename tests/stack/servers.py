@@ -1,0 +1,200 @@
+"""Real servers as processes of the test run: PostgreSQL, Redis, an S3 server, and Captioner itself.
+
+Each is a context manager that picks a free port of the loopback address, waits until the server answers, and stops it.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+# PostgreSQL refuses to run as root; its Debian package brings this user.
+_SERVER_USER = "postgres" if os.geteuid() == 0 else None
+
+
+def find_program(name: str, *folders: str) -> str:
+    """The path of a server program, or the test is skipped, saying why; where `CI` is set it fails instead."""
+    path = shutil.which(name, path=os.pathsep.join([os.environ["PATH"], *folders]))
+    if path is None:
+        message = f"{name} is not installed here"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    return path
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} within {seconds:.0f} s")
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def process(arguments: list[str | Path], log: Path, **options) -> Iterator[subprocess.Popen]:
+    """A child process in a session of its own, told to stop at the end and killed if it does not."""
+    with log.open("ab") as output:
+        child = subprocess.Popen(arguments, stdout=output, stderr=output, start_new_session=True, **options)
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(timeout=45)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def postgresql(folder: Path) -> Iterator[str]:
+    """A fresh PostgreSQL cluster; yields its `DATABASE_URL`."""
+    folders = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    initdb, postgres = find_program("initdb", *folders), find_program("postgres", *folders)
+    data, port = folder / "postgresql", free_port()
+    data.mkdir()
+    if _SERVER_USER:
+        shutil.chown(data, _SERVER_USER)
+        for parent in data.parents[:3]:  # pytest's folders are private to the user who runs it
+            parent.chmod(parent.stat().st_mode | 0o011)
+    subprocess.run(
+        [initdb, "--pgdata", data, "--username", "captioner", "--auth", "trust", "--no-sync"],
+        check=True,
+        capture_output=True,
+        user=_SERVER_USER,
+        cwd="/",
+    )
+    arguments = [postgres, "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", data, "-F"]
+    with process(arguments, folder / "postgresql.log", user=_SERVER_USER, cwd="/"):
+        import psycopg
+
+        url = f"postgres://captioner@127.0.0.1:{port}/postgres"
+
+        def answers() -> bool:
+            with contextlib.suppress(psycopg.OperationalError), psycopg.connect(url, connect_timeout=2):
+                return True
+            return False
+
+        wait_until(answers, "PostgreSQL answers")
+        yield url
+
+
+@contextlib.contextmanager
+def redis(folder: Path) -> Iterator[str]:
+    """A Redis server that keeps nothing; yields its URL."""
+    program, port = find_program("redis-server"), free_port()
+    arguments = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    with process(arguments, folder / "redis.log"):
+        wait_until(lambda: listens(port), "Redis answers")
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@contextlib.contextmanager
+def s3(folder: Path) -> Iterator[dict[str, str]]:
+    """An S3 server (moto) with an empty bucket; yields the environment variables that name it."""
+    import boto3
+
+    port = free_port()
+    environment = {
+        "S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "S3_BUCKET": "captioner",
+        "S3_ACCESS_KEY": "test-key",
+        "S3_SECRET_KEY": "test-secret",
+    }
+    with process([BIN / "moto_server", "-H", "127.0.0.1", "-p", str(port)], folder / "s3.log"):
+        wait_until(lambda: listens(port), "the S3 server answers")
+        client = boto3.client(
+            "s3",
+            endpoint_url=environment["S3_ENDPOINT_URL"],
+            aws_access_key_id="test-key",
+            aws_secret_access_key="test-secret",
+            region_name="us-east-1",
+        )
+        client.create_bucket(Bucket="captioner")
+        yield environment
+
+
+@dataclass
+class Site:
+    """Captioner running as it does for a user."""
+
+    url: str
+    environment: dict[str, str]
+    log: Path
+    process: subprocess.Popen
+    setup_output: str
+
+    def manage(self, *arguments: str) -> str:
+        return manage(self.environment, *arguments)
+
+    def status(self) -> dict:
+        """The answer of `/readyz`, or an empty one where nothing listens."""
+        import json
+
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=5) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            return json.load(error)
+        except OSError:
+            return {}
+
+    def wait_ready(self) -> None:
+        wait_until(lambda: self.status().get("state") == "ready", f"ready (see {self.log})", seconds=120)
+
+
+def manage(environment: dict[str, str], *arguments: str) -> str:
+    result = subprocess.run(
+        [sys.executable, ROOT / "manage.py", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@contextlib.contextmanager
+def captioner(folder: Path, **variables: str) -> Iterator[Site]:
+    """`manage.py setup`, then web, worker and beat under the supervisor, the way `make run` starts them."""
+    port = free_port()
+    environment = {
+        "PATH": os.environ["PATH"],
+        "VENV": str(BIN.parent),
+        "CAPTIONER_DATA_DIR": str(folder / "var"),
+        "PORT": str(port),
+        "OMP_NUM_THREADS": "2",
+        **variables,
+    }
+    output = manage(environment, "setup")
+    log = folder / "captioner.log"
+    arguments = [BIN / "supervisord", "--configuration", ROOT / "deploy" / "supervisord.conf"]
+    with process(arguments, log, env=environment, cwd=ROOT) as child:
+        site = Site(f"http://127.0.0.1:{port}", environment, log, child, output)
+        site.wait_ready()
+        yield site

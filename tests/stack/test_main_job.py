@@ -1,0 +1,116 @@
+"""The main job through real processes: gunicorn, worker and beat under the supervisor, on real weights."""
+
+import os
+import re
+import signal
+import sqlite3
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.stack import client, servers
+from tests.stack.servers import Site
+
+pytestmark = pytest.mark.stack
+
+
+def test_a_photo_goes_in_and_a_caption_comes_out_logged_and_rated(site: Site) -> None:
+    answer = client.caption_multipart(site.url, client.draw_photo(1))
+    assert answer.status == 201
+    assert re.fullmatch(r"[a-z].+ .+", answer.body["caption"]), "words, not nothing"
+    assert all(0 < token["probability"] <= 1 for token in answer.body["tokens"])
+    assert answer.body["model"]["version"].startswith("captioner-starter-")
+    cookie = answer.headers["Set-Cookie"].split(";")[0]
+    feedback = client.request(
+        answer.body["links"]["feedback"],
+        b'{"rating": 7, "ideal_caption": "an orange egg"}',
+        Content_Type="application/json",
+        Cookie=cookie,
+    )
+    assert feedback.status == 201
+    detail = client.request(answer.body["links"]["self"], Cookie=cookie)
+    assert detail.body["feedback"]["ideal_caption"] == "an orange egg"
+    assert client.request(answer.body["links"]["self"]).status == 404, "nobody else sees it"
+
+
+def test_the_first_start_shows_how_to_sign_in(site: Site) -> None:
+    assert f"{site.url}/" in site.setup_output
+    assert re.search(r"admin / \S{16}", site.setup_output)
+    assert "admin /" not in site.manage("setup"), "the password is shown once"
+
+
+def test_readiness_says_what_serves_and_liveness_does_not_need_the_model(site: Site) -> None:
+    status = site.status()
+    assert status["model"]["version"].startswith("captioner-starter-")
+    assert status["precision"]
+    assert client.request(f"{site.url}/healthz").body == {"status": "alive"}
+
+
+def test_a_killed_web_worker_loses_no_answered_caption_and_comes_back(site: Site) -> None:
+    with client.Load(site.url, clients=4) as load:
+        servers.wait_until(lambda: len(load.answered()) > 20, "captions under load")
+        victim = site.status()["pid"]
+        os.kill(victim, signal.SIGKILL)
+        before = len(load.answered())
+        servers.wait_until(lambda: site.status().get("state") == "ready", "ready again", seconds=120)
+        servers.wait_until(lambda: len(load.answered()) > before + 20, "captions after the kill")
+    assert site.status()["pid"] != victim
+    assert load.answered() <= logged_ids_sqlite(site)
+
+
+def logged_ids_sqlite(site: Site) -> set[str]:
+    with sqlite3.connect(Path(site.environment["CAPTIONER_DATA_DIR"]) / "captioner.sqlite3") as database:
+        rows = database.execute("SELECT id FROM captioner_caption").fetchall()
+    return {f"{i[:8]}-{i[8:12]}-{i[12:16]}-{i[16:20]}-{i[20:]}" for (i,) in rows}
+
+
+def test_one_term_stops_everything_and_loses_nothing(tmp_path: Path) -> None:
+    with servers.captioner(tmp_path) as site, client.Load(site.url, clients=4) as load:
+        servers.wait_until(lambda: len(load.answered()) > 20, "captions under load")
+        children = child_pids(site.process.pid)
+        assert len(children) >= 3
+        site.process.send_signal(signal.SIGTERM)
+        site.process.wait(timeout=60)
+        load.stop()
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    assert load.answered() <= logged_ids_sqlite(site)
+    assert {answer.status for answer in load.answers} == {201}
+    # Refused connections came after the stop; a connection that broke in mid-request would be a lost photo.
+    assert not [error for error in load.broken if "Connection refused" not in error]
+
+
+def child_pids(pid: int) -> list[int]:
+    listing = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in listing.split()]
+
+
+def test_the_same_on_postgresql_redis_and_s3(production_site: Site) -> None:
+    site = production_site
+    with client.Load(site.url, clients=4) as load:
+        servers.wait_until(lambda: len(load.answered()) > 20, "captions under load")
+    assert {answer.status for answer in load.answers} == {201}
+    with psycopg.connect(site.environment["DATABASE_URL"]) as database:
+        logged = {str(row[0]) for row in database.execute("SELECT id FROM captioner_caption")}
+    assert load.answered() <= logged
+    assert not list(Path(site.environment["CAPTIONER_DATA_DIR"]).glob("**/*.jpg")), "photos are in S3 alone"
+    answer = client.caption(site.url, client.draw_photo(1))
+    photo = client.request(answer.body["links"]["photo"], Cookie=answer.headers["Set-Cookie"].split(";")[0])
+    assert photo.body.startswith(b"\xff\xd8")
+
+
+@pytest.mark.parametrize("which", ["site", "production_site"])
+def test_background_work_reaches_the_worker(which: str, request: pytest.FixtureRequest) -> None:
+    site: Site = request.getfixturevalue(which)
+    site.manage(
+        "shell", "-c", "from captioner.celery import app; app.send_task('captioner.tasks.photos_sweep_task')"
+    )
+    servers.wait_until(lambda: "no caption shows any more" in site.log.read_text(), "the worker ran the task")
+
+
+def test_connections_to_postgresql_stay_few_while_many_wait(production_site: Site) -> None:
+    with client.Load(production_site.url, clients=24) as load:
+        servers.wait_until(lambda: len(load.answered()) > 60, "captions under load")
+        with psycopg.connect(production_site.environment["DATABASE_URL"]) as database:
+            (count,) = database.execute("SELECT count(*) FROM pg_stat_activity WHERE datname='postgres'").fetchone()
+    assert count < 30
