@@ -126,11 +126,14 @@ def parameters_from(default: DecodingParameters, **wishes: int | None) -> Decodi
 
 
 def caption_delete(caption: Caption) -> None:
-    """Delete a caption with its feedback, and its photo once no other caption shows it."""
+    """Delete a caption with its feedback, and its photo once no other caption shows it.
+
+    Deleting what somebody else has just deleted is no error.
+    """
     with transaction.atomic():
-        photo = Photo.objects.select_for_update().get(pk=caption.photo_id)
+        photo = Photo.objects.select_for_update().filter(pk=caption.photo_id).first()
         caption.delete()
-        if not photo.captions.exists():
+        if photo is not None and not photo.captions.exists():
             _photo_delete(photo)
 
 
@@ -289,7 +292,8 @@ def photos_sweep() -> int:
 def feedback_submit(caption: Caption, *, rating: int | None = None, ideal_caption: str = "") -> Feedback:
     """Record what the person thinks of `caption`; saying it again replaces what was said and asks for a new review.
 
-    Raises `InvalidFeedback` when there is neither a rating nor a caption, or one of them is out of range.
+    Raises `InvalidFeedback` when there is neither a rating nor a caption, or one of them is out of range, and
+    `Caption.DoesNotExist` when the caption was deleted meanwhile.
     """
     ideal_caption = " ".join(ideal_caption.split())
     if rating is None and not ideal_caption:
@@ -301,16 +305,12 @@ def feedback_submit(caption: Caption, *, rating: int | None = None, ideal_captio
             f"The caption has {len(ideal_caption)} characters; at most {IDEAL_CAPTION_MAX_LENGTH} are allowed.",
             field="ideal_caption",
         )
-    feedback, _ = Feedback.objects.update_or_create(
-        caption=caption,
-        defaults={
-            "rating": rating,
-            "ideal_caption": ideal_caption,
-            "status": Feedback.Status.PENDING,
-            "reviewed_by": None,
-            "reviewed_at": None,
-        },
-    )
+    said = {"rating": rating, "ideal_caption": ideal_caption}
+    review = {"status": Feedback.Status.PENDING, "reviewed_by": None, "reviewed_at": None}
+    with transaction.atomic():
+        # Locked, so that a deletion under way comes either before, and there is nothing to rate, or after.
+        caption = Caption.objects.select_for_update().get(pk=caption.pk)
+        feedback, _ = Feedback.objects.update_or_create(caption=caption, defaults=said | review)
     return feedback
 
 

@@ -8,3 +8,6 @@ urlpatterns = [
     path("api/", include("captioner.api.urls")),
     path("", include("webui.urls")),
 ]
+
+handler400 = "captioner.api.errors.bad_request"
+handler500 = "captioner.api.errors.server_error"

@@ -1,16 +1,24 @@
 """Shared fixtures. Nothing here starts a server or loads a real model: see tests/stack and tests/e2e for that."""
 
-import io
+# ruff: noqa: E402  the environment comes before everything that reads it
+import os
 import tempfile
+
+# Tests never touch the developer's own data, whatever the shell they are started from says.
+_DATA_DIR = tempfile.TemporaryDirectory(prefix="captioner-tests-")
+os.mkdir(os.path.join(_DATA_DIR.name, "static"))
+for _name in ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "S3_BUCKET", "S3_ENDPOINT_URL", "CAPTIONER_PRODUCTION"):
+    os.environ.pop(_name, None)
+os.environ |= {"CAPTIONER_DATA_DIR": _DATA_DIR.name, "DJANGO_SETTINGS_MODULE": "captioner.settings"}
+
+import django
+
+django.setup()
+
+import io
 import uuid
 from concurrent.futures import Future
 from pathlib import Path
-
-import os
-
-# Before Django reads the settings: tests never touch the developer's own data.
-_DATA_DIR = tempfile.TemporaryDirectory(prefix="captioner-tests-")
-os.environ["CAPTIONER_DATA_DIR"] = _DATA_DIR.name
 
 import pytest
 from django.contrib.auth.models import User

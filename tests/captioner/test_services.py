@@ -131,6 +131,19 @@ def test_deleting_a_caption_deletes_its_photo_with_the_last_one(
     assert (Photo.objects.count(), stored_files()) == (0, [])
 
 
+def test_deleting_what_was_just_deleted_is_no_error(caption: Caption) -> None:
+    twin = Caption.objects.get(pk=caption.pk)
+    services.caption_delete(caption)
+    services.caption_delete(twin)
+    assert not Photo.objects.exists()
+
+
+def test_rating_what_was_just_deleted_is_told_apart(caption: Caption) -> None:
+    Caption.objects.all().delete()
+    with pytest.raises(Caption.DoesNotExist):
+        services.feedback_submit(caption, rating=3)
+
+
 def test_the_sweep_removes_only_old_photos_that_no_caption_shows(
     fake_engine: FakeEngine, visitor: Owner, user: User
 ) -> None:

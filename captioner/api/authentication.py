@@ -1,0 +1,25 @@
+"""Programs sign in with `Authorization: Bearer <key>`; people with the session of the web pages."""
+
+from django.contrib.auth.models import AbstractBaseUser
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
+
+from captioner import services
+from captioner.models import ApiKey
+
+
+class ApiKeyAuthentication(BaseAuthentication):
+    """`request.user` becomes the key's user, `request.auth` the key. Schemes other than Bearer pass."""
+
+    def authenticate(self, request: Request) -> tuple[AbstractBaseUser, ApiKey] | None:
+        scheme, _, secret = get_authorization_header(request).partition(b" ")
+        if scheme.lower() != b"bearer":
+            return None
+        api_key = services.api_key_find(secret.strip().decode("latin-1"))
+        if api_key is None:
+            raise AuthenticationFailed("This API key is unknown or was revoked.")
+        return api_key.user, api_key
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="Captioner"'

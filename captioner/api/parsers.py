@@ -1,0 +1,58 @@
+"""Request bodies: refused when too big, and read into one shape however the photo was sent."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.http import HttpRequest
+from rest_framework.exceptions import ParseError
+from rest_framework.parsers import BaseParser, JSONParser
+
+
+def body_bound(request: HttpRequest) -> None:
+    """Raise `RequestDataTooBig` before a body above `DATA_UPLOAD_MAX_MEMORY_SIZE` is read, files included.
+
+    Django sees no body at all where no length is given. Where the server marks the body's end, one sent in
+    chunks is taken here, up to the limit, and has a length from then on.
+    """
+    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    is_chunked = not request.META.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" in request.META
+    if is_chunked and request.META.get("wsgi.input_terminated"):
+        body = request.META["wsgi.input"].read(limit + 1)
+        request.META["CONTENT_LENGTH"] = str(len(body))
+        request._stream = io.BytesIO(body)
+    if int(request.META.get("CONTENT_LENGTH") or 0) > limit:
+        raise RequestDataTooBig
+
+
+class JsonObjectParser(JSONParser):
+    """JSON whose top level is an object."""
+
+    def parse(
+        self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        try:
+            data = super().parse(stream, media_type, parser_context)
+        except RecursionError:
+            raise ParseError("The JSON is nested too deeply.") from None
+        if not isinstance(data, dict):
+            raise ParseError('The JSON must be an object, such as {"name": "value"}.')
+        return data
+
+
+class PhotoParser(BaseParser):
+    """The body is the photo itself. What it really is gets decided by its bytes, not by the media type."""
+
+    media_type = "image/*"
+
+    def parse(
+        self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        return {"image": SimpleUploadedFile("image", stream.read())}
+
+
+class OctetStreamParser(PhotoParser):
+    media_type = "application/octet-stream"

@@ -1,0 +1,133 @@
+"""What the OpenAPI document says beyond what the code says by itself."""
+
+from http import HTTPStatus
+from typing import Any
+
+from django.conf import settings
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+    extend_schema_view,
+)
+
+from captioner.api import errors
+from captioner.api.pagination import CaptionPagination
+from captioner.api.serializers import (
+    CaptionBase64Serializer,
+    CaptionSerializer,
+    CaptionUploadSerializer,
+    DecodingOptionsSerializer,
+    FeedbackRequestSerializer,
+    FeedbackSerializer,
+    ProblemSerializer,
+)
+
+_PAGE_SIZE = {
+    "type": "integer",
+    "minimum": 1,
+    "maximum": CaptionPagination.max_page_size,
+    "default": CaptionPagination.page_size,
+}
+_UUID = "7c0f3d36-93a1-4a8e-9d3f-0a2f5f2f6d11"
+_CAPTION = {
+    "id": _UUID,
+    "caption": "a dog runs across a field",
+    "confidence": None,
+    "alternatives": [{"caption": "a brown dog is running on grass", "confidence": None}],
+    "tokens": [{"text": "a", "probability": 0.98}, {"text": "dog", "probability": 0.91}],
+    "model": {"name": "captioner", "version": "starter-1"},
+    "image": {
+        "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "width": 640,
+        "height": 480,
+    },
+    "timings_ms": {"decode": 6.1, "queue": 0.2, "inference": 84.0, "total": 95.3},
+    "created_at": "2026-01-31T12:00:00Z",
+    "feedback": None,
+    "links": {
+        "self": f"https://captioner.example/api/v1/captions/{_UUID}",
+        "photo": f"https://captioner.example/api/v1/captions/{_UUID}/photo",
+        "feedback": f"https://captioner.example/api/v1/captions/{_UUID}/feedback",
+    },
+}
+
+
+class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = "captioner.api.authentication.ApiKeyAuthentication"
+    name = "apiKey"
+
+    def get_security_requirement(self, auto_schema: AutoSchema) -> list[dict[str, list[Any]]]:
+        # An empty requirement says that signing in is optional.
+        return [{self.name: []}, *([{}] if settings.ALLOW_ANONYMOUS else [])]
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:
+        return {"type": "http", "scheme": "bearer", "description": "An API key of your account."}
+
+
+def problems(*statuses: int) -> dict[tuple[int, str], OpenApiResponse]:
+    """Responses of these statuses as problem details; those that every operation can give are added."""
+    return {
+        (status, errors.MEDIA_TYPE): OpenApiResponse(ProblemSerializer, HTTPStatus(status).phrase)
+        for status in sorted({*statuses, 400, 401, 403, 503})
+    }
+
+
+_CREATE = extend_schema(
+    summary="Caption a photo",
+    description=(
+        "Send one photo as a form (`image`), as the request body itself, or in JSON (`image_base64`). Options"
+        " are form fields, JSON members or query parameters. The answer is logged and stays in your history."
+    ),
+    parameters=[
+        DecodingOptionsSerializer,
+        OpenApiParameter("Location", OpenApiTypes.URI, OpenApiParameter.HEADER, response=[201]),
+        OpenApiParameter(
+            "Retry-After", int, OpenApiParameter.HEADER, description="Seconds", response=[429, 503]
+        ),
+    ],
+    request={
+        "multipart/form-data": CaptionUploadSerializer,
+        "application/json": CaptionBase64Serializer,
+        "image/*": OpenApiTypes.BINARY,
+        "application/octet-stream": OpenApiTypes.BINARY,
+    },
+    responses={201: CaptionSerializer, **problems(413, 415, 422, 429, 504)},
+    examples=[OpenApiExample("A caption", _CAPTION, response_only=True, status_codes=["201"])],
+)
+_FEEDBACK = extend_schema(
+    summary="Rate or correct a caption",
+    description="A rating, a better caption, or both. What you sent before is replaced and reviewed anew.",
+    request=FeedbackRequestSerializer,
+    responses={201: FeedbackSerializer, 200: FeedbackSerializer, **problems(404, 413, 415, 422)},
+    examples=[
+        OpenApiExample("Both", {"rating": 4, "ideal_caption": "two dogs play in the snow"}, request_only=True)
+    ],
+)
+
+CAPTIONS = extend_schema_view(
+    create=_CREATE,
+    list=extend_schema(
+        summary="Your captions, newest first",
+        parameters=[OpenApiParameter(CaptionPagination.page_size_query_param, _PAGE_SIZE)],
+        responses={200: CaptionSerializer, **problems(422)},
+    ),
+    retrieve=extend_schema(
+        summary="One of your captions", responses={200: CaptionSerializer, **problems(404)}
+    ),
+    destroy=extend_schema(
+        summary="Delete a caption",
+        description="Its feedback goes with it, and its photo once no other caption shows it.",
+        responses={204: None, **problems(404)},
+    ),
+    photo=extend_schema(
+        summary="The photo of a caption",
+        description="As it was stored: upright, in sRGB and without metadata.",
+        responses={(200, "image/jpeg"): OpenApiTypes.BINARY, 304: None, **problems(404)},
+    ),
+    feedback=_FEEDBACK,
+)

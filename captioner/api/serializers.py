@@ -1,0 +1,220 @@
+"""The shapes of requests and answers: names, types, ranges. What they mean is in services."""
+
+import base64
+import dataclasses
+from typing import Any
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.reverse import reverse
+
+from captioner import runtime, services
+from captioner.inference.types import MAX_NEW_TOKENS, MAX_NUM_BEAMS, MAX_NUM_CAPTIONS, DecodingParameters
+from captioner.models import Caption, Feedback, Photo
+
+DECODING_OPTIONS = tuple(field.name for field in dataclasses.fields(DecodingParameters))
+
+# --- Requests -----------------------------------------------------------------------------------------------
+
+
+class WholeNumberField(serializers.IntegerField):
+    """An integer of a closed range, which every message names."""
+
+    def __init__(self, low: int, high: int, **kwargs: Any) -> None:
+        message = f"Give a whole number from {low} to {high}."
+        codes = ("invalid", "min_value", "max_value", "max_string_length", "null")
+        super().__init__(
+            min_value=low, max_value=high, error_messages=dict.fromkeys(codes, message), **kwargs
+        )
+
+
+@extend_schema_field(OpenApiTypes.BINARY)
+class UploadField(serializers.FileField):
+    """An uploaded file, validated to its bytes."""
+
+    default_error_messages = {
+        "required": (
+            "Send a photo: as multipart field `image`, as the request body, or in JSON as `image_base64`."
+        ),
+        "invalid": "This is text; send the photo as a file, e.g. with `curl -F image=@photo.jpg`.",
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        # An empty photo is told from a missing one by the photo intake.
+        super().__init__(allow_empty_file=True, **kwargs)
+
+    def to_internal_value(self, data: Any) -> bytes:  # type: ignore[override]
+        content: bytes = super().to_internal_value(data).read()
+        return content
+
+
+@extend_schema_field(OpenApiTypes.BYTE)
+class Base64Field(serializers.Field[bytes, str, str, Any]):
+    """Base64, validated to its bytes; line breaks and a `data:` URL around it are accepted."""
+
+    default_error_messages = {
+        "invalid": "This is not Base64: use the standard alphabet with padding, or a base64 data: URL."
+    }
+
+    def to_internal_value(self, data: Any) -> bytes:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        if data.startswith("data:"):
+            _, marker, data = data.partition(";base64,")
+            if not marker:
+                self.fail("invalid")
+        try:
+            return base64.b64decode("".join(data.split()), validate=True)
+        except ValueError:
+            self.fail("invalid")
+
+
+class DecodingOptionsSerializer(serializers.Serializer[Any]):
+    """How to decode; what is not given is as the serving model prefers it."""
+
+    num_captions = WholeNumberField(
+        1, MAX_NUM_CAPTIONS, required=False, help_text="How many different captions."
+    )
+    num_beams = WholeNumberField(
+        1,
+        MAX_NUM_BEAMS,
+        required=False,
+        help_text="Beam width; at least `num_captions`. 1 is greedy decoding.",
+    )
+    max_new_tokens = WholeNumberField(
+        1, MAX_NEW_TOKENS, required=False, help_text="Length limit of a caption."
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Adds `parameters`: `DecodingParameters`, or None without options. Raises `ModelUnavailable`."""
+        options = {name: attrs[name] for name in DECODING_OPTIONS if name in attrs}
+        if not options:
+            return attrs | {"parameters": None}
+        try:
+            parameters = services.parameters_from(runtime.engine().default_parameters, **options)
+        except ValueError as error:
+            raise serializers.ValidationError({"num_beams": [str(error)]}) from None
+        return attrs | {"parameters": parameters}
+
+
+class CaptionUploadSerializer(DecodingOptionsSerializer):
+    image = UploadField(help_text="JPEG, PNG, WebP, GIF or HEIC.")
+
+
+class CaptionBase64Serializer(DecodingOptionsSerializer):
+    image_base64 = Base64Field(
+        source="image", help_text="JPEG, PNG, WebP, GIF or HEIC, in Base64 or as a data: URL."
+    )
+
+
+class FeedbackRequestSerializer(serializers.Serializer[Any]):
+    """What the caption was worth. One of the two is required; sending feedback again replaces it."""
+
+    rating = WholeNumberField(1, 10, required=False, allow_null=True, help_text="1 (worst) to 10 (best).")
+    ideal_caption = serializers.CharField(
+        required=False,
+        allow_null=True,
+        allow_blank=True,
+        max_length=services.IDEAL_CAPTION_MAX_LENGTH,
+        help_text="What the caption should have been.",
+    )
+
+
+# --- Answers ------------------------------------------------------------------------------------------------
+
+
+class AlternativeSerializer(serializers.Serializer[Any]):
+    caption = serializers.CharField()
+    confidence = serializers.FloatField(allow_null=True)
+
+
+class TokenSerializer(serializers.Serializer[Any]):
+    text = serializers.CharField()
+    probability = serializers.FloatField(min_value=0, max_value=1)
+
+
+class ServingModelSerializer(serializers.Serializer[Caption]):
+    name = serializers.CharField(source="model_name")
+    version = serializers.CharField(source="model_version")
+
+
+class ImageSerializer(serializers.ModelSerializer[Photo]):
+    class Meta:
+        model = Photo
+        fields = ["sha256", "width", "height"]
+        read_only_fields = fields
+
+
+class LinksSerializer(serializers.Serializer[Any]):
+    self = serializers.URLField()
+    photo = serializers.URLField()
+    feedback = serializers.URLField()
+
+
+class FeedbackSerializer(serializers.ModelSerializer[Feedback]):
+    class Meta:
+        model = Feedback
+        fields = ["rating", "ideal_caption", "status", "created_at", "updated_at"]
+        read_only_fields = fields
+
+
+class CaptionSerializer(serializers.ModelSerializer[Caption]):
+    caption = serializers.CharField(source="text", read_only=True)
+    confidence = serializers.FloatField(
+        read_only=True,
+        allow_null=True,
+        help_text="Calibrated probability that the caption is right, once there is one.",
+    )
+    alternatives = AlternativeSerializer(many=True, read_only=True)
+    tokens = TokenSerializer(source="words", many=True, read_only=True)
+    model = ServingModelSerializer(source="*", read_only=True)
+    image = ImageSerializer(source="photo", read_only=True)
+    timings_ms = serializers.DictField(child=serializers.FloatField(), read_only=True)
+    feedback = FeedbackSerializer(read_only=True, allow_null=True)
+    links = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Caption
+        fields = [
+            "id",
+            "caption",
+            "confidence",
+            "alternatives",
+            "tokens",
+            "model",
+            "image",
+            "timings_ms",
+            "created_at",
+            "feedback",
+            "links",
+        ]
+        read_only_fields = fields
+
+    @extend_schema_field(LinksSerializer)
+    def get_links(self, caption: Caption) -> dict[str, str]:
+        routes = {"self": "detail", "photo": "photo", "feedback": "feedback"}
+        request = self.context["request"]
+        return {
+            name: reverse(f"api:caption-{route}", [caption.pk], request=request)
+            for name, route in routes.items()
+        }
+
+
+class InvalidFieldSerializer(serializers.Serializer[Any]):
+    field = serializers.CharField()
+    detail = serializers.CharField()
+
+
+class ProblemSerializer(serializers.Serializer[Any]):
+    """What went wrong (RFC 9457)."""
+
+    type = serializers.CharField(help_text="Stable name of the kind of problem: `urn:captioner:problem:...`.")
+    title = serializers.CharField()
+    status = serializers.IntegerField(help_text="The HTTP status.")
+    detail = serializers.CharField(help_text="What was wrong with this request, and what is allowed.")
+    errors = InvalidFieldSerializer(  # type: ignore[assignment]  # a field here, as the metaclass takes it
+        many=True, required=False, help_text="What was wrong with which field."
+    )
+    reason = serializers.CharField(required=False, help_text="Why a photo was refused, e.g. `truncated`.")
+    retry_after = serializers.IntegerField(required=False, help_text="Seconds to wait before another try.")

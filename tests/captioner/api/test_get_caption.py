@@ -1,0 +1,58 @@
+"""GET /api/v1/captions/{id}"""
+
+import uuid
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from captioner import services
+from captioner.models import Caption, Owner
+from tests.conftest import FakeEngine
+
+URL = "/api/v1/captions"
+
+
+def test_shows_what_creating_it_answered(
+    client: Client, user: User, fake_engine: FakeEngine, photo_bytes: bytes
+) -> None:
+    client.force_login(user)
+    created = client.generic("POST", f"{URL}?num_captions=3", photo_bytes, content_type="image/jpeg").json()
+    response = client.get(created["links"]["self"])
+    assert response.status_code == 200
+    assert response.json() == created
+
+
+def test_shows_feedback_without_its_reviewer(client: Client, user: User, caption: Caption) -> None:
+    services.feedback_submit(caption, rating=2, ideal_caption="a teal field")
+    client.force_login(user)
+    feedback = client.get(f"{URL}/{caption.pk}").json()["feedback"]
+    assert set(feedback) == {"rating", "ideal_caption", "status", "created_at", "updated_at"}
+    assert (feedback["rating"], feedback["ideal_caption"], feedback["status"]) == (
+        2,
+        "a teal field",
+        "pending",
+    )
+
+
+def test_user_sees_what_their_key_made(
+    client: Client, user: User, fake_engine: FakeEngine, photo_bytes: bytes
+) -> None:
+    api_key, _ = services.api_key_create(user, "script")
+    caption = services.caption_create(photo_bytes, owner=Owner(api_key=api_key), source=Caption.Source.API)
+    client.force_login(user)
+    assert client.get(f"{URL}/{caption.pk}").status_code == 200
+
+
+@pytest.mark.django_db
+def test_unknown_id(client: Client) -> None:
+    response = client.get(f"{URL}/{uuid.uuid4()}")
+    assert response.status_code == 404
+    assert response.json()["detail"] == "You have no caption with this id."
+
+
+@pytest.mark.parametrize("path", ["not-a-uuid", "1", "%00", "a/b", ""])
+def test_malformed_id(client: Client, path: str) -> None:
+    response = client.get(f"{URL}/{path}")
+    assert response.status_code == 404
+    assert response.headers["Content-Type"] == "application/problem+json"
