@@ -15,4 +15,4 @@ app.autodiscover_tasks()
 # The file-based broker expects its folders to be there.
 for _name, _folder in settings.CELERY_BROKER_TRANSPORT_OPTIONS.items():
     if "folder" in _name:
-        Path(_folder).mkdir(parents=True, exist_ok=True)
+        Path(str(_folder)).mkdir(parents=True, exist_ok=True)

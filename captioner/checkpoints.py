@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 
 from captioner import runtime
 from models_registry import services as registry
@@ -10,7 +10,16 @@ from models_registry.exceptions import RegistryError
 from models_registry.models import ModelVersion
 
 # Everything a captioner is loaded from, and nothing that could be code or a pickle.
-FILE_PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "README.md", "LICENSE*", "NOTICE*", "ATTRIBUTION*")
+FILE_PATTERNS = (
+    "*.safetensors",
+    "*.json",
+    "*.txt",
+    "*.model",
+    "README.md",
+    "LICENSE*",
+    "NOTICE*",
+    "ATTRIBUTION*",
+)
 
 
 def checkpoint_import(
@@ -20,7 +29,7 @@ def checkpoint_import(
     revision: str | None = None,
     licence: str,
     promote: bool = False,
-    by: AbstractBaseUser | None = None,
+    by: User | None = None,
 ) -> tuple[ModelVersion, str]:
     """Publish the checkpoint at `source`, a folder or a hub id, once it has captioned a test image.
 
@@ -47,11 +56,15 @@ def checkpoint_import(
 def _hub_download(hub_id: str, revision: str | None) -> Path:
     # Imported here: the hub client is heavy, and most installations never use it.
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(FILE_PATTERNS)))
     except HFValidationError as error:
-        raise RegistryError(f"{hub_id} is neither a folder here nor a hub id of the form owner/name.") from error
+        raise RegistryError(
+            f"{hub_id} is neither a folder here nor a hub id of the form owner/name."
+        ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise RegistryError(f"{hub_id} is no folder here and could not be fetched from the hub: {error}") from error
+        raise RegistryError(
+            f"{hub_id} is no folder here and could not be fetched from the hub: {error}"
+        ) from error

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
+
+IDEAL_CAPTION_MAX_LENGTH = 500  # characters
 
 
 class ApiKey(models.Model):
@@ -31,7 +34,7 @@ class ApiKey(models.Model):
 class Owner:
     """Who a caption belongs to: exactly one of a signed-in user, an API key or an anonymous visitor."""
 
-    user: models.Model | None = None
+    user: User | None = None
     api_key: ApiKey | None = None
     visitor: uuid.UUID | None = None
 
@@ -102,9 +105,13 @@ class Caption(models.Model):
     source = models.CharField(max_length=3, choices=Source)
 
     text = models.TextField()
-    confidence = models.FloatField(null=True, blank=True, help_text="Calibrated, 0 to 1; empty where there is none.")
+    confidence = models.FloatField(
+        null=True, blank=True, help_text="Calibrated, 0 to 1; empty where there is none."
+    )
     words = models.JSONField(default=list, help_text='[{"text": str, "probability": float}, ...]')
-    alternatives = models.JSONField(default=list, help_text='[{"caption": str, "confidence": float | null}, ...]')
+    alternatives = models.JSONField(
+        default=list, help_text='[{"caption": str, "confidence": float | null}, ...]'
+    )
     token_log_probabilities = models.JSONField(default=list, help_text="Natural logarithms, one per token.")
     model_name = models.CharField(max_length=100)
     model_version = models.CharField(max_length=100, db_index=True)
@@ -156,9 +163,14 @@ class Feedback(models.Model):
 
     caption = models.OneToOneField(Caption, on_delete=models.CASCADE, related_name="feedback")
     rating = models.PositiveSmallIntegerField(
-        null=True, blank=True, validators=[MinValueValidator(1), MaxValueValidator(10)], help_text="1 (worst) to 10."
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(10)],
+        help_text="1 (worst) to 10.",
     )
-    ideal_caption = models.CharField(max_length=500, blank=True, help_text="What the caption should have been.")
+    ideal_caption = models.CharField(
+        max_length=IDEAL_CAPTION_MAX_LENGTH, blank=True, help_text="What the caption should have been."
+    )
     status = models.CharField(max_length=8, choices=Status, default=Status.PENDING)
     reviewed_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"

@@ -12,7 +12,7 @@ import time
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django.conf import settings
 from PIL import Image
@@ -24,7 +24,7 @@ from models_registry.exceptions import RegistryError
 
 if TYPE_CHECKING:
     from captioner.inference.batcher import Batcher
-    from captioner.inference.predictor import Predictor
+    from captioner.inference.predictor import Precision, Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,9 @@ class Engine:
     def default_parameters(self) -> DecodingParameters:
         return self.predictor.default_parameters
 
-    def submit(self, image: Image.Image, parameters: DecodingParameters, deadline: float) -> "Future[Prediction]":
+    def submit(
+        self, image: Image.Image, parameters: DecodingParameters, deadline: float
+    ) -> "Future[Prediction]":
         """Queue one RGB image; `deadline` is in `time.monotonic()` seconds. Raises `Overloaded`, `ModelUnavailable`."""
         return self.batcher.submit(self.predictor.preprocess(image), parameters, deadline)
 
@@ -133,20 +135,24 @@ def _load(max_wait_seconds: float) -> None:
         _state.name, _state.reason = "failed", f"The model could not be loaded: {error}"
         raise
     _state.name = "ready"
-    logger.info("Serving %s, loaded and warmed in %.1f s.", _state.engine.model_version, time.monotonic() - started)
+    logger.info(
+        "Serving %s, loaded and warmed in %.1f s.", _state.engine.model_version, time.monotonic() - started
+    )
 
 
 def _champion_load(max_wait_seconds: float) -> Engine:
     from captioner.inference.batcher import Batcher
 
     version = registry.champion_get()
-    predictor = _predictor_load(registry.version_fetch(version), version.pk, settings.CAPTION_PRECISION)
+    predictor = _predictor_load(
+        registry.version_fetch(version), version.pk, cast("Precision", settings.CAPTION_PRECISION)
+    )
     batcher = Batcher(predictor, max_batch=settings.CAPTION_MAX_BATCH, max_wait_seconds=max_wait_seconds)
     batcher.warm_up(predictor.preprocess(Image.new("RGB", _TEST_IMAGE_SIZE)), predictor.default_parameters)
     return Engine(version.model_name, version.pk, predictor, batcher)
 
 
-def _predictor_load(folder: Path, version: str, precision: str) -> "Predictor":
+def _predictor_load(folder: Path, version: str, precision: "Precision") -> "Predictor":
     # torch is imported here, by the process that computes and after its fork.
     from captioner.inference.predictor import Predictor
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from django.conf import settings
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import connection, transaction
@@ -26,12 +25,11 @@ from django.utils import timezone
 from captioner import images, runtime
 from captioner.exceptions import CaptionerError, ClientGone, DeadlineExceeded, InvalidFeedback, InvalidImage
 from captioner.inference.types import Candidate, DecodingParameters, Prediction
-from captioner.models import ApiKey, Caption, Feedback, Owner, Photo
+from captioner.models import IDEAL_CAPTION_MAX_LENGTH, ApiKey, Caption, Feedback, Owner, Photo
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-IDEAL_CAPTION_MAX_LENGTH = Feedback._meta.get_field("ideal_caption").max_length
 # How often a waiting request looks whether its client is still there.
 _CLIENT_CHECK_SECONDS = 0.2
 # A younger photo without captions may belong to a request that is just about to log its caption.
@@ -92,13 +90,17 @@ def captions_create(
     while batch := list(islice(photos, settings.CAPTION_MAX_BATCH)):
         submitted = [_attempt(_caption_submit, data, parameters) for data in batch]
         outcomes += [
-            _attempt(_caption_finish, item, owner, source, is_abandoned) if isinstance(item, _Pending) else item
+            _attempt(_caption_finish, item, owner, source, is_abandoned)
+            if isinstance(item, _Pending)
+            else item
             for item in submitted
         ]
     return outcomes
 
 
-def photos_predict(paths: Sequence[Path], **wishes: int | None) -> Iterator[tuple[Path, Prediction | CaptionerError]]:
+def photos_predict(
+    paths: Sequence[Path], **wishes: int | None
+) -> Iterator[tuple[Path, Prediction | CaptionerError]]:
     """Caption local photos without logging them, in the order of `paths`; `wishes` as in `parameters_from`.
 
     A photo that cannot be captioned yields its error. Raises what `runtime.engine_load` raises.
@@ -269,8 +271,9 @@ def _photo_store(decoded: images.DecodedPhoto, jpeg: bytes) -> Photo:
 
 def _photo_delete(photo: Photo) -> None:
     # The file goes last: should removing it fail, the rows are rolled back and nothing points at nothing.
+    name = str(photo.file.name)
     photo.delete()
-    default_storage.delete(photo.file.name)
+    default_storage.delete(name)
 
 
 def photos_sweep() -> int:
@@ -314,9 +317,7 @@ def feedback_submit(caption: Caption, *, rating: int | None = None, ideal_captio
     return feedback
 
 
-def feedback_review(
-    feedback: QuerySet[Feedback], status: Feedback.Status, *, reviewer: AbstractBaseUser
-) -> int:
+def feedback_review(feedback: QuerySet[Feedback], status: Feedback.Status, *, reviewer: User) -> int:
     """Approve or reject every row of `feedback`, recording who and when; return how many rows changed."""
     return feedback.exclude(status=status).update(
         status=status, reviewed_by=reviewer, reviewed_at=timezone.now()
@@ -326,7 +327,7 @@ def feedback_review(
 # --- API keys ---------------------------------------------------------------------------------------------------
 
 
-def api_key_create(user: AbstractBaseUser, name: str) -> tuple[ApiKey, str]:
+def api_key_create(user: User, name: str) -> tuple[ApiKey, str]:
     """Make a key that acts for `user`; returns it with its secret, which cannot be had again."""
     secret = secrets.token_urlsafe(32)
     api_key = ApiKey.objects.create(user=user, name=name, prefix=secret[:8], digest=_api_key_digest(secret))
@@ -357,9 +358,8 @@ def _api_key_digest(secret: str) -> str:
 
 def administrator_ensure() -> str | None:
     """Make the user `admin` where no administrator exists; return its random password, kept nowhere else."""
-    users = get_user_model().objects
-    if users.filter(is_superuser=True).exists():
+    if User.objects.filter(is_superuser=True).exists():
         return None
     password = secrets.token_urlsafe(12)
-    users.create_superuser(username="admin", password=password)
+    User.objects.create_superuser(username="admin", password=password)
     return password

@@ -21,11 +21,15 @@ HOST = env_text("HOST", "127.0.0.1")
 PORT = env_int("PORT", 8000, minimum=1, maximum=65535)
 
 if PRODUCTION and not env_text("SECRET_KEY"):
-    raise ImproperlyConfigured("CAPTIONER_PRODUCTION needs SECRET_KEY (or SECRET_KEY_FILE): at least 50 random characters.")
+    raise ImproperlyConfigured(
+        "CAPTIONER_PRODUCTION needs SECRET_KEY (or SECRET_KEY_FILE): at least 50 random characters."
+    )
 SECRET_KEY = env_text("SECRET_KEY") or secret_key_ensure(DATA_DIR / "secret_key")
 
 # The embedded default answers to this machine only; a wildcard HOST is an explicit wish to be reached from elsewhere.
-_EMBEDDED_HOSTS = ["*"] if HOST in {"0.0.0.0", "::"} else ["localhost", "127.0.0.1", "[::1]", HOST]
+_EMBEDDED_HOSTS = ["localhost", "127.0.0.1", "[::1]", HOST]
+if HOST in {"0.0.0.0", "::"}:  # noqa: S104  compared, not bound
+    _EMBEDDED_HOSTS = ["*"]
 ALLOWED_HOSTS = env_list("ALLOWED_HOSTS", [] if PRODUCTION else _EMBEDDED_HOSTS)
 CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS", [])
 
@@ -231,7 +235,11 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "filters": {"request_id": {"()": "captioner.request_id.RequestIdFilter"}},
-    "formatters": {"line": {"format": "{asctime} {levelname} [{request_id}] {name}: {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}},
+    "formatters": {
+        "line": {"format": "{asctime} {levelname} [{request_id}] {name}: {message}", "style": "{"}
+    },
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}
+    },
     "root": {"handlers": ["console"], "level": env_text("LOG_LEVEL", "INFO")},
 }

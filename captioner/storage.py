@@ -15,7 +15,7 @@ class AtomicFileSystemStorage(FileSystemStorage):
     content-addressed here, so overwriting a name writes what is already there.
     """
 
-    def _save(self, name: str, content: File) -> str:
+    def _save(self, name: str, content: File[bytes]) -> str:
         target = Path(self.path(name))
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, draft = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".part")
@@ -25,8 +25,8 @@ class AtomicFileSystemStorage(FileSystemStorage):
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(draft, target)
+            Path(draft).replace(target)
         except BaseException:
-            os.unlink(draft)
+            Path(draft).unlink()
             raise
         return name

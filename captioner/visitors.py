@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
@@ -46,11 +47,12 @@ def owner_of(request: HttpRequest) -> Owner:
     return Owner(visitor=_visitor(request))
 
 
-def _visitor(request: HttpRequest) -> uuid.UUID:
+def _visitor(request: Any) -> uuid.UUID:
     request = getattr(request, "_request", request)  # a REST framework request wraps Django's
     cookie = request.get_signed_cookie(COOKIE, default=None, max_age=COOKIE_MAX_AGE)
     if cookie is not None:
         return uuid.UUID(cookie)
     if not hasattr(request, "new_visitor"):
         request.new_visitor = uuid.uuid4()
-    return request.new_visitor
+    visitor: uuid.UUID = request.new_visitor
+    return visitor

@@ -20,7 +20,9 @@ preload_app = False
 timeout = 60  # seconds without a sign of life from a worker's main thread
 graceful_timeout = 30  # seconds for accepted requests after TERM
 keepalive = 75  # seconds; longer than a proxy keeps its own connections
-worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
+# Workers show they are alive by touching a file; in memory, so that a slow disk does not look like a dead worker.
+_MEMORY = Path("/dev/shm")  # noqa: S108
+worker_tmp_dir = str(_MEMORY) if _MEMORY.is_dir() else None
 proc_name = "captioner-web"
 
 
@@ -28,7 +30,7 @@ def post_worker_init(worker: Any) -> None:
     """Start loading the model, and turn `/readyz` red as soon as this worker is told to stop."""
     from captioner import runtime
 
-    stop = signal.getsignal(signal.SIGTERM)
+    stop: Any = signal.getsignal(signal.SIGTERM)
 
     def drain_then_stop(number: int, frame: FrameType | None) -> None:
         runtime.engine_drain_begin()

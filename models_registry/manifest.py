@@ -46,7 +46,9 @@ class Manifest:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Manifest":
         if fields["schema"] != SCHEMA:
-            raise VersionCorrupt(f"Manifest schema {fields['schema']!r} is unknown; this release reads {SCHEMA}.")
+            raise VersionCorrupt(
+                f"Manifest schema {fields['schema']!r} is unknown; this release reads {SCHEMA}."
+            )
         files = tuple(FileEntry(**entry) for entry in fields["files"])
         return cls(**{**fields, "files": files})
 
@@ -78,7 +80,9 @@ def folder_verify(folder: Path, manifest: Manifest) -> None:
         if not path.is_file():
             raise VersionCorrupt(f"Version {manifest.version}: {entry.name} is missing.")
         if path.stat().st_size != entry.size or file_sha256(path) != entry.sha256:
-            raise VersionCorrupt(f"Version {manifest.version}: {entry.name} is not what was published (SHA-256 differs).")
+            raise VersionCorrupt(
+                f"Version {manifest.version}: {entry.name} is not what was published (SHA-256 differs)."
+            )
 
 
 def file_sha256(path: Path) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from django.conf import settings
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.utils.text import slugify
 
@@ -39,7 +39,7 @@ def version_publish(
         raise VersionExists(f"Version {version} was published by another process just now.") from None
 
 
-def version_promote(version: ModelVersion, *, reason: str, by: AbstractBaseUser | None = None) -> None:
+def version_promote(version: ModelVersion, *, reason: str, by: User | None = None) -> None:
     """Make `version` the champion and log it; promoting what already serves changes nothing."""
     with transaction.atomic():
         alias = Alias.objects.select_for_update().filter(name=Alias.Name.CHAMPION).first()
@@ -53,7 +53,9 @@ def champion_get() -> ModelVersion:
     """The version that serves. Raises `NoChampion`."""
     alias = Alias.objects.select_related("version").filter(name=Alias.Name.CHAMPION).first()
     if alias is None:
-        raise NoChampion("No model has been promoted yet. Run `manage.py setup` to register the bundled starter.")
+        raise NoChampion(
+            "No model has been promoted yet. Run `manage.py setup` to register the bundled starter."
+        )
     return alias.version
 
 

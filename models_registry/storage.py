@@ -49,7 +49,9 @@ def _manifest(version: str) -> Manifest:
         with _storage().open(_key(version, MANIFEST_NAME)) as file:
             return Manifest.from_json(file.read())
     except FileNotFoundError:
-        raise VersionCorrupt(f"Version {version} has no manifest in the store: it was never fully published.") from None
+        raise VersionCorrupt(
+            f"Version {version} has no manifest in the store: it was never fully published."
+        ) from None
 
 
 def _download(manifest: Manifest, folder: Path) -> None:

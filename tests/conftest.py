@@ -3,11 +3,19 @@
 # ruff: noqa: E402  the environment comes before everything that reads it
 import os
 import tempfile
+from pathlib import Path
 
 # Tests never touch the developer's own data, whatever the shell they are started from says.
 _DATA_DIR = tempfile.TemporaryDirectory(prefix="captioner-tests-")
-os.mkdir(os.path.join(_DATA_DIR.name, "static"))
-for _name in ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "S3_BUCKET", "S3_ENDPOINT_URL", "CAPTIONER_PRODUCTION"):
+Path(_DATA_DIR.name, "static").mkdir()
+for _name in (
+    "DATABASE_URL",
+    "REDIS_URL",
+    "CELERY_BROKER_URL",
+    "S3_BUCKET",
+    "S3_ENDPOINT_URL",
+    "CAPTIONER_PRODUCTION",
+):
     os.environ.pop(_name, None)
 os.environ |= {"CAPTIONER_DATA_DIR": _DATA_DIR.name, "DJANGO_SETTINGS_MODULE": "captioner.settings"}
 
@@ -18,7 +26,6 @@ django.setup()
 import io
 import uuid
 from concurrent.futures import Future
-from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
@@ -41,7 +48,9 @@ class FakeEngine:
         self.never_answers = False
         self.submitted: list[DecodingParameters] = []
 
-    def submit(self, image: Image.Image, parameters: DecodingParameters, deadline: float) -> "Future[Prediction]":
+    def submit(
+        self, image: Image.Image, parameters: DecodingParameters, deadline: float
+    ) -> "Future[Prediction]":
         if self.error is not None:
             raise self.error
         self.submitted.append(parameters)
@@ -62,7 +71,11 @@ def fake_prediction(image: Image.Image, num_captions: int) -> Prediction:
         for rank in range(num_captions)
     )
     return Prediction(
-        candidates=candidates, model_version="fake-1", queue_seconds=0.001, inference_seconds=0.02, batch_size=1
+        candidates=candidates,
+        model_version="fake-1",
+        queue_seconds=0.001,
+        inference_seconds=0.02,
+        batch_size=1,
     )
 
 

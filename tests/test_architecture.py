@@ -15,13 +15,24 @@ APPS = ("captioner", "models_registry", "training", "webui")
 ALLOWED = {
     "captioner": {"captioner", "models_registry"},
     "models_registry": {"models_registry"},
-    "training": {"training", "captioner.models", "captioner.inference", "captioner.exceptions", "models_registry"},
+    "training": {
+        "training",
+        "captioner.models",
+        "captioner.inference",
+        "captioner.exceptions",
+        "models_registry",
+    },
     "webui": {"webui", "captioner"},
 }
 # The composition root may name any app; no domain module imports it.
 COMPOSITION_ROOT = {f"captioner.{name}" for name in ("settings", "urls", "wsgi", "celery")}
-NO_DJANGO = ("captioner.inference", "captioner.images", "captioner.exceptions", "training.objective", "training.loop")
-NO_DJANGO += ("training.metrics", "training.config", "training.dataset", "training.network", "training.pretrain")
+NO_DJANGO = (
+    *(f"captioner.{name}" for name in ("inference", "images", "image_containers", "exceptions", "benchmark")),
+    *(
+        f"training.{name}"
+        for name in ("objective", "loop", "metrics", "config", "dataset", "network", "pretrain")
+    ),
+)
 TORCH_ALLOWED = ("captioner.runtime", "captioner.inference", "training.")
 
 
@@ -73,8 +84,8 @@ LIGHT_PATHS = {
     "captioner": "import captioner",
     "inference types": "import captioner.inference.types",
     "all routes": "import django; django.setup(); import captioner.urls",
-    "migrate": "from django.core.management import execute_from_command_line as run; run(['manage.py', 'migrate', '-v0'])",
-    "beat": "import captioner.celery as c; c.app.loader.import_default_modules(); c.app.Beat; c.app.tasks.keys()",
+    "migrate": "import django.core.management; django.setup(); django.core.management.call_command('migrate', '-v0')",
+    "beat": "from captioner.celery import app; app.loader.import_default_modules(); app.Beat",
 }
 
 

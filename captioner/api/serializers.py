@@ -11,7 +11,7 @@ from rest_framework.reverse import reverse
 
 from captioner import runtime, services
 from captioner.inference.types import MAX_NEW_TOKENS, MAX_NUM_BEAMS, MAX_NUM_CAPTIONS, DecodingParameters
-from captioner.models import Caption, Feedback, Photo
+from captioner.models import IDEAL_CAPTION_MAX_LENGTH, Caption, Feedback, Photo
 
 DECODING_OPTIONS = tuple(field.name for field in dataclasses.fields(DecodingParameters))
 
@@ -116,7 +116,7 @@ class FeedbackRequestSerializer(serializers.Serializer[Any]):
         required=False,
         allow_null=True,
         allow_blank=True,
-        max_length=services.IDEAL_CAPTION_MAX_LENGTH,
+        max_length=IDEAL_CAPTION_MAX_LENGTH,
         help_text="What the caption should have been.",
     )
 

@@ -41,7 +41,10 @@ def engine(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> FakeEngi
 
 def test_a_folder_is_captioned_recursively_as_text(engine: FakeEngine, folder: Path) -> None:
     out, _ = run("caption", folder)
-    assert out.splitlines() == [f"{folder}/b.jpg\ta 20 by 10 photo", f"{folder}/inner/a.JPEG\ta 30 by 10 photo"]
+    assert out.splitlines() == [
+        f"{folder}/b.jpg\ta 20 by 10 photo",
+        f"{folder}/inner/a.JPEG\ta 30 by 10 photo",
+    ]
 
 
 def test_more_photos_than_a_batch_keep_their_order(engine: FakeEngine, tmp_path: Path) -> None:
@@ -80,7 +83,9 @@ def test_a_broken_photo_is_named_and_does_not_stop_the_others(engine: FakeEngine
         (["{folder}", "--num-captions", "99"], "num_captions must be"),
     ],
 )
-def test_what_cannot_be_done_is_said(engine: FakeEngine, folder: Path, arguments: list[str], complaint: str) -> None:
+def test_what_cannot_be_done_is_said(
+    engine: FakeEngine, folder: Path, arguments: list[str], complaint: str
+) -> None:
     (folder / "inner" / "empty").mkdir()
     with pytest.raises(CommandError, match=complaint):
         run("caption", *[argument.format(folder=folder) for argument in arguments])
@@ -124,7 +129,9 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
         run("import_model", tmp_path)
 
 
-def test_a_hub_id_is_downloaded_without_pickles_or_code(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_id_is_downloaded_without_pickles_or_code(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
 
     def snapshot_download(hub_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:

@@ -51,7 +51,10 @@ def test_a_word_that_is_no_boolean_is_an_error(monkeypatch: pytest.MonkeyPatch) 
         env_bool("THING", False)
 
 
-@pytest.mark.parametrize(("text", "complaint"), [("ten", "not a whole number"), ("0", "least allowed is 1"), ("9", "most allowed is 5")])
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("ten", "not a whole number"), ("0", "least allowed is 1"), ("9", "most allowed is 5")],
+)
 def test_bad_integers(monkeypatch: pytest.MonkeyPatch, text: str, complaint: str) -> None:
     monkeypatch.setenv("THING", text)
     with pytest.raises(ImproperlyConfigured, match=complaint):

@@ -30,7 +30,9 @@ def _fresh_runtime(monkeypatch: pytest.MonkeyPatch, settings) -> Iterator[None]:
 @pytest.fixture
 def champion(tmp_path: Path) -> ModelVersion:
     SAVERS["blip"](tmp_path / "tiny")
-    version = registry.version_publish(tmp_path / "tiny", model_name="tiny", origin="a test", licence="Apache-2.0")
+    version = registry.version_publish(
+        tmp_path / "tiny", model_name="tiny", origin="a test", licence="Apache-2.0"
+    )
     registry.version_promote(version, reason="a test")
     return version
 

@@ -170,7 +170,12 @@ def test_saying_it_again_replaces_it_and_asks_for_a_new_review(caption: Caption,
     services.feedback_review(Feedback.objects.all(), Feedback.Status.APPROVED, reviewer=reviewer)
     services.feedback_submit(caption, rating=9)
     feedback = Feedback.objects.get()
-    assert (feedback.rating, feedback.status, feedback.reviewed_by, feedback.reviewed_at) == (9, "pending", None, None)
+    assert (feedback.rating, feedback.status, feedback.reviewed_by, feedback.reviewed_at) == (
+        9,
+        "pending",
+        None,
+        None,
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,11 @@ PRODUCTION = {"CAPTIONER_PRODUCTION": "1", "SECRET_KEY": "k" * 60, "ALLOWED_HOST
 
 
 def read_settings(tmp_path: Path, expression: str, **environment: str) -> object:
-    result = run(tmp_path, f"import json; from captioner import settings as s; print(json.dumps({expression}))", environment)
+    result = run(
+        tmp_path,
+        f"import json; from captioner import settings as s; print(json.dumps({expression}))",
+        environment,
+    )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
 
@@ -21,7 +25,11 @@ def run(tmp_path: Path, code: str, environment: dict[str, str]) -> subprocess.Co
     return subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
-        env={"CAPTIONER_DATA_DIR": str(tmp_path), "DJANGO_SETTINGS_MODULE": "captioner.settings", **environment},
+        env={
+            "CAPTIONER_DATA_DIR": str(tmp_path),
+            "DJANGO_SETTINGS_MODULE": "captioner.settings",
+            **environment,
+        },
         capture_output=True,
         text=True,
         check=False,

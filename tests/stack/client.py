@@ -22,7 +22,10 @@ class Answer:
 def request(url: str, data: bytes | None = None, *, method: str | None = None, **headers: str) -> Answer:
     """One request; HTTP errors are answers too. Raises `OSError` when there was no answer."""
     call = urllib.request.Request(
-        url, data=data, method=method, headers={name.replace("_", "-"): value for name, value in headers.items()}
+        url,
+        data=data,
+        method=method,
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
     )
     try:
         with urllib.request.urlopen(call, timeout=60) as response:

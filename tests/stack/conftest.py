@@ -17,6 +17,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Site]:
 def production_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Site]:
     """Captioner on PostgreSQL, Redis and an S3 server."""
     folder: Path = tmp_path_factory.mktemp("servers")
-    with servers.postgresql(folder) as database, servers.redis(folder) as redis, servers.s3(folder) as s3:
-        with servers.captioner(folder, DATABASE_URL=database, REDIS_URL=redis, **s3) as site:
-            yield site
+    with (
+        servers.postgresql(folder) as database,
+        servers.redis(folder) as redis,
+        servers.s3(folder) as s3,
+        servers.captioner(folder, DATABASE_URL=database, REDIS_URL=redis, **s3) as site,
+    ):
+        yield site

@@ -112,5 +112,7 @@ def test_connections_to_postgresql_stay_few_while_many_wait(production_site: Sit
     with client.Load(production_site.url, clients=24) as load:
         servers.wait_until(lambda: len(load.answered()) > 60, "captions under load")
         with psycopg.connect(production_site.environment["DATABASE_URL"]) as database:
-            (count,) = database.execute("SELECT count(*) FROM pg_stat_activity WHERE datname='postgres'").fetchone()
+            (count,) = database.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname='postgres'"
+            ).fetchone()
     assert count < 30

@@ -22,7 +22,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
-        parser.add_argument("--format", choices=("text", "jsonl"), default="text", help="default: %(default)s")
+        parser.add_argument(
+            "--format", choices=("text", "jsonl"), default="text", help="default: %(default)s"
+        )
         parser.add_argument("--num-captions", type=int, help="captions per photo, best first")
         parser.add_argument("--num-beams", type=int, help="beams to search with; 1 is greedy")
         parser.add_argument("--max-new-tokens", type=int, help="longest caption, in tokens")

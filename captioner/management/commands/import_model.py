@@ -20,7 +20,9 @@ class Command(BaseCommand):
         parser.add_argument("source", help="hub id (owner/name) or folder")
         parser.add_argument("--name", help="model name; default: the last part of the source")
         parser.add_argument("--revision", help="commit, tag or branch on the hub; pin a commit in production")
-        parser.add_argument("--licence", default="see the model card", help="what the weights may be used for")
+        parser.add_argument(
+            "--licence", default="see the model card", help="what the weights may be used for"
+        )
         parser.add_argument("--promote", action="store_true", help="serve it: make it the champion")
 
     def handle(self, *args: Any, **options: Any) -> None:

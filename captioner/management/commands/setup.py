@@ -27,6 +27,10 @@ class Command(BaseCommand):
         self.stdout.write(f"Captioner:       http://{settings.HOST}:{settings.PORT}/")
         self.stdout.write(f"Administration:  http://{settings.HOST}:{settings.PORT}/admin/")
         if password:
-            self.stdout.write(self.style.SUCCESS(f"Sign in as:      admin / {password}   (shown only this once)"))
+            self.stdout.write(
+                self.style.SUCCESS(f"Sign in as:      admin / {password}   (shown only this once)")
+            )
         else:
-            self.stdout.write("Sign in:         as before (`manage.py changepassword admin` sets a new password)")
+            self.stdout.write(
+                "Sign in:         as before (`manage.py changepassword admin` sets a new password)"
+            )
