@@ -57,7 +57,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
-    "captioner.charset.Utf8Middleware",
+    "captioner.request_body.RequestBodyMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "captioner.visitors.VisitorMiddleware",
@@ -165,6 +165,7 @@ X_FRAME_OPTIONS = "DENY"
 # The photo intake has its own, clearer limit; this one only bounds what is held in memory for a request body.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 24 * 1024 * 1024
 FILE_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
+UPLOAD_MAX_PHOTOS = 20  # sent with one form
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = env_text("TIME_ZONE", "UTC")

@@ -15,7 +15,7 @@ class AtomicFileSystemStorage(FileSystemStorage):
     content-addressed here, so overwriting a name writes what is already there.
     """
 
-    def _save(self, name: str, content: File[bytes]) -> str:
+    def _save(self, name: str, content: "File[bytes]") -> str:
         target = Path(self.path(name))
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, draft = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".part")

@@ -4,11 +4,13 @@ import os
 import re
 import signal
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from tests import corpus
 from tests.stack import client, servers
 from tests.stack.servers import Site
 
@@ -116,3 +118,34 @@ def test_connections_to_postgresql_stay_few_while_many_wait(production_site: Sit
                 "SELECT count(*) FROM pg_stat_activity WHERE datname='postgres'"
             ).fetchone()
     assert count < 30
+
+
+# --- Hostile and odd photos through the real server ---
+
+
+def memory(pid: int, what: str) -> int:
+    """A line of a process's memory figures, such as VmRSS (now) or VmHWM (most ever), in bytes."""
+    (kilobytes,) = re.findall(rf"^{what}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(kilobytes) * 1024
+
+
+def test_broken_photos_are_refused_with_a_reason_and_cost_little_memory(site: Site) -> None:
+    pid = site.status()["pid"]
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # VmHWM starts anew
+    rest = memory(pid, "VmRSS")
+    photos = [build() for build in corpus.BROKEN.values()]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda photo: client.caption_multipart(site.url, photo), photos))
+    for name, answer in zip(corpus.BROKEN, answers, strict=True):
+        assert answer.status in {400, 413, 415, 422}, (name, answer)
+        assert answer.headers["Content-Type"] == "application/problem+json", name
+        assert answer.body["detail"], name
+    assert site.status()["pid"] == pid, "no worker died"
+    assert memory(pid, "VmHWM") - rest < 600 * 2**20
+
+
+@pytest.mark.parametrize("name", corpus.ODD)
+def test_odd_but_honest_photos_are_captioned(site: Site, name: str) -> None:
+    answer = client.caption_multipart(site.url, corpus.ODD[name]())
+    assert answer.status == 201, answer
+    assert answer.body["caption"]

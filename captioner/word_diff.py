@@ -1,0 +1,21 @@
+"""What changed between two captions, word by word."""
+
+import difflib
+from collections.abc import Iterator
+
+
+def word_diff(old: str, new: str) -> Iterator[tuple[str, str]]:
+    """Runs of words with what happened to them: ("same" | "removed" | "added", words), in reading order.
+
+    A word that differs only in case counts as the same and is shown as in `new`.
+    """
+    before, after = old.split(), new.split()
+    folded = ([word.casefold() for word in before], [word.casefold() for word in after])
+    for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(None, *folded, autojunk=False).get_opcodes():
+        if tag == "equal":
+            yield "same", " ".join(after[j1:j2])
+            continue
+        if i1 < i2:
+            yield "removed", " ".join(before[i1:i2])
+        if j1 < j2:
+            yield "added", " ".join(after[j1:j2])

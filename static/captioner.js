@@ -1,0 +1,183 @@
+// Makes the pages pleasanter; without this file every one of them still works.
+"use strict";
+
+const announce = (text) => {
+  const status = document.querySelector("[data-announce]");
+  if (status) status.textContent = text;
+};
+
+// --- Copying, and starting from one of the model's captions -----------------------------------------------------
+
+for (const button of document.querySelectorAll("[data-copy]")) {
+  if (!navigator.clipboard) break; // browsers hand it out on https and localhost only
+  button.hidden = false;
+  const label = button.textContent;
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+      button.textContent = "Copied";
+      announce(`Copied: ${button.dataset.copy}`);
+    } catch {
+      button.textContent = "Not allowed";
+      announce("The browser does not allow copying here.");
+    }
+    setTimeout(() => (button.textContent = label), 2000);
+  });
+}
+
+for (const link of document.querySelectorAll("[data-use]")) {
+  link.addEventListener("click", (event) => {
+    event.preventDefault();
+    const field = document.getElementById("id_ideal_caption");
+    field.value = link.dataset.use;
+    field.focus();
+    field.setSelectionRange(field.value.length, field.value.length);
+  });
+}
+
+// --- Feedback: saved in place, with the server's own rendering of what was saved ---------------------------------
+
+let saving = null; // what a later save interrupts
+
+const contentOf = (form) => new URLSearchParams(new FormData(form)).toString();
+
+async function feedbackSave(form) {
+  saving?.abort();
+  saving = new AbortController();
+  const answer = await fetch(form.action, { method: "POST", body: new FormData(form), signal: saving.signal });
+  if (!answer.ok && answer.status !== 400) throw new Error(`The server answered ${answer.status}.`);
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const fresh = page.getElementById("feedback");
+  if (!fresh) throw new Error("The answer is not the caption's page.");
+  return fresh;
+}
+
+function feedbackShow(fresh, sent) {
+  const section = document.getElementById("feedback");
+  const show = (part) => section.querySelector(part).replaceWith(document.adoptNode(fresh.querySelector(part)));
+  show("[data-feedback-state]");
+  // What was typed meanwhile stays, and is not said to be saved.
+  if (contentOf(section.querySelector("form")) !== sent) return;
+  const focused = document.activeElement.id;
+  // The status stays in the document, because screen readers only tell changes of a region that was there before.
+  const status = section.querySelector("[data-feedback-status]");
+  const told = fresh.querySelector("[data-feedback-status]").textContent.trim();
+  show("[data-feedback-fields]");
+  status.textContent = told || section.querySelector(".errorlist")?.textContent || "";
+  if (focused) document.getElementById(focused)?.focus();
+}
+
+document.addEventListener("submit", async (event) => {
+  const form = event.target;
+  if (!form.matches("[data-feedback]")) return;
+  event.preventDefault();
+  const sent = contentOf(form);
+  try {
+    feedbackShow(await feedbackSave(form), sent);
+  } catch (error) {
+    if (error.name !== "AbortError") form.submit(); // the plain way tells what is wrong
+  }
+});
+
+// "Saved" is about what the form shows: it goes with the first change.
+document.addEventListener("input", (event) => {
+  const form = event.target.closest("[data-feedback]");
+  if (form) form.querySelector("[data-feedback-status]").textContent = "";
+});
+
+// A rating is one gesture: a click or a touch saves it. Arrow keys only choose, and Enter saves.
+document.addEventListener("click", (event) => {
+  if (event.detail > 0 && event.target.matches("[data-feedback] [type=radio]")) event.target.form.requestSubmit();
+});
+
+// --- Upload: previews, drag and drop, paste, and a button that says it is busy -------------------------------------
+
+function dropzoneEnhance(zone) {
+  const input = zone.querySelector("input[type=file]");
+  const previews = zone.querySelector("[data-previews]");
+  const status = document.querySelector("[data-upload-status]");
+
+  const show = () => {
+    for (const image of previews.querySelectorAll("img")) URL.revokeObjectURL(image.src);
+    const files = [...input.files];
+    previews.replaceChildren(...files.map(preview));
+    previews.hidden = files.length === 0;
+    zone.classList.toggle("has-photos", files.length > 0);
+    zone.querySelector(".dropzone-title").textContent = files.length ? "Choose others" : "Choose photos";
+    const noun = files.length === 1 ? "photo" : "photos";
+    status.textContent = files.length ? `${files.length} ${noun} chosen` : "";
+    document.querySelector("[data-submit]").textContent = files.length === 1 ? "Write the caption" : "Write the captions";
+  };
+
+  const take = (files) => {
+    const photos = [...files].filter((file) => file.type.startsWith("image/") || /\.hei[cf]$/i.test(file.name));
+    if (!photos.length) return (status.textContent = "That was no photo.");
+    const transfer = new DataTransfer();
+    for (const photo of photos) transfer.items.add(photo);
+    input.files = transfer.files;
+    show();
+  };
+
+  zone.classList.add("is-enhanced");
+  for (const hint of zone.querySelectorAll("[data-enhanced]")) hint.hidden = false;
+  input.addEventListener("change", show);
+  for (const type of ["dragenter", "dragover"]) {
+    zone.addEventListener(type, (event) => {
+      event.preventDefault();
+      zone.classList.add("is-over");
+    });
+  }
+  zone.addEventListener("dragleave", (event) => {
+    if (!zone.contains(event.relatedTarget)) zone.classList.remove("is-over");
+  });
+  zone.addEventListener("drop", (event) => {
+    event.preventDefault();
+    zone.classList.remove("is-over");
+    take(event.dataTransfer.files);
+  });
+  document.addEventListener("paste", (event) => {
+    if (event.clipboardData.files.length) take(event.clipboardData.files);
+  });
+  if (input.files.length) show(); // the browser kept them over a reload
+}
+
+function preview(file) {
+  const item = document.createElement("li");
+  const image = document.createElement("img");
+  image.alt = "";
+  image.src = URL.createObjectURL(file);
+  image.addEventListener("error", () => image.replaceWith(blank()), { once: true }); // HEIC, in most browsers
+  const name = document.createElement("span");
+  name.className = "preview-name";
+  name.textContent = file.name;
+  item.append(image, name);
+  return item;
+}
+
+function blank() {
+  const box = document.createElement("div");
+  box.className = "no-preview";
+  return box;
+}
+
+for (const zone of document.querySelectorAll("[data-dropzone]")) dropzoneEnhance(zone);
+
+for (const form of document.querySelectorAll("form:not([data-feedback])")) {
+  const button = form.querySelector("[data-busy]");
+  if (!button) continue;
+  let label = "";
+  form.addEventListener("submit", (event) => {
+    if (button.ariaDisabled === "true") return event.preventDefault(); // it is on its way
+    label = button.textContent;
+    button.ariaDisabled = "true";
+    button.textContent = button.dataset.busy;
+    const status = form.querySelector("[data-upload-status]");
+    if (status) status.textContent = "Uploading the photos and writing captions.";
+  });
+  // Coming back with the browser's back button finds the page as it was left.
+  window.addEventListener("pageshow", (event) => {
+    if (!event.persisted || !label) return;
+    button.ariaDisabled = null;
+    button.textContent = label;
+  });
+}

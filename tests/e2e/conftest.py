@@ -1,0 +1,109 @@
+"""A real Chromium, and the site it visits."""
+
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from django.contrib.auth.models import User
+from PIL import Image, ImageDraw
+from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect, sync_playwright
+from pytest_django.live_server_helper import LiveServer
+
+from tests.conftest import FakeEngine
+
+_CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+_PATIENCE = 20_000  # milliseconds, for a machine that is busy with something else
+expect.set_options(timeout=_PATIENCE)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where Captioner runs, and how to sign in there as somebody who may review."""
+
+    url: str
+    username: str
+    password: str
+
+
+@pytest.fixture
+def site(live_server: LiveServer, fake_engine: FakeEngine) -> Site:
+    User.objects.create_superuser("rita", password="correct horse battery")
+    return Site(live_server.url, "rita", "correct horse battery")
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium. Without one the tests are skipped, saying so; where `CI` is set they fail."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        message = "No Chromium, chromium-browser or google-chrome is installed here"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        # Playwright keeps an event loop in this thread, in which Django would refuse to use its database.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+        browser = playwright.chromium.launch(executable_path=path, args=_CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+NewContext = Callable[..., BrowserContext]
+
+
+@pytest.fixture
+def new_context(browser: Browser, site: Site) -> Iterator[NewContext]:
+    """Makes a visitor of `site`: a browser context with the options of Playwright's `new_context`."""
+    contexts: list[BrowserContext] = []
+
+    def make(**options) -> BrowserContext:
+        contexts.append(browser.new_context(base_url=site.url, **options))
+        contexts[-1].set_default_timeout(_PATIENCE)
+        return contexts[-1]
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(new_context: NewContext) -> Page:
+    """A page of a fresh visitor; an error in its scripts fails the test."""
+    page = new_context(permissions=["clipboard-read", "clipboard-write"]).new_page()
+    page.on("pageerror", lambda error: pytest.fail(f"JavaScript: {error}"))
+    return page
+
+
+def draw_landscape(size: tuple[int, int] = (640, 480)) -> bytes:
+    """A JPEG that looks somewhat like a photo: a sky, a sun, and hills."""
+    width, height = size
+    image = Image.linear_gradient("L").resize(size).convert("RGB")
+    image = Image.blend(image, Image.new("RGB", size, (90, 150, 230)), 0.7)
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((0.7 * width, 0.1 * height, 0.8 * width, 0.1 * height + 0.1 * width), fill=(255, 240, 190))
+    draw.ellipse((-0.3 * width, 0.6 * height, 0.7 * width, 1.6 * height), fill=(60, 110, 60))
+    draw.ellipse((0.3 * width, 0.7 * height, 1.4 * width, 1.8 * height), fill=(40, 85, 50))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def photo_file(name: str = "landscape.jpg", size: tuple[int, int] = (640, 480)) -> FilePayload:
+    return {"name": name, "mimeType": "image/jpeg", "buffer": draw_landscape(size)}
+
+
+def caption_photo(page: Page) -> None:
+    """Upload a photo through the form and arrive at its result."""
+    page.goto("/")
+    page.set_input_files("#image", photo_file())
+    page.get_by_role("button", name="Write the caption").click()
+    page.wait_for_url("**/captions/*")

@@ -1,0 +1,204 @@
+import uuid
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.files.storage import default_storage
+from django.test import Client
+
+from captioner import services
+from captioner.models import Caption, Feedback, Photo
+from tests.conftest import FakeEngine
+from tests.webui.pages import jpeg, text, upload
+
+
+@pytest.fixture
+def client(client: Client, user: User) -> Client:
+    client.force_login(user)
+    return client
+
+
+def page_of(client: Client, caption: Caption, query: str = "") -> str:
+    response = client.get(f"/captions/{caption.pk}{query}")
+    assert response.status_code == 200
+    return text(response)
+
+
+def feedback(client: Client, caption: Caption, **fields) -> str:
+    """Send the form and return the page it leads to."""
+    response = client.post(f"/captions/{caption.pk}", fields)
+    assert (response.status_code, response.url) == (303, f"/captions/{caption.pk}#feedback")
+    return page_of(client, caption)
+
+
+# --- The result ---
+
+
+def test_the_photo_has_its_size_and_the_caption_as_its_text(client: Client, caption: Caption) -> None:
+    expected = (
+        f'<img src="/api/v1/captions/{caption.pk}/photo" alt="a 64 by 48 photo" width="64" height="48">'
+    )
+    assert expected in page_of(client, caption)
+    photo = client.get(f"/api/v1/captions/{caption.pk}/photo")
+    assert (photo.status_code, photo["Content-Type"]) == (200, "image/jpeg")
+
+
+def test_doubtful_words_are_marked_by_class_percentage_and_words(client: Client, caption: Caption) -> None:
+    page = page_of(client, caption)
+    marked = '<span class="doubt doubt-2" title="40 % sure">photo</span>'
+    marked += '<span class="visually-hidden"> (unsure)</span>'
+    assert f'<h1 class="caption">a {marked}</h1>' in page
+    assert '<span class="word-percent">90&nbsp;%</span>' in page
+
+
+def test_a_caption_without_words_is_shown_as_it_is(client: Client, caption: Caption) -> None:
+    Caption.objects.filter(pk=caption.pk).update(words=[], text="plain & simple")
+    page = page_of(client, caption)
+    assert '<h1 class="caption">plain &amp; simple</h1>' in page
+    assert "How sure was the model?" not in page
+
+
+def test_alternatives_and_the_model_version_are_shown(
+    client: Client, fake_engine: FakeEngine, user: User
+) -> None:
+    page = text(client.get(upload(client, jpeg()).url))
+    assert "a 64 by 48 photo number 1" in page
+    assert "a 64 by 48 photo number 2" in page
+    assert "<code>fake-1</code>" in page
+
+
+def test_without_javascript_an_alternative_can_be_taken_as_ones_own(
+    client: Client, fake_engine: FakeEngine
+) -> None:
+    upload(client, jpeg())
+    caption = Caption.objects.get()
+    assert ">\na 64 by 48 photo</textarea>" in page_of(client, caption, "?use=0")
+    assert ">\na 64 by 48 photo number 2</textarea>" in page_of(client, caption, "?use=2")
+
+
+@pytest.mark.parametrize("use", ["3", "-1", "x", "", "1e9", "²", "9" * 5000])
+def test_a_caption_that_is_none_of_them_fills_in_nothing(client: Client, caption: Caption, use: str) -> None:
+    assert ">\n</textarea>" in page_of(client, caption, f"?use={use}")
+
+
+def test_what_the_model_wrote_is_escaped(client: Client, caption: Caption) -> None:
+    nasty = "<script>alert(1)</script>"
+    Caption.objects.filter(pk=caption.pk).update(
+        text=nasty,
+        words=[{"text": nasty, "probability": 0.1}],
+        alternatives=[{"caption": nasty, "confidence": None}],
+    )
+    assert nasty not in page_of(client, caption)
+
+
+# --- Feedback ---
+
+
+def test_feedback_is_saved_said_to_be_and_shown_again(client: Client, caption: Caption) -> None:
+    page = feedback(client, caption, rating="7", ideal_caption="a teal rectangle")
+    saved = Feedback.objects.get()
+    assert (saved.rating, saved.ideal_caption, saved.status) == (7, "a teal rectangle", "pending")
+    assert 'role="status" data-feedback-status>Saved. Thank you!</p>' in page
+    assert 'value="7" id="id_rating_6" checked' in page
+    assert ">\na teal rectangle</textarea>" in page
+    assert "Waiting for review" in page
+    assert "Saved." not in page_of(client, caption)
+
+
+def test_feedback_can_be_changed(client: Client, caption: Caption) -> None:
+    feedback(client, caption, rating="7")
+    page = feedback(client, caption, rating="2", ideal_caption="a rectangle")
+    assert (Feedback.objects.get().rating, Feedback.objects.count()) == (2, 1)
+    assert 'value="2" id="id_rating_1" checked' in page
+
+
+def test_a_rating_or_a_caption_alone_is_enough(client: Client, caption: Caption) -> None:
+    feedback(client, caption, rating="10")
+    feedback(client, caption, ideal_caption="just words")
+    assert (Feedback.objects.get().rating, Feedback.objects.get().ideal_caption) == (None, "just words")
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({}, "Give a rating from 1 to 10, a better caption, or both."),
+        ({"ideal_caption": "   "}, "Give a rating from 1 to 10, a better caption, or both."),
+        ({"rating": "11"}, "The rating is a whole number from 1 to 10."),
+        ({"rating": "good"}, "The rating is a whole number from 1 to 10."),
+        ({"ideal_caption": "x" * 501}, "at most 500 are allowed"),
+        ({"ideal_caption": "a\0b"}, "Null characters are not allowed."),
+    ],
+)
+def test_feedback_that_cannot_be_saved_is_refused_on_the_page(
+    client: Client, caption: Caption, fields: dict[str, str], told: str
+) -> None:
+    response = client.post(f"/captions/{caption.pk}", fields)
+    assert response.status_code == 400
+    assert told in text(response)
+    assert not Feedback.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (Feedback.Status.APPROVED, "Approved: will be used for training"),
+        (Feedback.Status.REJECTED, "Reviewed: not used for training"),
+    ],
+)
+def test_the_outcome_of_a_review_is_shown(
+    client: Client, caption: Caption, reviewer: User, status: Feedback.Status, told: str
+) -> None:
+    services.feedback_submit(caption, rating=3)
+    services.feedback_review(Feedback.objects.all(), status, reviewer=reviewer)
+    assert told in page_of(client, caption)
+
+
+def test_feedback_needs_the_csrf_token(caption: Caption, user: User) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(user)
+    assert client.post(f"/captions/{caption.pk}", {"rating": "3"}).status_code == 403
+    assert not Feedback.objects.exists()
+
+
+# --- Deleting ---
+
+
+def test_deleting_asks_first(client: Client, caption: Caption) -> None:
+    page = text(client.get(f"/captions/{caption.pk}/delete"))
+    assert "Delete this caption?" in page
+    assert Caption.objects.exists()
+
+
+def test_deleting_removes_caption_feedback_and_photo(client: Client, caption: Caption) -> None:
+    feedback(client, caption, rating="7")
+    response = client.post(f"/captions/{caption.pk}/delete")
+    assert (response.status_code, response.url) == (303, "/captions/")
+    assert "The caption was deleted." in text(client.get("/captions/"))
+    for model in (Caption, Feedback, Photo):
+        assert not model.objects.exists()
+    assert not default_storage.exists(caption.photo.file.name)
+
+
+# --- Only one's own ---
+
+
+@pytest.mark.parametrize("path", ["/captions/{}", "/captions/{}/delete", "/api/v1/captions/{}/photo"])
+def test_another_user_and_a_visitor_find_nothing(caption: Caption, other_user: User, path: str) -> None:
+    stranger, visitor = Client(), Client()
+    stranger.force_login(other_user)
+    for client in (stranger, visitor):
+        assert client.get(path.format(caption.pk)).status_code == 404
+        assert client.post(path.format(caption.pk), {"rating": "1"}).status_code in {404, 405}
+    assert Caption.objects.filter(feedback=None).count() == 1
+
+
+def test_visitors_see_their_own_captions_only(fake_engine: FakeEngine, db: None) -> None:
+    one, two = Client(), Client()
+    path = upload(one, jpeg()).url
+    assert one.get(path).status_code == 200
+    assert two.get(path).status_code == 404
+
+
+def test_an_unknown_caption_is_not_found(client: Client) -> None:
+    response = client.get(f"/captions/{uuid.uuid4()}")
+    assert response.status_code == 404
+    assert "There is nothing here for you." in text(response)

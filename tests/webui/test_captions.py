@@ -1,0 +1,161 @@
+import re
+import uuid
+from urllib.parse import quote
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from pytest_django import DjangoAssertNumQueries
+
+from captioner import services
+from captioner.models import Caption, Owner
+from tests.conftest import FakeEngine
+from tests.webui.pages import make_captions, text
+from webui.paging import PAGE_SIZE
+
+
+@pytest.fixture
+def client(client: Client, user: User) -> Client:
+    client.force_login(user)
+    return client
+
+
+def shown(page: str) -> list[str]:
+    """The ids of the captions on the page, in order."""
+    return re.findall(r'class="card-link" href="/captions/([^"]+)"', page)
+
+
+def link(page: str, relation: str) -> str | None:
+    found = re.search(rf'href="([^"]+)" rel="{relation}"', page)
+    return found and f"/captions/{found[1].replace('&amp;', '&')}"
+
+
+def ids(captions: list[Caption]) -> list[str]:
+    return [str(caption.pk) for caption in reversed(captions)]
+
+
+def test_an_empty_history_invites_to_a_first_photo(client: Client) -> None:
+    assert "Nothing here yet." in text(client.get("/captions/"))
+
+
+def test_captions_are_shown_newest_first_with_what_the_person_said(
+    client: Client, fake_engine: FakeEngine, user: User
+) -> None:
+    captions = make_captions(Owner(user=user), 3)
+    services.feedback_submit(captions[0], rating=9, ideal_caption="my own words")
+    page = text(client.get("/captions/"))
+    assert shown(page) == ids(captions)
+    assert '</span>9<span class="badge-of">/10</span>' in page
+    assert "my own words" in page
+    assert 'loading="lazy"' in page
+    assert f'href="/captions/{captions[0].pk}/delete"' in page
+
+
+def test_pages_follow_each_other_in_both_directions(
+    client: Client, fake_engine: FakeEngine, user: User
+) -> None:
+    everything = ids(make_captions(Owner(user=user), 2 * PAGE_SIZE + 5))
+    first = text(client.get("/captions/"))
+    second = text(client.get(link(first, "next")))
+    third = text(client.get(link(second, "next")))
+    assert shown(first) + shown(second) + shown(third) == everything
+    assert (link(first, "prev"), link(third, "next")) == (None, None)
+    assert shown(text(client.get(link(third, "prev")))) == shown(second)
+    assert shown(text(client.get(link(second, "prev")))) == shown(first)
+    assert link(text(client.get(link(second, "prev"))), "prev") is None
+
+
+def test_captions_of_the_same_moment_are_not_lost_between_pages(
+    client: Client, fake_engine: FakeEngine, user: User
+) -> None:
+    captions = make_captions(Owner(user=user), PAGE_SIZE + 3)
+    Caption.objects.update(created_at=captions[0].created_at)
+    first = text(client.get("/captions/"))
+    second = text(client.get(link(first, "next")))
+    assert {*shown(first), *shown(second)} == {*ids(captions)}
+    assert len(shown(first)) + len(shown(second)) == len(captions)
+
+
+def test_a_page_stays_where_it_is_when_its_edge_is_deleted(
+    client: Client, fake_engine: FakeEngine, user: User
+) -> None:
+    captions = make_captions(Owner(user=user), PAGE_SIZE + 3)
+    first = text(client.get("/captions/"))
+    Caption.objects.get(pk=shown(first)[-1]).delete()
+    assert shown(text(client.get(link(first, "next")))) == ids(captions)[PAGE_SIZE:]
+
+
+def test_a_page_that_became_empty_shows_the_newest_captions(
+    client: Client, fake_engine: FakeEngine, user: User
+) -> None:
+    captions = make_captions(Owner(user=user), PAGE_SIZE + 1)
+    first = text(client.get("/captions/"))
+    captions[0].delete()
+    assert shown(text(client.get(link(first, "next")))) == shown(first)
+
+
+@pytest.mark.parametrize(
+    "cursor", ["x", "~", "2024-01-01T00:00:00+00:00~x", "0001-01-01T00:00:00+14:00~" + "0" * 32]
+)
+@pytest.mark.parametrize("side", ["older", "newer"])
+def test_a_damaged_page_link_is_not_found(client: Client, side: str, cursor: str) -> None:
+    assert client.get(f"/captions/?{side}={quote(cursor)}").status_code == 404
+
+
+def test_search_finds_the_models_words_and_ones_own(
+    client: Client, fake_engine: FakeEngine, user: User
+) -> None:
+    captions = make_captions(Owner(user=user), 4)
+    services.feedback_submit(captions[1], ideal_caption="a very special thing")
+    assert shown(text(client.get("/captions/?q=NUMBER+2"))) == [str(captions[2].pk)]
+    assert shown(text(client.get("/captions/?q=special"))) == [str(captions[1].pk)]
+    nothing = text(client.get("/captions/?q=%3Cb%3E"))
+    assert "No caption has “&lt;b&gt;”." in nothing
+
+
+def test_search_is_kept_from_page_to_page(client: Client, fake_engine: FakeEngine, user: User) -> None:
+    make_captions(Owner(user=user), PAGE_SIZE + 3)
+    first = text(client.get("/captions/?q=number"))
+    second = text(client.get(link(first, "next")))
+    assert (len(shown(first)), len(shown(second))) == (PAGE_SIZE, 2)
+
+
+@pytest.mark.parametrize("query", ["a%00b", "x" * 201])
+def test_a_search_that_cannot_be_done_is_a_bad_request(client: Client, query: str) -> None:
+    assert client.get(f"/captions/?q={query}").status_code == 400
+
+
+def test_new_captions_are_shown_alone(
+    client: Client, fake_engine: FakeEngine, user: User, other_user: User
+) -> None:
+    captions = make_captions(Owner(user=user), 3)
+    foreign = make_captions(Owner(user=other_user), 1)
+    new = [str(caption.pk) for caption in [captions[0], captions[2], *foreign]]
+    page = text(client.get(f"/captions/?new={','.join(new)}"))
+    assert shown(page) == [new[1], new[0]]
+    assert "2 new captions" in page
+
+
+def test_new_captions_that_were_deleted_are_said_to_be_gone(client: Client) -> None:
+    assert "These captions are gone." in text(client.get(f"/captions/?new={uuid.uuid4()}"))
+
+
+def test_a_damaged_link_to_new_captions_is_not_found(client: Client) -> None:
+    assert client.get("/captions/?new=1,2").status_code == 404
+
+
+def test_nobody_sees_the_captions_of_others(
+    client: Client, fake_engine: FakeEngine, other_user: User
+) -> None:
+    make_captions(Owner(user=other_user), 2)
+    assert shown(text(client.get("/captions/"))) == []
+    assert shown(text(Client().get("/captions/"))) == []
+
+
+def test_a_page_takes_one_query_for_all_its_captions_and_never_counts(
+    client: Client, fake_engine: FakeEngine, user: User, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    make_captions(Owner(user=user), PAGE_SIZE + 3)
+    with django_assert_num_queries(3) as captured:  # session, user, captions
+        client.get("/captions/")
+    assert not [query for query in captured.captured_queries if "COUNT" in query["sql"]]

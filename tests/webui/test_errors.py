@@ -1,0 +1,68 @@
+"""Error pages in the design of the others, with the right status."""
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from pytest_django import Settings
+
+from tests.conftest import FakeEngine
+from tests.webui.pages import jpeg, text
+from webui import views
+
+pytestmark = pytest.mark.django_db
+
+
+def assert_designed(page: str) -> None:
+    assert 'class="wordmark"' in page
+    assert "captioner.css" in page
+
+
+def test_an_unknown_address(client: Client) -> None:
+    response = client.get("/nothing/here")
+    assert response.status_code == 404
+    assert_designed(text(response))
+
+
+def test_a_page_one_may_not_see(client: Client, user: User) -> None:
+    user.is_staff = True
+    user.save()
+    client.force_login(user)
+    response = client.get("/admin/captioner/photo/")
+    assert response.status_code == 403
+    assert_designed(text(response))
+
+
+def test_more_files_than_are_read(client: Client, fake_engine: FakeEngine, settings: Settings) -> None:
+    settings.DATA_UPLOAD_MAX_NUMBER_FILES = 2
+    response = client.post("/", {"image": [jpeg(), jpeg(), jpeg()]})
+    assert response.status_code == 400
+    assert_designed(text(response))
+    assert "This request cannot be read." in text(response)
+
+
+def test_a_body_above_every_limit_is_refused_before_it_is_read(
+    client: Client, fake_engine: FakeEngine
+) -> None:
+    response = client.post("/", {"image": jpeg()}, CONTENT_LENGTH=400 * 2**20)
+    assert response.status_code == 400
+    assert "too much was sent at once" in text(response)
+
+
+def test_a_defect(client: Client, fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.raise_request_exception = False
+    monkeypatch.setattr(views, "_home", lambda _request: 1 / 0)
+    response = client.get("/")
+    assert response.status_code == 500
+    assert_designed(text(response))
+    assert "division" not in text(response)
+
+
+@pytest.mark.parametrize("charset", ["zlib", "utf-16", "idna", "no-such-codec"])
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=B"])
+def test_an_odd_charset_is_no_server_error(fake_engine: FakeEngine, kind: str, charset: str) -> None:
+    parts = b'--B\r\nContent-Disposition: form-data; name="csrfmiddlewaretoken"\r\n\r\nx\xff\r\n--B--\r\n'
+    body = parts if "multipart" in kind else b"image=%ff%fe&x=%00"
+    for client in (Client(), Client(enforce_csrf_checks=True)):
+        client.cookies["csrftoken"] = "x" * 32
+        response = client.generic("POST", "/", body, content_type=f"{kind}; charset={charset}")
+        assert response.status_code in {400, 403}

@@ -1,0 +1,32 @@
+"""How sure the model was of each word, in the steps the pages show."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+# A word at least this probable is shown as step 0 (sure), 1, 2; any other as step 3.
+_STEPS = (0.75, 0.5, 0.25)
+STEP_NAMES = ("sure", "fairly sure", "unsure", "guessing")
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    text: str
+    probability: float
+
+    @property
+    def percent(self) -> int:
+        return round(100 * self.probability)
+
+    @property
+    def step(self) -> int:
+        """0 (sure) to 3 (guessing)."""
+        return sum(self.probability < least for least in _STEPS)
+
+    @property
+    def step_name(self) -> str:
+        return STEP_NAMES[self.step]
+
+
+def words_of(words: Iterable[Mapping[str, object]]) -> list[Word]:
+    """The words of `Caption.words`, ready to be shown."""
+    return [Word(text=str(word["text"]), probability=float(str(word["probability"]))) for word in words]

@@ -1,0 +1,26 @@
+"""What people can send from the pages. What a valid feedback is, `captioner.services` decides."""
+
+from django import forms
+
+from captioner.models import IDEAL_CAPTION_MAX_LENGTH
+
+RATINGS = range(1, 11)
+
+
+class SearchForm(forms.Form):
+    q = forms.CharField(required=False, max_length=200)
+
+
+class FeedbackForm(forms.Form):
+    rating = forms.TypedChoiceField(
+        required=False,
+        widget=forms.RadioSelect,
+        coerce=int,
+        empty_value=None,
+        choices=[(rating, str(rating)) for rating in RATINGS],
+        error_messages={"invalid_choice": "The rating is a whole number from 1 to 10."},
+    )
+    ideal_caption = forms.CharField(
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 3, "maxlength": IDEAL_CAPTION_MAX_LENGTH}),
+    )
