@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TEST_IMAGE_SIZE = (640, 480)  # width, height in pixels
+_WARM_BEAMS = 3  # pages ask for alternatives, which are searched with beams: another path through the model
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,10 @@ def _champion_load(max_wait_seconds: float) -> Engine:
         registry.version_fetch(version), version.pk, cast("Precision", settings.CAPTION_PRECISION)
     )
     batcher = Batcher(predictor, max_batch=settings.CAPTION_MAX_BATCH, max_wait_seconds=max_wait_seconds)
-    batcher.warm_up(predictor.preprocess(Image.new("RGB", _TEST_IMAGE_SIZE)), predictor.default_parameters)
+    default = predictor.default_parameters
+    with_beams = replace(default, num_beams=max(default.num_beams, _WARM_BEAMS))
+    pixels = predictor.preprocess(Image.new("RGB", _TEST_IMAGE_SIZE))
+    batcher.warm_up(pixels, *dict.fromkeys((default, with_beams)))
     return Engine(version.model_name, version.pk, predictor, batcher)
 
 

@@ -144,6 +144,8 @@ def caption(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
             services.feedback_submit(shown, **form.cleaned_data)
         except InvalidFeedback as error:
             form.add_error(error.field, str(error))
+        except Caption.DoesNotExist:
+            raise Http404("The caption was deleted meanwhile.") from None
         else:
             messages.success(request, "Saved. Thank you!", extra_tags="feedback")
             return SeeOther(f"{reverse('caption', args=[pk])}#feedback")

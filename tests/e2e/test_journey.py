@@ -1,15 +1,32 @@
-"""The main job, from a photo to approved feedback, as two people do it in their browsers."""
+"""The main job, from a photo to approved feedback, as two people do it in their browsers.
+
+Against the service as `make run` starts it: gunicorn, worker, beat and the bundled weights.
+"""
 
 import re
+from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.conftest import NewContext, Site, caption_photo
+from tests.stack import servers
 
-pytestmark = [pytest.mark.e2e, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.e2e, pytest.mark.stack]
 
 IDEAL = "green hills under a clear sky, drawn by a test"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Site]:
+    with servers.captioner(tmp_path_factory.mktemp("journey")) as service:
+        yield service
+
+
+@pytest.fixture
+def site(service: servers.Site) -> Site:
+    [password] = re.findall(r"admin / (\S+)", service.setup_output)
+    return Site(service.url, "admin", password)
 
 
 def test_a_photo_is_captioned_corrected_and_its_correction_approved(

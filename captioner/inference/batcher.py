@@ -1,0 +1,265 @@
+"""Micro-batching on one inference thread: no waiting at low load, bounded by predicted wait at high load."""
+
+import logging
+import math
+import threading
+import time
+from collections import Counter, deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from captioner.exceptions import DeadlineExceeded, ModelUnavailable, Overloaded
+from captioner.inference.cost import CostModel
+from captioner.inference.types import BatcherStats, Candidate, DecodingParameters, Prediction
+
+logger = logging.getLogger(__name__)
+
+
+class BatchPredictor(Protocol):
+    """What the batcher needs of `captioner.inference.predictor.Predictor`."""
+
+    model_version: str
+
+    def predict(self, pixels: Tensor, parameters: DecodingParameters) -> list[tuple[Candidate, ...]]: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Request:
+    pixels: Tensor
+    parameters: DecodingParameters
+    deadline: float
+    # The photo was preprocessed for this predictor, so no later one may caption it.
+    predictor: BatchPredictor
+    submitted_at: float
+    future: Future[Prediction] = field(default_factory=Future)
+
+    @property
+    def group(self) -> tuple[int, DecodingParameters, torch.Size]:
+        """Requests of one group may share a batch."""
+        return id(self.predictor), self.parameters, self.pixels.shape
+
+
+class Batcher:
+    """Queues photos and captions them in batches, oldest first.
+
+    The inference thread takes what is queued the moment it is free, up to `max_batch` photos with equal
+    parameters, and never waits for more. A photo that would have to wait longer than `max_wait_seconds` is
+    refused. All times are in seconds, deadlines on the clock of `time.monotonic`. The thread keeps the
+    process alive until `drain`.
+    """
+
+    def __init__(
+        self,
+        predictor: BatchPredictor,
+        *,
+        max_batch: int = 8,
+        max_wait_seconds: float = 10.0,
+        cost: CostModel | None = None,
+    ) -> None:
+        self._max_batch = max_batch
+        self._max_wait_seconds = max_wait_seconds
+        # The condition guards everything below and tells the inference thread of work, or that there will be
+        # no more.
+        self._changed = threading.Condition()
+        self._predictor = predictor
+        self._cost = cost or CostModel()
+        self._queue: deque[_Request] = deque()
+        self._busy_until: float | None = None
+        self._is_draining = False
+        self._rejects: Counter[str] = Counter()
+        self._batches = self._photos = self._last_batch_size = 0
+        self._thread = threading.Thread(target=self._run, name="inference", daemon=False)
+        self._thread.start()
+
+    def submit(self, pixels: Tensor, parameters: DecodingParameters, deadline: float) -> Future[Prediction]:
+        """Queue one photo, pixels of shape (3, height, width).
+
+        Cancel the future to drop the photo while it is queued. The future raises `DeadlineExceeded` when the
+        photo was still queued at its deadline, or what the model raised. Raises `Overloaded` at once when the
+        photo would probably not be done in time, `ModelUnavailable` when draining.
+        """
+        request = self._request(pixels, parameters, deadline)
+        with self._changed:
+            self._require_room(request)
+            self._queue.append(request)
+            self._changed.notify()
+        return request.future
+
+    def warm_up(self, pixels: Tensor, *parameters: DecodingParameters) -> None:
+        """Caption `pixels` in batches of 1, 2, 4, ... `max_batch`, with each of `parameters`.
+
+        The first round is for the libraries' caches; the second is timed and is where the prediction of waits
+        starts. What the model raises, or Ctrl-C, ends the batcher.
+        """
+        sizes = sorted({min(2**power, self._max_batch) for power in range(self._max_batch.bit_length() + 1)})
+        try:
+            for _ in range(2):
+                timings = [self._warm_up_batch(pixels, each, size) for each in parameters for size in sizes]
+        except BaseException:
+            # Nobody will use this batcher, so nobody will drain it, and its thread would keep the process alive.
+            self.drain(timeout=0)
+            raise
+        with self._changed:
+            self._cost = CostModel(prior=timings)
+
+    def swap(self, predictor: BatchPredictor) -> None:
+        """Caption photos submitted from now on with `predictor`; those already queued end on the old one."""
+        self._predictor = predictor
+
+    def drain(self, timeout: float) -> bool:
+        """Refuse new photos, finish the accepted ones and end the thread.
+
+        Returns whether that was done within `timeout` seconds; photos still queued then fail with
+        `ModelUnavailable`.
+        """
+        with self._changed:
+            self._is_draining = True
+            self._changed.notify()
+        self._thread.join(timeout)
+        with self._changed:
+            abandoned, self._queue = self._queue, deque()
+        for request in abandoned:
+            if request.future.set_running_or_notify_cancel():
+                request.future.set_exception(
+                    ModelUnavailable("This process shut down before it got to the photo.")
+                )
+        return not self._thread.is_alive()
+
+    def stats(self) -> BatcherStats:
+        """A consistent snapshot."""
+        with self._changed:
+            return BatcherStats(
+                queue_depth=len(self._queue),
+                predicted_wait_seconds=self._predicted_wait(),
+                batches=self._batches,
+                photos=self._photos,
+                last_batch_size=self._last_batch_size,
+                seconds_per_row=self._cost.per_row,
+                seconds_per_batch=self._cost.per_batch,
+                rejects=dict(self._rejects),
+                is_alive=self._thread.is_alive(),
+                is_draining=self._is_draining,
+            )
+
+    def _request(self, pixels: Tensor, parameters: DecodingParameters, deadline: float) -> _Request:
+        return _Request(pixels, parameters, deadline, self._predictor, time.monotonic())
+
+    def _require_room(self, request: _Request) -> None:
+        if self._is_draining:
+            self._rejects["draining"] += 1
+            raise ModelUnavailable("This process is shutting down; send the photo again.")
+        if not self._queue and self._busy_until is None:
+            # An idle engine takes anything: were it to refuse, a wrong prediction could never be corrected.
+            return
+        wait = self._predicted_wait()
+        done_at = time.monotonic() + wait + self._cost.predict(request.parameters.num_beams)
+        excess = max(wait - self._max_wait_seconds, done_at - request.deadline)
+        if excess > 0:
+            self._rejects["overloaded"] += 1
+            raise Overloaded(
+                f"Captions are wanted faster than they can be made: {wait:.1f} seconds of work are queued. "
+                f"Try again in {math.ceil(excess)} seconds.",
+                retry_after=excess,
+            )
+
+    def _predicted_wait(self) -> float:
+        """Seconds until everything running and queued should be done."""
+        running = max(0.0, (self._busy_until or 0.0) - time.monotonic())
+        groups = Counter(request.group for request in self._queue if not request.future.cancelled())
+        return running + sum(
+            self._predicted_seconds(parameters, n) for (_, parameters, _), n in groups.items()
+        )
+
+    def _predicted_seconds(self, parameters: DecodingParameters, photos: int) -> float:
+        full, rest = divmod(photos, self._max_batch)
+        beams = parameters.num_beams
+        return full * self._cost.predict(self._max_batch * beams) + self._cost.predict(rest * beams)
+
+    def _warm_up_batch(self, pixels: Tensor, parameters: DecodingParameters, size: int) -> tuple[int, float]:
+        requests = [self._request(pixels, parameters, math.inf) for _ in range(size)]
+        with self._changed:
+            self._queue.extend(requests)
+            self._changed.notify()
+        predictions = [request.future.result() for request in requests]
+        return size * parameters.num_beams, predictions[0].inference_seconds
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            self._caption(batch)
+
+    def _next_batch(self) -> list[_Request]:
+        """Wait for photos that are still wanted; empty once there will be none."""
+        batch: list[_Request] = []
+        while not batch:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._is_draining)
+                if not self._queue:
+                    break
+                batch, expired = self._take_batch()
+            for request in expired:
+                request.future.set_exception(
+                    DeadlineExceeded("The photo's deadline passed while it was queued.")
+                )
+        return batch
+
+    def _take_batch(self) -> tuple[list[_Request], list[_Request]]:
+        """Take the oldest wanted photo and its group off the queue; also the expired ones met on the way."""
+        batch: list[_Request] = []
+        expired: list[_Request] = []
+        others: deque[_Request] = deque()
+        now = time.monotonic()
+        for request in self._queue:
+            if batch and (len(batch) == self._max_batch or request.group != batch[0].group):
+                others.append(request)
+            elif not request.future.set_running_or_notify_cancel():
+                self._rejects["cancelled"] += 1
+            elif request.deadline <= now:
+                self._rejects["expired"] += 1
+                expired.append(request)
+            else:
+                batch.append(request)
+        self._queue = others
+        self._busy_until = now + self._cost.predict(_rows(batch)) if batch else None
+        return batch, expired
+
+    def _caption(self, batch: list[_Request]) -> None:
+        predictor = batch[0].predictor
+        started = time.monotonic()
+        try:
+            answers = predictor.predict(
+                torch.stack([request.pixels for request in batch]), batch[0].parameters
+            )
+            if len(answers) != len(batch):
+                raise RuntimeError(f"The model gave {len(answers)} answers to {len(batch)} photos.")
+        except Exception as error:
+            logger.exception("A batch of %d photos failed.", len(batch))
+            with self._changed:
+                self._busy_until = None
+                self._rejects["failed"] += len(batch)
+            for request in batch:
+                request.future.set_exception(error)
+            return
+        seconds = time.monotonic() - started
+        self._record(batch, seconds)
+        for request, candidates in zip(batch, answers, strict=True):
+            queued = started - request.submitted_at
+            request.future.set_result(
+                Prediction(candidates, predictor.model_version, queued, seconds, len(batch))
+            )
+
+    def _record(self, batch: list[_Request], seconds: float) -> None:
+        with self._changed:
+            self._busy_until = None
+            self._cost.observe(_rows(batch), seconds)
+            self._batches += 1
+            self._photos += len(batch)
+            self._last_batch_size = len(batch)
+
+
+def _rows(batch: list[_Request]) -> int:
+    """Sequences decoded at once."""
+    return sum(request.parameters.num_beams for request in batch)

@@ -1,0 +1,123 @@
+"""A folder of safetensors weights -> a captioning model in fp32 on the CPU, or `IncompatibleModel`."""
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from captioner.exceptions import IncompatibleModel
+
+PICKLED_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack"})
+
+# Never reach for the network, never run code that came with a checkpoint.
+_LOCAL_ONLY = {"local_files_only": True, "trust_remote_code": False}
+_CGROUP_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+
+
+@dataclass(frozen=True, slots=True)
+class CaptioningModel:
+    """The parts of a checkpoint, as transformers' own objects; `model` is in eval mode."""
+
+    model: Any
+    tokenizer: Any
+    image_processor: Any
+
+    def in_bf16(self) -> "CaptioningModel":
+        """A copy that computes in bfloat16, sharing tokenizer and image processor."""
+        return replace(self, model=copy.deepcopy(self.model).to(torch.bfloat16))
+
+
+def load_model(folder: Path) -> CaptioningModel:
+    """Load an encoder-decoder captioner (BLIP, GIT, VisionEncoderDecoder, ...) saved by transformers.
+
+    Weights are computed with in fp32 whatever precision they are stored in. Raises `IncompatibleModel` when
+    the folder is incomplete or damaged, holds pickled weights only, needs code of its own, or is no
+    captioner.
+    """
+    _require_safetensors(folder)
+    _silence_transformers()
+    from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+
+    config = _load_part("configuration (config.json)", AutoConfig.from_pretrained, folder)
+    model = _load_weights(folder, config)
+    tokenizer = _load_part("tokenizer", AutoTokenizer.from_pretrained, folder)
+    # Pillow's resampling is the same on every machine, whether or not torchvision is installed.
+    image_processor = _load_part("image processor", AutoImageProcessor.from_pretrained, folder, backend="pil")
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise IncompatibleModel(
+            f"{folder.name} has no tokenizer: save it beside the weights (tokenizer.json)."
+        )
+    return CaptioningModel(model.eval(), tokenizer, image_processor)
+
+
+def thread_count() -> int:
+    """Threads a model should use: the cores torch finds, bounded by a container's CPU limit."""
+    cores = torch.get_num_threads()  # the physical cores this process may run on, or fewer if so configured
+    if _CGROUP_CPU_LIMIT.is_file():
+        # "max 100000" or "150000 100000": microseconds of CPU time per period. More threads get throttled.
+        quota, period = _CGROUP_CPU_LIMIT.read_text(encoding="ascii").split()
+        if quota != "max":
+            cores = min(cores, int(quota) // int(period))
+    return max(1, cores)
+
+
+def _require_safetensors(folder: Path) -> None:
+    if not folder.is_dir():
+        raise IncompatibleModel(
+            f"{folder} is no folder; give a folder holding config.json and *.safetensors."
+        )
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED_SUFFIXES)
+    found = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
+    raise IncompatibleModel(
+        f"{folder.name} holds {found}; only *.safetensors is allowed, because a pickle can run code. "
+        "Save the model again with transformers' save_pretrained()."
+    )
+
+
+def _silence_transformers() -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _load_weights(folder: Path, config: Any) -> Any:
+    from transformers import AutoModelForImageTextToText
+
+    model, report = _load_part(
+        "weights",
+        AutoModelForImageTextToText.from_pretrained,
+        folder,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    # transformers fills these with random numbers. (Captions are read off the patches, never the pooler.)
+    if missing := sorted(name for name in report["missing_keys"] if ".pooler." not in name):
+        raise IncompatibleModel(
+            f"The weights of {folder.name} are incomplete: {len(missing)} tensors are missing, "
+            f"among them {', '.join(missing[:3])}."
+        )
+    return model
+
+
+def _load_part(part: str, from_pretrained: Any, folder: Path, **options: Any) -> Any:
+    try:
+        return from_pretrained(folder, **_LOCAL_ONLY, **options)
+    # Broken checkpoints make the libraries raise almost anything, a bare Exception included.
+    except Exception as error:
+        raise IncompatibleModel(
+            f"The {part} of {folder.name} cannot be loaded: {_first_line(error)} Allowed are captioners of "
+            "a class that comes with transformers (such as BLIP, GIT and VisionEncoderDecoder), saved with "
+            "their tokenizer and image processor."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".:") + "."

@@ -1,0 +1,127 @@
+"""One loaded version of the weights: images in, captions with probabilities out."""
+
+import logging
+import math
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from captioner.exceptions import IncompatibleModel
+from captioner.inference.decoding import Decoder, Sequence
+from captioner.inference.loading import CaptioningModel, load_model, thread_count
+from captioner.inference.preprocessing import make_preprocess
+from captioner.inference.probe import PrecisionReport, bf16_is_supported, compare_precisions, drawn_images
+from captioner.inference.types import MAX_NEW_TOKENS, MAX_NUM_BEAMS, Candidate, DecodingParameters
+from captioner.inference.words import merge_tokens
+
+logger = logging.getLogger(__name__)
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class Predictor:
+    """Captions batches of photos. `preprocess` may be called from any thread, `predict` from one at a time.
+
+    `preprocess` turns an RGB `PIL.Image` into float32 pixels of shape (3, height, width).
+    """
+
+    def __init__(self, parts: CaptioningModel, model_version: str) -> None:
+        self.model_version = model_version
+        self.precision = PrecisionReport("fp32", "Configured.")
+        self.preprocess = make_preprocess(parts.image_processor)
+        self._parts = parts
+        self._decode = Decoder(parts.model)
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        *,
+        model_version: str,
+        precision: Precision = "auto",
+        num_threads: int | None = None,
+    ) -> Self:
+        """The captioner saved in `folder`, after it has captioned a drawn image.
+
+        Sets torch's thread count for the whole process, by default to the cores this process may use. "auto"
+        takes bf16 where a measurement says it pays. Raises `IncompatibleModel`.
+        """
+        torch.set_num_threads(num_threads or thread_count())
+        predictor = cls(load_model(folder), model_version)
+        predictor._require_caption(folder)
+        predictor = predictor._in_precision(precision)
+        logger.info(
+            "Model %s computes in %s on %d threads. %s",
+            model_version,
+            predictor.precision.chosen,
+            torch.get_num_threads(),
+            predictor.precision.reason,
+        )
+        return predictor
+
+    @property
+    def default_parameters(self) -> DecodingParameters:
+        """What the checkpoint's own generation settings ask for, within our limits."""
+        generation = self._parts.model.generation_config
+        # max_length counts the start token too.
+        length = generation.max_new_tokens or (generation.max_length or 0) - 1
+        return DecodingParameters(
+            num_beams=min(generation.num_beams or 1, MAX_NUM_BEAMS),
+            max_new_tokens=min(length if length > 0 else 30, self._decode.max_new_tokens, MAX_NEW_TOKENS),
+        )
+
+    def predict(self, pixels: Tensor, parameters: DecodingParameters) -> list[tuple[Candidate, ...]]:
+        """Caption float32 pixels of shape (batch, 3, height, width); 1 to `num_captions` captions per photo.
+
+        Candidates of a photo have different captions and come best first.
+        """
+        return [self._candidates(sequences, parameters) for sequences in self._decode(pixels, parameters)]
+
+    def _candidates(self, sequences: list[Sequence], parameters: DecodingParameters) -> tuple[Candidate, ...]:
+        distinct: dict[str, Candidate] = {}
+        for sequence in sequences:
+            if len(distinct) < parameters.num_captions:
+                candidate = self._candidate(sequence)
+                distinct.setdefault(candidate.caption, candidate)
+        return tuple(distinct.values())
+
+    def _candidate(self, sequence: Sequence) -> Candidate:
+        words = merge_tokens(self._parts.tokenizer, sequence.token_ids, sequence.log_probabilities)
+        return Candidate(
+            caption=" ".join(word.text for word in words),
+            words=words,
+            log_probability=math.fsum(sequence.log_probabilities),
+            token_log_probabilities=tuple(sequence.log_probabilities),
+        )
+
+    def _best(self, pixels: Tensor) -> Candidate:
+        [[best, *_]] = self.predict(pixels[None], DecodingParameters())
+        return best
+
+    def _require_caption(self, folder: Path) -> None:
+        try:
+            best = self._best(self.preprocess(drawn_images(1)[0]))
+        # What a model that needs more than pixels (a prompt, say) raises is its own affair.
+        except Exception as error:
+            raise IncompatibleModel(
+                f"{folder.name} loads but cannot caption a photo from its pixels alone: {error}"
+            ) from error
+        if not math.isfinite(best.log_probability):
+            raise IncompatibleModel(f"{folder.name} computes no finite numbers; its weights are damaged.")
+
+    def _in_precision(self, precision: Precision) -> Self:
+        if precision == "fp32":
+            return self
+        if precision == "auto" and not bf16_is_supported():
+            self.precision = PrecisionReport("fp32", "This CPU has no bf16 instructions.")
+            return self
+        bf16 = type(self)(self._parts.in_bf16(), self.model_version)
+        report = PrecisionReport("bf16", "Configured.")
+        if precision == "auto":
+            images = [self.preprocess(image) for image in drawn_images()]
+            report = compare_precisions(self._best, bf16._best, images)
+        chosen = bf16 if report.chosen == "bf16" else self
+        chosen.precision = report
+        return chosen

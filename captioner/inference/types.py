@@ -1,0 +1,89 @@
+"""What goes into the model and what comes out of it. No torch here: web code imports these on light paths."""
+
+from dataclasses import dataclass
+
+MAX_NUM_CAPTIONS = 5
+MAX_NUM_BEAMS = 8
+MAX_NEW_TOKENS = 64
+
+_LIMITS = {"num_captions": MAX_NUM_CAPTIONS, "num_beams": MAX_NUM_BEAMS, "max_new_tokens": MAX_NEW_TOKENS}
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingParameters:
+    """How captions are searched for. Hashable: requests with equal parameters share a batch.
+
+    One beam is greedy decoding; more beams are needed for more than one caption. Raises `ValueError` naming
+    the field and what it allows.
+    """
+
+    num_captions: int = 1
+    num_beams: int = 1
+    max_new_tokens: int = 30
+
+    def __post_init__(self) -> None:
+        for name, limit in _LIMITS.items():
+            value = getattr(self, name)
+            # bool is an int to Python, but no count to a person.
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
+                raise ValueError(f"{name} must be a whole number from 1 to {limit}, not {value!r}.")
+        if self.num_beams < self.num_captions:
+            raise ValueError(
+                f"num_beams must be at least num_captions, but {self.num_beams} beams cannot give "
+                f"{self.num_captions} captions; raise num_beams or lower num_captions."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One word of a caption as displayed; `probability` in (0, 1] is the product over its sub-word tokens."""
+
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One caption of a photo.
+
+    `token_log_probabilities` are natural logarithms, one per sub-word token the model emitted, the
+    end-of-caption token included when it was reached; `log_probability` is their sum. They are the model's
+    own probabilities, before constraints such as n-gram blocking.
+    """
+
+    caption: str
+    words: tuple[Token, ...]
+    log_probability: float
+    token_log_probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer to one photo: distinct candidates, best first, and where the time went."""
+
+    candidates: tuple[Candidate, ...]
+    model_version: str
+    queue_seconds: float
+    inference_seconds: float
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatcherStats:
+    """A snapshot of the engine for metrics and `/readyz`.
+
+    `rejects` counts photos not captioned by reason: "overloaded", "draining", "expired", "cancelled" or
+    "failed". A batch of n photos with k beams is predicted to take `seconds_per_row * n * k +
+    seconds_per_batch` seconds.
+    """
+
+    queue_depth: int
+    predicted_wait_seconds: float
+    batches: int
+    photos: int
+    last_batch_size: int
+    seconds_per_row: float
+    seconds_per_batch: float
+    rejects: dict[str, int]
+    is_alive: bool
+    is_draining: bool
