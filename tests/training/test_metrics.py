@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from training.metrics import CiderD, bleu, caption_words, captions_score, rouge_l
+
+
+def words(*captions: str) -> list[tuple[str, ...]]:
+    return [caption_words(caption) for caption in captions]
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("A dog runs.", ("a", "dog", "runs")),
+        ("The dog's ball , and a T-shirt !", ("the", "dog", "'s", "ball", "and", "a", "t-shirt")),
+        ("It doesn't matter", ("it", "does", "n't", "matter")),
+        ("They\u2019re 2.5 m away--really?", ("they", "'re", "2.5", "m", "away", "really")),
+        ("", ()),
+    ],
+)
+def test_words_follow_the_treebank_conventions_without_punctuation(
+    caption: str, expected: tuple[str, ...]
+) -> None:
+    assert caption_words(caption) == expected
+
+
+def test_bleu_clips_repeated_words_to_the_reference() -> None:
+    # Papineni et al. 2002, example 2: seven times "the" against two in the reference.
+    candidate = words("the the the the the the the")
+    references = [words("the cat is on the mat", "there is a cat on the mat")]
+    assert bleu(candidate, references)[0] == pytest.approx(100 * 2 / 7)
+
+
+def test_bleu_multiplies_precisions_over_the_whole_set_and_punishes_brevity() -> None:
+    candidates = words("a dog runs fast", "two cats")
+    references = [words("a dog runs home"), words("two cats sleep here")]
+    brevity = math.exp(1 - 8 / 6)
+    one, two, three, four = bleu(candidates, references)
+    assert one == pytest.approx(100 * brevity * 5 / 6)
+    assert two == pytest.approx(100 * brevity * math.sqrt(5 / 6 * 3 / 4))
+    assert three == pytest.approx(100 * brevity * (5 / 6 * 3 / 4 * 1 / 2) ** (1 / 3))
+    assert four == 0.0
+
+
+def test_bleu_takes_the_closest_reference_length_and_the_shorter_of_two() -> None:
+    candidates = words("a dog runs fast")
+    assert bleu(candidates, [words("a dog", "a dog runs fast in the snow", "a dog runs")])[0] == 100.0
+    longer = bleu(candidates, [words("a dog runs fast now", "zebras")])[0]
+    assert longer == pytest.approx(100 * math.exp(1 - 5 / 4))
+
+
+def test_rouge_l_combines_best_precision_and_best_recall() -> None:
+    # Longest common subsequence "a dog runs" of 4 and 5 words: P = 3/4, R = 3/5, beta = 1.2.
+    expected = 100 * (1 + 1.44) * 0.75 * 0.6 / (0.6 + 1.44 * 0.75)
+    assert rouge_l(words("a dog runs fast"), [words("a brown dog runs away")]) == pytest.approx(expected)
+
+
+def test_rouge_l_is_zero_without_a_common_word() -> None:
+    assert rouge_l(words("a dog"), [words("two cats")]) == 0.0
+
+
+def test_cider_d_of_the_reference_itself_is_ten_times_one() -> None:
+    references = [words("a brown dog runs fast"), words("two cats sleep on sofas")]
+    assert CiderD(references).scores(words("a brown dog runs fast", "zebra")) == pytest.approx([1000.0, 0.0])
+
+
+def test_cider_d_by_hand() -> None:
+    # Two photos, so an n-gram of one photo weighs log 2 and one of both weighs 0 ("a").
+    references = [words("a dog runs"), words("a cat")]
+    # Unigrams {dog, sits} against {dog, runs}: 1 / (sqrt 2 * sqrt 2); bigrams {a dog, dog sits} against
+    # {a dog, dog runs}: the same; trigrams have nothing in common; equal lengths, so no penalty.
+    assert CiderD(references).score(0, caption_words("a dog sits")) == pytest.approx(1000 * (0.5 + 0.5) / 4)
+
+
+def test_cider_d_clips_repetition_and_punishes_other_lengths() -> None:
+    references = [words("dog"), words("cat")]
+    # Unigram vectors 3 log 2 and log 2 clipped: 1 / 3; two words too long: exp(-4 / 72).
+    assert CiderD(references).score(0, caption_words("dog dog dog")) == pytest.approx(
+        1000 / 4 * math.exp(-4 / 72) / 3
+    )
+
+
+def test_captions_score_averages_over_photos() -> None:
+    references = [["A brown dog runs fast ."], ["Two cats sleep on sofas ."]]
+    scores = captions_score(["a brown dog runs fast", "a zebra"], references)
+    assert scores.cider_d_each == pytest.approx((1000.0, 0.0))
+    assert scores.cider_d == pytest.approx(500.0)
+    assert scores.rouge_l == pytest.approx(50.0)
+
+
+def test_captions_score_refuses_sets_of_different_sizes() -> None:
+    with pytest.raises(ValueError, match="2 candidates for 1 photos"):
+        captions_score(["a", "b"], [["a"]])

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import VisionEncoderDecoderModel
+
+from tests.training.drawn import sets_write
+from training import starter
+from training.caption import caption
+from training.config import CaptionConfig, DecoderConfig, EncoderConfig, PretrainConfig
+from training.evaluate import Decoding
+from training.export import export
+from training.pretrain import pretrain
+
+ENCODER = EncoderConfig(hidden_sizes=(8, 8, 8, 16), depths=(1, 1, 1, 1), heads=2)
+DECODER = DecoderConfig(width=16, layers=1, heads=2, vocabulary=300)
+PRETRAIN = PretrainConfig(passes=1.0, batch=20, size=32, first_passes=0.5, warmup=2, save_every=2)
+CAPTION = CaptionConfig(passes=1.0, batch=4, captions_each=2, size=32, warmup=2, save_every=1, eval_every=2)
+
+CAPTIONS_WITH_TRANSFORMERS_ALONE = """
+import sys
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+folder = sys.argv[1]
+model = AutoModelForImageTextToText.from_pretrained(folder)
+pixels = AutoImageProcessor.from_pretrained(folder)(Image.new("RGB", (50, 40), "red"), return_tensors="pt")
+tokens = model.generate(**pixels)
+text = AutoTokenizer.from_pretrained(folder).batch_decode(tokens, skip_special_tokens=True)[0]
+print(type(model).__name__, model.dtype, model.generation_config.num_beams, repr(text))
+assert not any(name.split(".")[0] in ("training", "captioner") for name in sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sets_write(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with both training stages done."""
+    run = tmp_path_factory.mktemp("run")
+    pretrain(data, run, PRETRAIN, ENCODER)
+    caption(data, run, CAPTION, ENCODER, DECODER)
+    return run
+
+
+@pytest.fixture(scope="module")
+def output(data: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("output")
+    export(data, run, output, (Decoding(num_beams=2, max_new_tokens=6),))
+    return output
+
+
+def test_pretraining_logs_its_accuracy_and_leaves_an_encoder(run: Path) -> None:
+    last = json.loads((run / "pretrain/curve.jsonl").read_text().splitlines()[-1])
+    assert 0.0 <= last["tiny_val_top1"] <= 1.0
+    assert (run / "encoder/model.safetensors").exists()
+
+
+def test_the_best_captioner_by_validation_score_is_kept(run: Path) -> None:
+    curve = [json.loads(line) for line in (run / "caption/curve.jsonl").read_text().splitlines()]
+    scores = [line["cider_d"] for line in curve if "cider_d" in line]
+    assert len(scores) == 2
+    assert json.loads((run / "captioner/val.json").read_text())["cider_d"] == pytest.approx(
+        max(scores), rel=1e-3
+    )
+
+
+def test_captioning_killed_and_continued_ends_with_the_same_weights(
+    data: Path, run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "encoder").symlink_to(run / "encoder")
+    (tmp_path / "cache").symlink_to(run / "cache")
+    caption(data, tmp_path, CAPTION, ENCODER, DECODER, until=2)
+    caption(data, tmp_path, CAPTION, ENCODER, DECODER)
+    ours, theirs = (torch.load(r / "caption/checkpoint.pt", weights_only=True) for r in (tmp_path, run))
+    assert ours["step"] == theirs["step"] == 4
+    for weights in ("model", "average"):
+        assert all(torch.equal(ours[weights][name], value) for name, value in theirs[weights].items())
+
+
+def test_the_exported_folder_captions_with_transformers_alone(output: Path) -> None:
+    command = [sys.executable, "-c", CAPTIONS_WITH_TRANSFORMERS_ALONE, str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("VisionEncoderDecoderModel torch.float32 2 '")
+
+
+def test_exported_weights_are_half_precision_and_complete(output: Path) -> None:
+    with safe_open(output / "model.safetensors", "pt") as weights:
+        kinds = {weights.get_tensor(name).dtype for name in weights.keys()}  # noqa: SIM118
+    assert kinds <= {torch.float16, torch.int64}
+    _, report = VisionEncoderDecoderModel.from_pretrained(output, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+
+
+def test_the_model_card_names_figures_sets_and_terms(output: Path) -> None:
+    card = (output / "README.md").read_text()
+    figures = json.loads((output / "metrics.json").read_text())["sets"]
+    assert f"{figures['flickr8k']['2 beams']['cider_d']:.1f}" in card
+    assert list(figures["coco"]) == list(figures["flickr8k"])
+    assert "non-commercial research and education" in card
+    assert "import_model" in card
+    assert "Hodosh" in (output / "ATTRIBUTION.md").read_text()
+
+
+def test_unknown_stages_are_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        starter.main(["dream", "--data", "x", "--run", "y"])
+    assert "choose from pretrain, caption, export" in capsys.readouterr().err.replace("'", "")

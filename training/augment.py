@@ -1,0 +1,44 @@
+"""Augmentation of whole batches: one affine resampling per photo does crop, scale, stretch and mirror."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from training.config import PIXEL_MEAN, PIXEL_STD
+
+
+def pixels_normalise(pixels: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, standardised as the image processor does when serving."""
+    return pixels.permute(0, 3, 1, 2).float().div(255.0).sub(PIXEL_MEAN).div(PIXEL_STD).contiguous()
+
+
+def batch_crop(images: Tensor, size: int, smallest: float, mirrored: Tensor) -> Tensor:
+    """Resample (B, 3, H, W) to (B, 3, size, size): per side a crop of `smallest`..1 at a random place.
+
+    `mirrored` (B,) bool says which photos to flip left to right.
+    """
+    count = len(images)
+    scale = smallest + (1.0 - smallest) * torch.rand(count, 1).sqrt()
+    stretch = torch.empty(count, 2).uniform_(-0.08, 0.08)
+    sides = (scale * torch.exp(stretch)).clamp(max=1.0)
+    shift = (torch.rand(count, 2) * 2 - 1) * (1 - sides)
+    flip = torch.where(mirrored, -1.0, 1.0)
+    theta = torch.zeros(count, 2, 3)
+    theta[:, 0, 0] = sides[:, 0] * flip
+    theta[:, 1, 1] = sides[:, 1]
+    theta[:, :, 2] = shift
+    grid = functional.affine_grid(theta, [count, 3, size, size], align_corners=False)
+    return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def batch_colour(images: Tensor, strength: float) -> Tensor:
+    """Random brightness, contrast and saturation of standardised (B, 3, H, W), each within +-`strength`."""
+    brightness, contrast, saturation = (
+        torch.empty(len(images), 1, 1, 1).uniform_(-strength, strength) for _ in range(3)
+    )
+    grey = images.mean(1, keepdim=True)
+    mean = grey.mean((2, 3), keepdim=True)
+    images = grey + (images - grey) * (1 + saturation)
+    return (images - mean) * (1 + contrast) + mean + brightness

@@ -1,0 +1,167 @@
+"""Stage 2: encoder and decoder together learn to describe photos from several captions of each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase, ResNetModel
+
+from training.augment import batch_colour, batch_crop, pixels_normalise
+from training.config import CaptionConfig, DecoderConfig, EncoderConfig, LoopConfig
+from training.dataset import Photo, Pixels, caption_mirror, caption_normalise, photos_read, pixels_cache
+from training.evaluate import Decoding, encode, generate, report
+from training.loop import Fit, Metrics, batch_indexes, parameter_groups
+from training.network import captioner_build, encoder_build
+from training.objective import IGNORED, caption_loss
+from training.tokenizer import tokenizer_train
+
+SETS = ("flickr8k", "coco")
+# Cropped views are cut from a larger copy, so that they are not blown up beyond the photo's own detail.
+CACHE_MARGIN = 1.25
+
+
+@dataclass(frozen=True)
+class CaptionedPhotos:
+    """Photos (N, side, side, 3) uint8 with their normalised captions."""
+
+    pixels: Pixels
+    captions: list[list[str]]
+
+
+def captioned_load(data: Path, cache: Path, name: str, split: str, side: int) -> CaptionedPhotos:
+    """The photos of one split of one set, decoded to `side` pixels once and kept in `cache`."""
+    photos = [
+        photo
+        for path in sorted((data / name).glob("*.tar"))
+        for photo in photos_read(path)
+        if _of(photo, split)
+    ]
+    captions = [[caption_normalise(caption) for caption in photo.captions] for photo in photos]
+    return CaptionedPhotos(pixels_cache(cache / f"{name}-{split}-{side}.npy", photos, side), captions)
+
+
+def _of(photo: Photo, split: str) -> bool:
+    return bool(photo.record["split"] == split)
+
+
+class CaptionBatches:
+    """Draws augmented photos with `captions_each` of their captions as padded token labels."""
+
+    def __init__(
+        self, sets: list[CaptionedPhotos], tokenizer: PreTrainedTokenizerBase, config: CaptionConfig
+    ) -> None:
+        self.config = config
+        self.photos = [(photos.pixels, index) for photos in sets for index in range(len(photos.pixels))]
+        captions = [group for photos in sets for group in photos.captions]
+        self.tokens = [_tokenise(captions, tokenizer, config.max_tokens)]
+        mirrored = [[caption_mirror(caption) for caption in group] for group in captions]
+        self.tokens.append(_tokenise(mirrored, tokenizer, config.max_tokens))
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def at(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, size, size) and labels (B, captions_each, longest) of a step."""
+        chosen = batch_indexes(len(self), self.config.batch, self.config.seed, step).tolist()
+        pixels = np.stack([self.photos[index][0][self.photos[index][1]] for index in chosen])
+        mirrored = torch.rand(len(chosen)) < 0.5
+        images = pixels_normalise(torch.from_numpy(pixels))
+        images = batch_crop(images, self.config.size, self.config.smallest_crop, mirrored)
+        images = batch_colour(images, self.config.colour)
+        captions = [self._draw(self.tokens[int(m)][index]) for index, m in zip(chosen, mirrored, strict=True)]
+        return images, _padded(captions)
+
+    def _draw(self, captions: list[list[int]]) -> list[list[int]]:
+        order = torch.randperm(len(captions)).tolist()
+        return [captions[order[i % len(order)]] for i in range(self.config.captions_each)]
+
+
+def _tokenise(
+    captions: list[list[str]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> list[list[list[int]]]:
+    return [[ids[:max_tokens] for ids in tokenizer(group).input_ids] for group in captions]
+
+
+def _padded(captions: list[list[list[int]]]) -> Tensor:
+    longest = max(len(ids) for group in captions for ids in group)
+    return torch.tensor([[ids + [IGNORED] * (longest - len(ids)) for ids in group] for group in captions])
+
+
+def caption(
+    data: Path,
+    run: Path,
+    config: CaptionConfig,
+    encoder: EncoderConfig,
+    decoder: DecoderConfig,
+    until: int | None = None,
+) -> Any:
+    """Train (or continue) in `run/caption` from `run/encoder`; the best so far goes to `run/captioner`."""
+    torch.manual_seed(config.seed)
+    side, cache = round(config.size * CACHE_MARGIN), run / "cache"
+    train = [captioned_load(data, cache, name, "train", side) for name in SETS]
+    val = captioned_load(data, cache, SETS[0], "val", config.size)
+    words = [text for photos in train for group in photos.captions for text in group]
+    tokenizer = tokenizer_train(words, decoder.vocabulary, decoder.positions)
+    resnet = ResNetModel.from_pretrained(run / "encoder", dtype=torch.float32)
+    model = captioner_build(encoder_build(resnet, encoder, config.size), decoder, tokenizer)
+    batches = CaptionBatches(train, tokenizer, config)
+    fit = Fit(
+        model,
+        _groups(model, config),
+        _loop(config, len(batches)),
+        run / "caption",
+        _identity(config, encoder, decoder),
+    )
+
+    def loss_of(view: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        return caption_loss(view, images, labels, config.label_smoothing)
+
+    fit.run(batches.at, loss_of, lambda trained: keep_best(trained, tokenizer, val, run / "captioner"), until)
+    return model
+
+
+def _loop(config: CaptionConfig, photos: int) -> LoopConfig:
+    steps = max(1, int(config.passes * photos / config.batch))
+    return LoopConfig(
+        steps,
+        config.lr,
+        config.seed,
+        warmup=config.warmup,
+        ema_decay=config.ema_decay,
+        save_every=config.save_every,
+        eval_every=config.eval_every,
+        threads=config.threads,
+    )
+
+
+def _identity(config: CaptionConfig, encoder: EncoderConfig, decoder: DecoderConfig) -> dict[str, Any]:
+    # The length is left out: it may be changed while the learning rate is on its plateau.
+    stage = asdict(replace(config, passes=0))
+    return {"stage": stage, "encoder": asdict(encoder), "decoder": asdict(decoder)}
+
+
+def _groups(model: Any, config: CaptionConfig) -> list[dict[str, Any]]:
+    """The pretrained convolutions move slowly, everything new at full speed."""
+    backbone = model.encoder.embeddings.backbone
+    pretrained = {id(parameter) for parameter in backbone.parameters()}
+    fresh = nn.ParameterList(p for p in model.parameters() if id(p) not in pretrained)
+    slow = parameter_groups(backbone, config.lr * config.encoder_lr_scale, config.weight_decay)
+    return slow + parameter_groups(fresh, config.lr, config.weight_decay)
+
+
+def keep_best(model: Any, tokenizer: PreTrainedTokenizerBase, val: CaptionedPhotos, folder: Path) -> Metrics:
+    """Score greedy captions of validation photos; save to `folder` when none before scored better."""
+    figures = report(generate(model, tokenizer, encode(model, val.pixels), Decoding()), val.captions)
+    record = folder / "val.json"
+    best = json.loads(record.read_text())["cider_d"] if record.exists() else -1.0
+    if figures["cider_d"] > best:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        record.write_text(json.dumps(figures))
+    return figures

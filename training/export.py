@@ -1,0 +1,106 @@
+"""Stage 3: choose the decoding on validation photos, measure, and write the folder that ships."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    VisionEncoderDecoderModel,
+    ViTImageProcessorPil,
+)
+
+from training.caption import SETS, CaptionedPhotos, captioned_load
+from training.card import card_write
+from training.config import PIXEL_MEAN, PIXEL_STD
+from training.evaluate import Decoding, constant_caption, encode, generate, report
+
+logger = logging.getLogger(__name__)
+
+BICUBIC = 3
+DECODING_PHOTOS = 400
+DECODINGS = (
+    Decoding(num_beams=1),
+    *(Decoding(num_beams=beams, length_penalty=penalty) for beams in (3, 5) for penalty in (0.4, 0.7, 1.0)),
+)
+Table = dict[str, dict[str, dict[str, float]]]
+
+
+def export(data: Path, run: Path, output: Path, decodings: tuple[Decoding, ...] = DECODINGS) -> Table:
+    """Write the captioner of `run/captioner` to `output`; returns figures by set and way of captioning."""
+    source = run / "captioner"
+    model = VisionEncoderDecoderModel.from_pretrained(source, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    # Measured as it ships: half-precision weights, read back into single precision.
+    model = model.half().float()
+    size = model.config.encoder.image_size
+    val = {name: captioned_load(data, run / "cache", name, "val", size) for name in SETS}
+    train = captioned_load(data, run / "cache", SETS[0], "train", size)
+    decoding = decoding_choose(model, tokenizer, val[SETS[0]], decodings)
+    table = measure(model, tokenizer, val, decoding, constant_caption(train.captions))
+    folder_write(model, tokenizer, decoding, output)
+    (output / "metrics.json").write_text(
+        json.dumps({"decoding": asdict(decoding), "sets": table}, indent=1) + "\n"
+    )
+    card_write(output, run, table, decoding)
+    return table
+
+
+def decoding_choose(
+    model: Any, tokenizer: PreTrainedTokenizerBase, photos: CaptionedPhotos, decodings: tuple[Decoding, ...]
+) -> Decoding:
+    """The decoding with the best CIDEr-D on the first of these photos; logs the figures of each."""
+    states = encode(model, photos.pixels[:DECODING_PHOTOS])
+    references = photos.captions[:DECODING_PHOTOS]
+    scored = []
+    for decoding in decodings:
+        figures = report(generate(model, tokenizer, states, decoding), references)
+        logger.info(json.dumps({**asdict(decoding), **figures}))
+        scored.append((figures["cider_d"], decoding))
+    return max(scored, key=lambda pair: pair[0])[1]
+
+
+def measure(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    sets: dict[str, CaptionedPhotos],
+    decoding: Decoding,
+    constant: str,
+) -> Table:
+    """Figures of the constant caption, of greedy decoding (1 beam) and of the chosen decoding on every set."""
+    table: Table = {}
+    for name, photos in sets.items():
+        states = encode(model, photos.pixels)
+        rows = {f"constant: {constant}": [constant] * len(photos.captions)}
+        for way in sorted({Decoding(), decoding}, key=lambda way: way.num_beams):
+            rows[f"{way.num_beams} beams"] = generate(model, tokenizer, states, way)
+        table[name] = {row: report(captions, photos.captions) for row, captions in rows.items()}
+    return table
+
+
+def folder_write(model: Any, tokenizer: PreTrainedTokenizerBase, decoding: Decoding, output: Path) -> None:
+    """Save what the transformers Auto classes load, weights in half precision."""
+    for name, value in decoding.arguments().items():
+        setattr(model.generation_config, name, value)
+    model.half().save_pretrained(output)
+    (output / "model.safetensors").chmod(0o644)  # safetensors writes for its owner alone
+    _load_in_single_precision(output / "config.json")
+    tokenizer.save_pretrained(output)
+    size = model.config.encoder.image_size
+    ViTImageProcessorPil(
+        size={"height": size, "width": size},
+        resample=BICUBIC,
+        image_mean=[PIXEL_MEAN] * 3,
+        image_std=[PIXEL_STD] * 3,
+    ).save_pretrained(output)
+
+
+def _load_in_single_precision(config: Path) -> None:
+    # from_pretrained follows the dtype written here, and half precision is slow and inexact on a CPU.
+    config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))

@@ -1,0 +1,116 @@
+"""The starter's networks, all of transformers classes, so that the exported folder loads without our code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import (
+    DPTConfig,
+    DPTModel,
+    GenerationConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerBase,
+    ResNetConfig,
+    ResNetModel,
+    VisionEncoderDecoderModel,
+)
+
+from training.config import DecoderConfig, EncoderConfig
+
+STRIDE = 32
+
+
+def resnet_config(config: EncoderConfig) -> ResNetConfig:
+    """The convolutional part; its last three stages are what a DPT encoder asks of a backbone."""
+    stages = len(config.depths)
+    return ResNetConfig(
+        embedding_size=config.hidden_sizes[0],
+        hidden_sizes=list(config.hidden_sizes),
+        depths=list(config.depths),
+        layer_type="basic",
+        out_features=[f"stage{stage}" for stage in range(stages - 2, stages + 1)],
+    )
+
+
+def resnet_build(config: EncoderConfig) -> ResNetModel:
+    """A residual network (He et al. 2015), untrained: (B, 3, H, W) -> (B, hidden_sizes[-1], H/32, W/32)."""
+    return ResNetModel(resnet_config(config))
+
+
+def encoder_build(resnet: ResNetModel, config: EncoderConfig, size: int) -> DPTModel:
+    """The captioner's encoder: convolution, then global attention over one token per 32x32 pixels.
+
+    A DPT in its hybrid form, since VisionEncoderDecoderModel wants tokens and a bare ResNet gives a grid. (B,
+    3, size, size) -> last_hidden_state (B, 1 + (size / 32)^2, hidden_sizes[-1]). The projection in between
+    starts as identity.
+    """
+    width = config.hidden_sizes[-1]
+    encoder = DPTModel(
+        DPTConfig(
+            is_hybrid=True,
+            backbone_config=resnet_config(config),
+            backbone_featmap_shape=[1, width, size // STRIDE, size // STRIDE],
+            image_size=size,
+            patch_size=STRIDE,
+            hidden_size=width,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            intermediate_size=2 * width,
+            backbone_out_indices=[],
+            layer_norm_eps=1e-5,
+        )
+    )
+    backbone = encoder.embeddings.backbone
+    backbone.embedder.load_state_dict(resnet.embedder.state_dict())
+    backbone.encoder.load_state_dict(resnet.encoder.state_dict())
+    nn.init.dirac_(encoder.embeddings.projection.weight)
+    return encoder
+
+
+class Classifier(nn.Module):
+    """Encoder with one linear head over mean-pooled features: (B, 3, H, W) -> logits (B, labels)."""
+
+    def __init__(self, encoder: ResNetModel, width: int, labels: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(width, labels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.encoder(pixel_values=images).last_hidden_state
+        logits: Tensor = self.head(features.mean((2, 3)))
+        return logits
+
+
+def captioner_build(encoder: DPTModel, config: DecoderConfig, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """A VisionEncoderDecoderModel: the encoder and a GPT-2 decoder of random weights with cross-attention."""
+    decoder = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=len(tokenizer),
+            n_positions=config.positions,
+            n_embd=config.width,
+            n_layer=config.layers,
+            n_head=config.heads,
+            resid_pdrop=config.dropout,
+            embd_pdrop=config.dropout,
+            attn_pdrop=config.dropout,
+            is_decoder=True,
+            add_cross_attention=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    model = VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
+    model.config.decoder_start_token_id = tokenizer.bos_token_id
+    model.config.eos_token_id = tokenizer.eos_token_id
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config = GenerationConfig(
+        decoder_start_token_id=tokenizer.bos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        max_new_tokens=24,
+    )
+    return model

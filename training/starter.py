@@ -1,0 +1,74 @@
+"""Trains the starter weights stage by stage: `python -m training.starter STAGE --data DIR --run DIR`.
+
+    pretrain   the encoder learns to name labelled photos        -> RUN/encoder
+    caption    encoder and decoder learn to describe photos      -> RUN/captioner
+    export     choose the decoding, measure, write what ships    -> OUTPUT
+
+A killed stage continues from its last checkpoint when the same command is given again. Curves are lines of
+JSON in RUN/pretrain/curve.jsonl and RUN/caption/curve.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from training.config import CaptionConfig, DecoderConfig, EncoderConfig, PretrainConfig
+
+STAGES = ("pretrain", "caption", "export")
+
+
+def arguments_add(parser: argparse.ArgumentParser) -> None:
+    """The arguments of this command, for whichever parser is in charge."""
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder that holds flickr8k/, coco/, tiny_imagenet/ ..."
+    )
+    parser.add_argument(
+        "--run", type=Path, required=True, help="folder for caches, checkpoints and curves (4 GB)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("models_registry/starter"), help="where export writes to"
+    )
+    parser.add_argument(
+        "--passes", type=float, help="passes over the photos; may change before the last 30 %%"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+
+
+def stage_run(options: argparse.Namespace) -> None:
+    """Run one stage to its end."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    encoder, shared = EncoderConfig(), {"seed": options.seed, "threads": options.threads}
+    if options.passes is not None:
+        shared["passes"] = options.passes
+    # The stages load torch, which `--help` and the light import paths must not.
+    if options.stage == "pretrain":
+        from training.pretrain import pretrain
+
+        pretrain(options.data, options.run, replace(PretrainConfig(), **shared), encoder)
+    elif options.stage == "caption":
+        from training.caption import caption
+
+        caption(options.data, options.run, replace(CaptionConfig(), **shared), encoder, DecoderConfig())
+    else:
+        from training.export import export
+
+        export(options.data, options.run, options.output)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point without Django; raises SystemExit(2) for arguments it does not know."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments_add(parser)
+    stage_run(parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    main()
