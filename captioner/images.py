@@ -111,8 +111,8 @@ class _MemoryBudget:
 def _share_one_heap() -> None:
     """Have all threads allocate from one heap, where the C library is glibc.
 
-    By default it gives each thread its own and keeps there what was freed: 16 threads that decode photos of 12
-    megapixels took 535 MB so, 134 MB with one heap, and eight that decode the largest, 2,300 MB and 540 MB.
+    By default it gives each thread its own and keeps there what was freed: 16 threads that decode photos of
+    12 megapixels took 535 MB so, 134 MB with one heap; eight that decode the largest, 2,300 MB and 540 MB.
     """
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
@@ -146,8 +146,8 @@ def decode(data: bytes) -> DecodedPhoto:
         # The one boundary between hostile bytes and a dozen decoders. What those raise is undocumented and
         # changes: besides OSError there are SyntaxError, ValueError, TypeError, EOFError, RuntimeError,
         # MemoryError, struct.error, LookupError, AssertionError, ... A list would miss the next one.
-        # Without the traceback, whose frames would hold the pixels as long as somebody holds the error.
-        raise _explained(error, data) from error.with_traceback(None)
+        error.__traceback__ = None  # its frames hold the pixels for as long as somebody holds the error
+        raise _explained(error, data) from error
     return DecodedPhoto(image, hashlib.sha256(data).hexdigest(), width, height)
 
 
@@ -216,8 +216,9 @@ def _expected_heif_memory(source: ImageFile.ImageFile, data: bytes) -> int:
     bytes_per_pixel = _DEEP_HEIF_BYTES_PER_PIXEL if is_deep else _HEIF_BYTES_PER_PIXEL
     expected = bytes_per_pixel * max((width * height for width, height in extents), default=MAX_PIXELS)
     if expected > DECODE_MEMORY:
-        message = f"A HEIC of this colour depth may have at most {DECODE_MEMORY // bytes_per_pixel // 10**6} megapixels."
-        raise InvalidImage(f"{message} Send a smaller copy of it, or a JPEG.", reason="too_many_pixels")
+        limit = DECODE_MEMORY // bytes_per_pixel // 10**6
+        message = f"A HEIC of this colour depth may have {limit} megapixels. Send a smaller copy, or a JPEG."
+        raise InvalidImage(message, reason="too_many_pixels")
     return expected
 
 

@@ -137,7 +137,7 @@ def test_even_an_image_with_metadata_is_stored_without() -> None:
 
 
 def test_colours_of_a_wide_gamut_are_converted_to_srgb() -> None:
-    # (200, 60, 60) of Display P3 is (217, 42, 52) of sRGB: linear light times the product of the two matrices.
+    # (200, 60, 60) of Display P3 is (217, 42, 52) of sRGB: linear light times both spaces' matrices.
     image = decoded(Image.new("RGB", (32, 32), (200, 60, 60)), "PNG", icc_profile=corpus.display_p3())
 
     assert difference([image.getpixel((9, 9))], [(217, 42, 52)]) <= 2
@@ -264,6 +264,14 @@ def test_memory_is_given_back_after_a_photo_that_cannot_be_read() -> None:
             images.decode(corpus.BROKEN["png cut"]())
 
     assert images._budget._free == images.DECODE_MEMORY
+
+
+def test_an_error_does_not_hold_on_to_the_pixels() -> None:
+    with pytest.raises(InvalidImage) as refusal:
+        images.decode(corpus.BROKEN["png cut"]())
+
+    assert isinstance(refusal.value.__cause__, OSError)
+    assert refusal.value.__cause__.__traceback__ is None
 
 
 DECODE_ALL = """
