@@ -19,7 +19,8 @@ test: $(VENV)/.installed-tests
 	$(BIN)/pytest $(ARGS)
 
 bench: $(VENV)/.installed-tests
-	$(BIN)/python manage.py bench $(ARGS)
+	@$(BIN)/python manage.py migrate --verbosity 0
+	$(BIN)/python manage.py bench --peer tests/benchmarks/peer_fastapi.py --peer tests/benchmarks/peer_litserve.py $(ARGS)
 
 # Lint, types, and Django's own checks on production settings.
 check: $(VENV)/.installed-tests

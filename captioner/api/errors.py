@@ -93,10 +93,16 @@ def no_such_url(request: HttpRequest) -> HttpResponse:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's `handler400`: what its middleware refused before any view was reached."""
-    if not request.path.startswith("/api/"):
-        return defaults.bad_request(request, exception)
-    return Problem("bad-request", 400, "The request is malformed, or meant for another host name.").response()
+    """Django's `handler400`: what its middleware or ours refused before any view was reached."""
+    problem = problem_from(exception) if isinstance(exception, RequestDataTooBig) else None
+    problem = problem or Problem(
+        "bad-request", 400, "The request is malformed, or meant for another host name."
+    )
+    if request.path.startswith("/api/"):
+        return problem.response()
+    response = defaults.bad_request(request, exception)
+    response.status_code = problem.status
+    return response
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
