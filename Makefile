@@ -8,9 +8,9 @@ export CAPTIONER_DATA_DIR ?= $(CURDIR)/var
 .PHONY: run install test bench check format clean
 
 run: install
-	@mkdir -p $(CAPTIONER_DATA_DIR)
+	@mkdir -p "$(CAPTIONER_DATA_DIR)"
 	@$(BIN)/python deploy/port_free.py
-	@$(BIN)/python manage.py setup
+	@umask 077 && $(BIN)/python manage.py setup
 	@exec $(BIN)/supervisord --configuration deploy/supervisord.conf
 
 install: $(VENV)/.installed

@@ -19,5 +19,8 @@ class HealthMiddleware:
             return JsonResponse({"status": "alive"})
         if request.path == "/readyz":
             status = runtime.engine_status()
-            return JsonResponse(status, status=200 if status["state"] == "ready" else 503)
+            response = JsonResponse(status, status=200 if status["state"] == "ready" else 503)
+            # A probe that has to wait is no error; Django would log every 503 as one.
+            response._has_been_logged = True  # type: ignore[attr-defined]
+            return response
         return self.get_response(request)

@@ -12,13 +12,14 @@ import math
 import re
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pillow_heif
 from PIL import GifImagePlugin, Image, ImageCms, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from captioner.exceptions import InvalidImage
+from captioner.exceptions import InvalidImage, Overloaded
 from captioner.image_containers import MAX_PROFILE_BYTES, PhotoFile, photo_file, photo_format
 
 MAX_BYTES = 16 * 2**20
@@ -36,6 +37,7 @@ _HEIF_BYTES_PER_PIXEL, _DEEP_HEIF_BYTES_PER_PIXEL = 12, 20
 # A palette image, the same in RGBA, and with its alpha multiplied in for resizing.
 _PLAIN_BYTES_PER_PIXEL = 1 + 4 + 4
 _COEFFICIENT_BYTES = 2
+_RETRY_SECONDS = 3.0  # the largest photos take a second or two
 
 # Not AVIF: its decoder follows the size in the pixel stream, whatever size the file has announced.
 _ALLOWED = "Send a JPEG, PNG, WebP, GIF or HEIC photo"
@@ -94,11 +96,13 @@ class _MemoryBudget:
         self._turn = threading.Lock()
 
     @contextlib.contextmanager
-    def reserve(self, size: int) -> Iterator[None]:
+    def reserve(self, size: int, deadline: float) -> Iterator[None]:
+        """Raises `Overloaded` when there is no room until `deadline` (of `time.monotonic`)."""
         size = min(size, self._total)  # what can never fit waits until it is alone
         # Who waits keeps the turn, so that a stream of small photos cannot starve a large one.
-        with self._turn, self._freed:
-            self._freed.wait_for(lambda: self._free >= size)
+        with _within(self._turn, deadline), self._freed:
+            if not self._freed.wait_for(lambda: self._free >= size, timeout=_seconds_until(deadline)):
+                raise _overloaded()
             self._free -= size
         try:
             yield
@@ -106,6 +110,26 @@ class _MemoryBudget:
             with self._freed:
                 self._free += size
                 self._freed.notify()
+
+
+@contextlib.contextmanager
+def _within(lock: "threading.Lock | threading.Semaphore", deadline: float) -> Iterator[None]:
+    """Hold `lock`. Raises `Overloaded` when it cannot be had until `deadline` (of `time.monotonic`)."""
+    if not lock.acquire(timeout=_seconds_until(deadline)):
+        raise _overloaded()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _seconds_until(deadline: float) -> float:
+    return min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
+
+
+def _overloaded() -> Overloaded:
+    message = "Photos come in faster than they can be read. Try again in a few seconds."
+    return Overloaded(message, retry_after=_RETRY_SECONDS)
 
 
 def _share_one_heap() -> None:
@@ -124,11 +148,13 @@ _budget = _MemoryBudget(DECODE_MEMORY)
 _decoders = threading.BoundedSemaphore(4)
 
 
-def decode(data: bytes) -> DecodedPhoto:
+def decode(data: bytes, *, max_wait_seconds: float = math.inf) -> DecodedPhoto:
     """Read an uploaded photo: its first frame, upright, in sRGB, on white where it is transparent.
 
-    Raises `InvalidImage`, and nothing else, for bytes that are no photo or exceed the limits.
+    Raises `InvalidImage`, and nothing else, for bytes that are no photo or exceed the limits; `Overloaded` when
+    the photo would have to wait longer than `max_wait_seconds` for others to be decoded.
     """
+    deadline = time.monotonic() + max_wait_seconds
     if not data:
         raise InvalidImage(f"The upload is empty. {_ALLOWED}.", reason="empty")
     if len(data) > MAX_BYTES:
@@ -138,9 +164,9 @@ def decode(data: bytes) -> DecodedPhoto:
     if file_format is None:
         raise InvalidImage(f"This is no photo this service can read. {_ALLOWED}.", reason="not_an_image")
     try:
-        with _decoders:
-            image, width, height = _read(data, file_format)
-    except InvalidImage:
+        with _within(_decoders, deadline):
+            image, width, height = _read(data, file_format, deadline)
+    except (InvalidImage, Overloaded):
         raise
     except Exception as error:
         # The one boundary between hostile bytes and a dozen decoders. What those raise is undocumented and
@@ -158,7 +184,7 @@ def encode(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _read(data: bytes, file_format: str) -> tuple[Image.Image, int, int]:
+def _read(data: bytes, file_format: str, deadline: float) -> tuple[Image.Image, int, int]:
     """The photo as it will be stored, and the upright width and height of the original."""
     photo = photo_file(data, file_format)
     source = _OPENERS[file_format](io.BytesIO(photo.data))
@@ -166,7 +192,7 @@ def _read(data: bytes, file_format: str) -> tuple[Image.Image, int, int]:
     _check_size(width, height)
     profile = photo.icc_profile or source.info.get("icc_profile") or b""
     transpose = _UPRIGHT.get(_orientation(photo.exif or source.info.get("exif") or b""))
-    with _budget.reserve(_expected_memory(source, photo)):
+    with _budget.reserve(_expected_memory(source, photo), deadline):
         if file_format == "JPEG":
             source.draft(None, _stored_size(width, height))
         source.load()

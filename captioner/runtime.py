@@ -88,11 +88,15 @@ def engine_load(max_wait_seconds: float | None = None) -> Engine:
     return engine()
 
 
-def engine_drain(timeout: float) -> None:
-    """Refuse new work at once and finish what was accepted, for at most `timeout` seconds."""
+def engine_drain(timeout: float) -> bool:
+    """Refuse new work at once and finish what was accepted, for at most `timeout` seconds.
+
+    Returns whether nothing runs any more; a model that is still being loaded cannot be stopped.
+    """
     engine_drain_begin()
-    if _state.engine is not None:
-        _state.engine.batcher.drain(timeout)
+    if _state.engine is None:
+        return not _lock.locked()
+    return _state.engine.batcher.drain(timeout)
 
 
 def engine_drain_begin() -> None:
@@ -135,7 +139,8 @@ def _load(max_wait_seconds: float) -> None:
     except Exception as error:
         _state.name, _state.reason = "failed", f"The model could not be loaded: {error}"
         raise
-    _state.name = "ready"
+    if _state.name == "loading":  # and not told to drain meanwhile
+        _state.name = "ready"
     logger.info(
         "Serving %s, loaded and warmed in %.1f s.", _state.engine.model_version, time.monotonic() - started
     )

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 
 
@@ -10,10 +11,18 @@ def secret_key_ensure(path: Path) -> str:
     """Return the key stored at `path`, readable by its owner only; make one when there is none.
 
     Several processes may start at once: the key is written beside its place and linked into it, so that the
-    first writer wins and nobody ever reads half a key.
+    first writer wins and nobody ever reads half a key. Raises `ImproperlyConfigured` where nothing can be kept.
     """
-    if path.exists():
-        return path.read_text(encoding="ascii")
+    try:
+        return path.read_text(encoding="ascii") if path.exists() else _secret_key_make(path)
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"Nothing can be written under {path.parent}: {error}. "
+            "Point CAPTIONER_DATA_DIR at a folder that the user running Captioner may write to."
+        ) from error
+
+
+def _secret_key_make(path: Path) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     with os.fdopen(

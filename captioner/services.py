@@ -89,12 +89,15 @@ def captions_create(
     outcomes: list[Caption | CaptionerError] = []
     while batch := list(islice(photos, settings.CAPTION_MAX_BATCH)):
         submitted = [_attempt(_caption_submit, data, parameters) for data in batch]
-        outcomes += [
-            _attempt(_caption_finish, item, owner, source, is_abandoned)
-            if isinstance(item, _Pending)
-            else item
-            for item in submitted
-        ]
+        pending = [item for item in submitted if isinstance(item, _Pending)]
+        try:
+            finished = [_attempt(_caption_finish, item, owner, source, is_abandoned) for item in pending]
+        except ClientGone:
+            for item in pending:
+                item.future.cancel()
+            raise
+        answers = iter(finished)
+        outcomes += [next(answers) if isinstance(item, _Pending) else item for item in submitted]
     return outcomes
 
 
@@ -159,10 +162,10 @@ def _photo_outcome(
 def _caption_submit(data: bytes, parameters: DecodingParameters | None) -> _Pending:
     engine = runtime.engine()
     started = time.monotonic()
-    photo = images.decode(data)
+    deadline = started + settings.CAPTION_TIMEOUT_SECONDS
+    photo = images.decode(data, max_wait_seconds=settings.CAPTION_MAX_WAIT_SECONDS)
     parameters = parameters or engine.default_parameters
     submitted = time.monotonic()
-    deadline = submitted + settings.CAPTION_TIMEOUT_SECONDS
     return _Pending(
         photo=photo,
         parameters=parameters,

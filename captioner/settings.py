@@ -87,7 +87,12 @@ TEMPLATES = [
 
 DATABASE_URL = env_text("DATABASE_URL")
 if DATABASE_URL:
-    DATABASES = {"default": dict(dj_database_url.parse(DATABASE_URL))}
+    try:
+        DATABASES = {"default": dict(dj_database_url.parse(DATABASE_URL))}
+    except ValueError as error:  # whose message would show the password
+        raise ImproperlyConfigured(
+            "DATABASE_URL is no database URL; write e.g. postgres://user:password@host:5432/captioner."
+        ) from error
     if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
         # Many request threads share few connections; services give theirs back while a photo waits for the model.
         DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 16, "timeout": 10}}
@@ -208,7 +213,7 @@ CAPTION_PRECISION = env_text("CAPTION_PRECISION", "auto", choices=("auto", "fp32
 # --- Background work --------------------------------------------------------------------------------------------
 
 REDIS_URL = env_text("REDIS_URL")
-CELERY_BROKER_URL = env_text("CELERY_BROKER_URL") or REDIS_URL or "filesystem://"
+CELERY_BROKER_URL = env_text("CELERY_BROKER_URL") or REDIS_URL or "filesystem://localhost/"
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
@@ -232,6 +237,7 @@ CELERY_BEAT_SCHEDULE = {
 
 # --- Logging ----------------------------------------------------------------------------------------------------
 
+LOG_LEVEL = env_text("LOG_LEVEL", "INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -242,5 +248,8 @@ LOGGING = {
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}
     },
-    "root": {"handlers": ["console"], "level": env_text("LOG_LEVEL", "INFO")},
+    "root": {
+        "handlers": ["console"],
+        "level": LOG_LEVEL,
+    },
 }

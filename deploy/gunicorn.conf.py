@@ -12,7 +12,8 @@ from typing import Any
 from captioner.env import env_int, env_text
 
 wsgi_app = "captioner.wsgi:application"
-bind = f"{env_text('HOST', '127.0.0.1')}:{env_int('PORT', 8000)}"
+_host = env_text("HOST", "127.0.0.1")
+bind = f"{f'[{_host}]' if ':' in _host else _host}:{env_int('PORT', 8000)}"
 worker_class = "gthread"
 workers = env_int("WEB_WORKERS", 1, minimum=1)
 threads = env_int("WEB_THREADS", 64, minimum=1)
@@ -24,6 +25,7 @@ keepalive = 75  # seconds; longer than a proxy keeps its own connections
 _MEMORY = Path("/dev/shm")  # noqa: S108
 worker_tmp_dir = str(_MEMORY) if _MEMORY.is_dir() else None
 proc_name = "captioner-web"
+control_socket_disable = True  # it would lie outside of CAPTIONER_DATA_DIR, shared by all instances
 
 
 def post_worker_init(worker: Any) -> None:
@@ -43,5 +45,6 @@ def post_worker_init(worker: Any) -> None:
 def worker_exit(server: Any, worker: Any) -> None:
     from captioner import runtime
 
-    if os.getpid() == worker.pid:
-        runtime.engine_drain(timeout=graceful_timeout)
+    if os.getpid() == worker.pid and not runtime.engine_drain(timeout=graceful_timeout):
+        # Torch still runs in a thread, on a model nobody uses yet: leaving the usual way would wait for it, or abort.
+        os._exit(0)

@@ -1,11 +1,20 @@
 """Exit with a helpful message when the address `make run` wants is taken."""
 
-import os
 import socket
+import sys
+from pathlib import Path
 
-host, port = os.environ.get("HOST") or "127.0.0.1", int(os.environ.get("PORT") or 8000)
+from django.core.exceptions import ImproperlyConfigured
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from captioner.env import env_int, env_text
+
 try:
-    socket.create_server((host, port)).close()
+    host, port = env_text("HOST", "127.0.0.1"), env_int("PORT", 8000, minimum=1, maximum=65535)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    socket.create_server((host, port), family=family).close()
+except ImproperlyConfigured as error:
+    raise SystemExit(str(error)) from error
 except OSError as error:
     raise SystemExit(
         f"Cannot listen on {host}:{port}: {error.strerror}. Stop what uses it, or choose another: make run PORT=8001"

@@ -8,15 +8,21 @@ from pathlib import Path
 # Tests never touch the developer's own data, whatever the shell they are started from says.
 _DATA_DIR = tempfile.TemporaryDirectory(prefix="captioner-tests-")
 Path(_DATA_DIR.name, "static").mkdir()
-for _name in (
-    "DATABASE_URL",
-    "REDIS_URL",
-    "CELERY_BROKER_URL",
-    "S3_BUCKET",
-    "S3_ENDPOINT_URL",
-    "CAPTIONER_PRODUCTION",
-):
-    os.environ.pop(_name, None)
+_OURS = (
+    "CAPTION",
+    "DATABASE_",
+    "REDIS_",
+    "CELERY_",
+    "S3_",
+    "SECRET_",
+    "ALLOWED_",
+    "CSRF_",
+    "WEB_",
+    "HOST_",
+    "PORT",
+)
+for _name in [name for name in os.environ if name.startswith(_OURS) or name == "HOST"]:
+    del os.environ[_name]
 os.environ |= {"CAPTIONER_DATA_DIR": _DATA_DIR.name, "DJANGO_SETTINGS_MODULE": "captioner.settings"}
 
 import django
@@ -47,6 +53,7 @@ class FakeEngine:
         self.error: Exception | None = None
         self.never_answers = False
         self.submitted: list[DecodingParameters] = []
+        self.futures: list[Future[Prediction]] = []
 
     def submit(
         self, image: Image.Image, parameters: DecodingParameters, deadline: float
@@ -55,6 +62,7 @@ class FakeEngine:
             raise self.error
         self.submitted.append(parameters)
         future: Future[Prediction] = Future()
+        self.futures.append(future)
         if not self.never_answers:
             future.set_result(fake_prediction(image, parameters.num_captions))
         return future

@@ -65,6 +65,7 @@ def test_a_client_that_left_ends_the_whole_call(fake_engine: FakeEngine, visitor
     fake_engine.never_answers = True
     with pytest.raises(ClientGone):
         create([draw_jpeg(), draw_jpeg()], visitor, is_abandoned=lambda: True)
+    assert [future.cancelled() for future in fake_engine.futures] == [True, True]
 
 
 def test_no_photos_make_no_captions(fake_engine: FakeEngine, visitor: Owner) -> None:

@@ -2,10 +2,13 @@
 
 import hashlib
 import io
+import math
 import struct
 import subprocess
 import sys
 import threading
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captioner import images
-from captioner.exceptions import InvalidImage
+from captioner.exceptions import InvalidImage, Overloaded
 from captioner.image_containers import MAX_SCANS
 from tests import corpus
 
@@ -239,7 +242,7 @@ def test_photos_share_the_memory_they_may_take() -> None:
     def use(size: int) -> None:
         nonlocal running, most
         for _ in range(50):
-            with budget.reserve(size):
+            with budget.reserve(size, math.inf):
                 with lock:
                     running += size
                     most = max(most, running)
@@ -279,7 +282,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from captioner import images
-from captioner.exceptions import InvalidImage
+from captioner.exceptions import InvalidImage, Overloaded
 
 def megabytes(field):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -371,3 +374,19 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(seed: bytes, mutatio
 def test_arbitrary_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(InvalidImage):
         images.decode(data)
+
+
+def test_a_photo_that_cannot_be_decoded_in_time_is_refused() -> None:
+    with ExitStack() as held:
+        for _ in range(4):
+            held.enter_context(images._decoders)
+        with pytest.raises(Overloaded) as caught:
+            images.decode(corpus.ODD["webp"](), max_wait_seconds=0.01)
+    assert caught.value.retry_after > 0
+    assert images.decode(corpus.ODD["webp"](), max_wait_seconds=0.01).image
+
+
+def test_a_photo_that_finds_no_memory_in_time_is_refused() -> None:
+    with images._budget.reserve(images.DECODE_MEMORY, time.monotonic()), pytest.raises(Overloaded):
+        images.decode(corpus.ODD["webp"](), max_wait_seconds=0.01)
+    assert images.decode(corpus.ODD["webp"](), max_wait_seconds=0.01).image

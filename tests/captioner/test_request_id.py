@@ -25,7 +25,7 @@ def test_missing_or_unfit_id_is_replaced(sent: str | None) -> None:
     assert first != second
 
 
-def test_log_lines_carry_the_id_during_the_request_only() -> None:
+def test_log_lines_carry_the_id() -> None:
     record = logging.LogRecord("captioner", logging.INFO, __file__, 1, "hello", None, None)
 
     def view(request: HttpRequest) -> HttpResponse:
@@ -34,8 +34,15 @@ def test_log_lines_carry_the_id_during_the_request_only() -> None:
 
     RequestIdMiddleware(view)(RequestFactory().get("/", headers={"X-Request-ID": "abc"}))
     assert record.request_id == "abc"
-    RequestIdFilter().filter(record)
-    assert record.request_id == "-"
+
+
+def test_what_django_logs_of_an_answer_carries_the_id_too(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.handler.addFilter(RequestIdFilter())
+    client.get("/api/v1/nothing", headers={"X-Request-ID": "abc"})
+    [record] = [record for record in caplog.records if record.name == "django.request"]
+    assert record.request_id == "abc"
 
 
 def test_every_answer_carries_it(client: Client) -> None:

@@ -42,7 +42,7 @@ def test_the_default_needs_no_server_and_writes_only_to_the_data_folder(tmp_path
         "[s.DATABASES['default']['ENGINE'], str(s.DATABASES['default']['NAME']), s.CELERY_BROKER_URL,"
         " s.CELERY_BROKER_TRANSPORT_OPTIONS['data_folder_in'], str(s.STORAGES['default']['OPTIONS']['location'])]",
     )
-    assert (engine, broker) == ("django.db.backends.sqlite3", "filesystem://")
+    assert (engine, broker) == ("django.db.backends.sqlite3", "filesystem://localhost/")
     assert all(Path(path).is_relative_to(tmp_path) for path in (name, folder, photos))
 
 
@@ -70,6 +70,20 @@ def test_variables_switch_to_postgresql_redis_and_s3(tmp_path: Path) -> None:
     assert backend == "storages.backends.s3.S3Storage"
     assert options["bucket_name"] == "captioner"
     assert options["location"] == "weights"
+
+
+@pytest.mark.parametrize(
+    ("environment", "complaint"),
+    [
+        ({"DATABASE_URL": "garbage"}, "DATABASE_URL is no database URL"),
+        ({"LOG_LEVEL": "loud"}, "use one of: DEBUG, INFO"),
+        ({"CAPTIONER_DATA_DIR": "/dev/null/below"}, "Point CAPTIONER_DATA_DIR at a folder"),
+    ],
+)
+def test_what_cannot_work_is_said(tmp_path: Path, environment: dict[str, str], complaint: str) -> None:
+    result = run(tmp_path, "import captioner.settings", environment)
+    assert result.returncode == 1
+    assert complaint in result.stderr.splitlines()[-1]
 
 
 def test_production_refuses_to_start_without_a_secret_key(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def manage(environment: dict[str, str], *arguments: str) -> str:
 
 
 @contextlib.contextmanager
-def captioner(folder: Path, **variables: str) -> Iterator[Site]:
+def captioner(folder: Path, *, wait: bool = True, **variables: str) -> Iterator[Site]:
     """`manage.py setup`, then web, worker and beat under the supervisor, the way `make run` starts them."""
     port = free_port()
     environment = {
@@ -196,5 +196,6 @@ def captioner(folder: Path, **variables: str) -> Iterator[Site]:
     arguments = [BIN / "supervisord", "--configuration", ROOT / "deploy" / "supervisord.conf"]
     with process(arguments, log, env=environment, cwd=ROOT) as child:
         site = Site(f"http://127.0.0.1:{port}", environment, log, child, output)
-        site.wait_ready()
+        if wait:
+            site.wait_ready()
         yield site

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sqlite3
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -149,3 +150,14 @@ def test_odd_but_honest_photos_are_captioned(site: Site, name: str) -> None:
     answer = client.caption_multipart(site.url, corpus.ODD[name]())
     assert answer.status == 201, answer
     assert answer.body["caption"]
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2, 4, 8])
+def test_a_stop_while_the_model_loads_is_clean(tmp_path: Path, seconds: float) -> None:
+    with servers.captioner(tmp_path, wait=False) as site:
+        time.sleep(seconds)  # somewhere between start and ready, wherever this machine is by then
+        site.process.send_signal(signal.SIGTERM)
+        site.process.wait(timeout=25)
+    assert "terminate called" not in site.log.read_text()
+    assert "SIGKILL" not in site.log.read_text()
+    assert "SIGABRT" not in site.log.read_text()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 from tqdm import tqdm
 
 from captioner import runtime, services
@@ -40,6 +41,8 @@ class Command(BaseCommand):
             failures = sum(not self._write(path, outcome, options["format"]) for path, outcome in bar)
         except (ValueError, RegistryError, ModelUnavailable, IncompatibleModel) as error:
             raise CommandError(str(error)) from error
+        except DatabaseError as error:
+            raise CommandError(f"{error}. Has `manage.py setup` been run?") from error
         finally:
             runtime.engine_drain(timeout=0)
         if failures:
