@@ -11,6 +11,10 @@ from typing import Any
 
 from captioner.env import env_int, env_text
 
+# Threads of the model that wait for each other sleep instead of spinning: on a busy machine a spinning one takes the
+# very core that the other needs. Read by OpenMP when torch is imported, so set before that.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 wsgi_app = "captioner.wsgi:application"
 _host = env_text("HOST", "127.0.0.1")
 bind = f"{f'[{_host}]' if ':' in _host else _host}:{env_int('PORT', 8000)}"
