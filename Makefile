@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export VENV
 export CAPTIONER_DATA_DIR ?= $(CURDIR)/var
 
-.PHONY: run install test bench check format clean
+.PHONY: run install test bench check format
 
 run: install
 	@mkdir -p "$(CAPTIONER_DATA_DIR)"

@@ -77,10 +77,12 @@ def test_one_term_stops_everything_and_loses_nothing(tmp_path: Path) -> None:
         site.process.wait(timeout=60)
         load.stop()
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
-    assert load.answered() <= logged_ids_sqlite(site)
     assert {answer.status for answer in load.answers} == {201}
-    # Refused connections came after the stop; a connection that broke in mid-request would be a lost photo.
-    assert not [error for error in load.broken if "Connection refused" not in error]
+    assert load.answered() == logged_ids_sqlite(site), (
+        "all that was captioned was answered, and the other way round"
+    )
+    # Clients that came after the stop were refused, or reset before the server had accepted them.
+    assert not [error for error in load.broken if not re.search("Connection (refused|reset)", error)]
 
 
 def child_pids(pid: int) -> list[int]:
