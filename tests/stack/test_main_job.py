@@ -154,7 +154,7 @@ def test_odd_but_honest_photos_are_captioned(site: Site, name: str) -> None:
     assert answer.body["caption"]
 
 
-@pytest.mark.parametrize("seconds", [0.5, 2, 4, 8])
+@pytest.mark.parametrize("seconds", [2, 4, 8])
 def test_a_stop_while_the_model_loads_is_clean(tmp_path: Path, seconds: float) -> None:
     with servers.captioner(tmp_path, wait=False) as site:
         time.sleep(seconds)  # somewhere between start and ready, wherever this machine is by then
