@@ -208,7 +208,7 @@ CAPTION_MAX_BATCH = env_int("CAPTION_MAX_BATCH", 8, minimum=1, maximum=64)
 CAPTION_TIMEOUT_SECONDS = env_int("CAPTION_TIMEOUT_SECONDS", 20, minimum=1, maximum=300)
 CAPTION_MAX_WAIT_SECONDS = env_int("CAPTION_MAX_WAIT_SECONDS", 3, minimum=1, maximum=300)
 CAPTION_THREADS = env_int("CAPTION_THREADS", 0, minimum=0)  # 0: one per CPU core this process may use
-CAPTION_PRECISION = env_text("CAPTION_PRECISION", "auto", choices=("auto", "fp32", "bf16"))
+CAPTION_PRECISION = env_text("CAPTION_PRECISION", "fp32", choices=("auto", "fp32", "bf16"))
 
 # --- Background work --------------------------------------------------------------------------------------------
 
