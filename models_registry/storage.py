@@ -14,13 +14,25 @@ from models_registry.exceptions import VersionCorrupt
 from models_registry.manifest import MANIFEST_NAME, Manifest, folder_verify
 
 
-def version_write(folder: Path, manifest: Manifest) -> None:
-    """Copy the files of `folder` that `manifest` lists into the store, then the manifest."""
+def version_write(folder: Path, manifest: Manifest) -> Manifest:
+    """Copy the files of `folder` that `manifest` lists into the store, then the manifest; returns the stored one."""
     storage = _storage()
     for entry in manifest.files:
         with (folder / entry.name).open("rb") as file:
             storage.save(_key(manifest.version, entry.name), File(file))
     storage.save(_key(manifest.version, MANIFEST_NAME), ContentFile(manifest.to_json().encode()))
+    return manifest
+
+
+def version_delete(version: str) -> None:
+    """Remove what the store holds of `version`; the manifest goes first, so that nobody reads a part of it."""
+    storage = _storage()
+    if not storage.exists(_key(version, MANIFEST_NAME)):
+        return
+    manifest = _manifest(version)
+    storage.delete(_key(version, MANIFEST_NAME))
+    for entry in manifest.files:
+        storage.delete(_key(version, entry.name))
 
 
 def version_exists(version: str) -> bool:
