@@ -22,10 +22,11 @@ from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from captioner import images, runtime
+from captioner import images, runtime, trials
 from captioner.exceptions import CaptionerError, ClientGone, DeadlineExceeded, InvalidFeedback, InvalidImage
 from captioner.inference.types import Candidate, DecodingParameters, Prediction
 from captioner.models import IDEAL_CAPTION_MAX_LENGTH, ApiKey, Caption, Feedback, Owner, Photo
+from captioner.serving import Engine, Ticket
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,9 +45,7 @@ class _Pending:
     """A photo that the engine has accepted and not answered yet."""
 
     photo: images.DecodedPhoto
-    parameters: DecodingParameters
-    model_name: str
-    future: "Future[Prediction]"
+    ticket: Ticket
     submitted_at: float  # time.monotonic(), as is the deadline
     deadline: float
     decode_seconds: float
@@ -62,8 +61,8 @@ def caption_create(
 ) -> Caption:
     """Caption one photo and log the interaction; the caption is in the log when this returns.
 
-    `parameters` defaults to what the serving model version asks for. `is_abandoned` is asked now and then while
-    waiting: once it is true, the work is dropped.
+    `parameters` defaults to what the version that captions the photo asks for. `is_abandoned` is asked now and then
+    while waiting: once it is true, the work is dropped.
 
     Raises `InvalidImage`, `Overloaded`, `DeadlineExceeded`, `ModelUnavailable` or `ClientGone`.
     """
@@ -94,7 +93,7 @@ def captions_create(
             finished = [_attempt(_caption_finish, item, owner, source, is_abandoned) for item in pending]
         except ClientGone:
             for item in pending:
-                item.future.cancel()
+                item.ticket.cancel()
             raise
         answers = iter(finished)
         outcomes += [next(answers) if isinstance(item, _Pending) else item for item in submitted]
@@ -143,7 +142,7 @@ def caption_delete(caption: Caption) -> None:
 
 
 def _photo_submit(
-    engine: runtime.Engine, path: Path, parameters: DecodingParameters
+    engine: Engine, path: Path, parameters: DecodingParameters
 ) -> "Future[Prediction] | CaptionerError":
     try:
         return engine.submit(images.decode(path.read_bytes()).image, parameters, deadline=math.inf)
@@ -164,13 +163,10 @@ def _caption_submit(data: bytes, parameters: DecodingParameters | None) -> _Pend
     started = time.monotonic()
     deadline = started + settings.CAPTION_TIMEOUT_SECONDS
     photo = images.decode(data, max_wait_seconds=settings.CAPTION_MAX_WAIT_SECONDS)
-    parameters = parameters or engine.default_parameters
     submitted = time.monotonic()
     return _Pending(
         photo=photo,
-        parameters=parameters,
-        model_name=engine.model_name,
-        future=engine.submit(photo.image, parameters, deadline),
+        ticket=engine.photo_submit(photo.image, photo.sha256, parameters, deadline),
         submitted_at=submitted,
         deadline=deadline,
         decode_seconds=submitted - started,
@@ -190,7 +186,9 @@ def _caption_finish(
     jpeg = images.encode(pending.photo.image)
     _connection_release()
     prediction = _prediction_wait(pending, is_abandoned)
-    return _caption_log(pending, prediction, jpeg, owner, source)
+    caption = _caption_log(pending, prediction, jpeg, owner, source)
+    _challenger_try(pending, caption)
+    return caption
 
 
 def _attempt(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | CaptionerError:
@@ -206,13 +204,13 @@ def _attempt(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Cap
 def _prediction_wait(pending: _Pending, is_abandoned: Callable[[], bool]) -> Prediction:
     while True:
         try:
-            return pending.future.result(timeout=_CLIENT_CHECK_SECONDS)
+            return pending.ticket.result(timeout=_CLIENT_CHECK_SECONDS)
         except FutureTimeout:
             if is_abandoned():
-                pending.future.cancel()
+                pending.ticket.cancel()
                 raise ClientGone("The client closed its connection while its photo was waiting.") from None
             if time.monotonic() > pending.deadline:
-                pending.future.cancel()
+                pending.ticket.cancel()
                 raise DeadlineExceeded(
                     f"No caption within {settings.CAPTION_TIMEOUT_SECONDS} seconds; please try again."
                 ) from None
@@ -231,9 +229,9 @@ def _caption_log(
         words=[asdict(word) for word in best.words],
         alternatives=[_alternative(candidate) for candidate in others],
         token_log_probabilities=list(best.token_log_probabilities),
-        model_name=pending.model_name,
+        model_name=pending.ticket.version.model_name,
         model_version=prediction.model_version,
-        decoding=asdict(pending.parameters),
+        decoding=asdict(pending.ticket.parameters),
         timings_ms={
             "decode": _milliseconds(pending.decode_seconds),
             "queue": _milliseconds(prediction.queue_seconds),
@@ -245,6 +243,17 @@ def _caption_log(
         caption.photo = _photo_store(pending.photo, jpeg)
         caption.save(force_insert=True)
     return caption
+
+
+def _challenger_try(pending: _Pending, caption: Caption) -> None:
+    """Log how a challenger failed this photo, or let it caption the photo too when there is nothing else to do."""
+    ticket = pending.ticket
+    if ticket.failure is not None:
+        trials.trial_failed(caption, *ticket.failure)
+        return
+    challenger = runtime.engine().challenger
+    if challenger is not None and challenger.version is not ticket.version:
+        challenger.shadow_offer(caption.pk, pending.photo.image, pending.photo.sha256, ticket.parameters)
 
 
 def _alternative(candidate: Candidate) -> dict[str, object]:
