@@ -20,6 +20,7 @@ from models_registry.exceptions import (
     RegistryError,
     VersionCorrupt,
     VersionExists,
+    VersionUnknown,
 )
 from models_registry.manifest import (
     CARD_NAME,
@@ -75,11 +76,11 @@ def version_publish(
 
 
 def version_get(version: str) -> ModelVersion:
-    """The version of this id. Raises `RegistryError` naming the newest ones when there is none."""
+    """The version of this id. Raises `VersionUnknown` naming the newest ones."""
     found = ModelVersion.objects.filter(pk=version).first()
     if found is None:
         newest = ", ".join(ModelVersion.objects.values_list("pk", flat=True)[:5]) or "none yet"
-        raise RegistryError(f"There is no version {version}. The newest are: {newest}.")
+        raise VersionUnknown(f"There is no version {version}. The newest are: {newest}.")
     return found
 
 
