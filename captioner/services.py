@@ -228,6 +228,7 @@ def _caption_log(
         visitor=owner.visitor,
         source=source,
         text=best.caption,
+        confidence=_confidence(best),
         words=[asdict(word) for word in best.words],
         alternatives=[_alternative(candidate) for candidate in others],
         token_log_probabilities=list(best.token_log_probabilities),
@@ -248,7 +249,11 @@ def _caption_log(
 
 
 def _alternative(candidate: Candidate) -> dict[str, object]:
-    return {"caption": candidate.caption, "confidence": None}
+    return {"caption": candidate.caption, "confidence": _confidence(candidate)}
+
+
+def _confidence(candidate: Candidate) -> float | None:
+    return None if candidate.confidence is None else round(candidate.confidence, 3)
 
 
 def _milliseconds(seconds: float) -> float:
