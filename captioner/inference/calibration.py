@@ -40,7 +40,7 @@ class Calibration:
 
 
 def calibration_read(folder: Path) -> Calibration | None:
-    """The calibration of the weights in `folder`, None if they have none. Raises `IncompatibleModel` if it is broken."""
+    """The calibration of the weights in `folder`, None without one. Raises `IncompatibleModel` if it is broken."""
     try:
         fields = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
         calibration = Calibration(
