@@ -124,6 +124,8 @@ def _object_storage(prefix: str) -> dict[str, object]:
             "BACKEND": "captioner.storage.AtomicFileSystemStorage",
             "OPTIONS": {"location": DATA_DIR / prefix, "allow_overwrite": True},
         }
+    from botocore.config import Config  # which takes a while to import
+
     return {
         "BACKEND": "storages.backends.s3.S3Storage",
         "OPTIONS": {
@@ -132,7 +134,21 @@ def _object_storage(prefix: str) -> dict[str, object]:
             "access_key": env_text("S3_ACCESS_KEY") or None,
             "secret_key": env_text("S3_SECRET_KEY") or None,
             "region_name": env_text("S3_REGION", "us-east-1"),
-            "addressing_style": env_text("S3_ADDRESSING_STYLE", "path", choices=("path", "virtual", "auto")),
+            # A store that is down is told of while the person still waits, and holds no database connection for long.
+            "client_config": Config(
+                s3={
+                    "addressing_style": env_text(
+                        "S3_ADDRESSING_STYLE", "path", choices=("path", "virtual", "auto")
+                    )
+                },
+                signature_version="s3v4",
+                connect_timeout=2,
+                read_timeout=5,
+                retries={"mode": "standard", "total_max_attempts": 2},
+                # The newer checksums are unknown to many S3 servers; the registry checks SHA-256 itself.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
             "location": prefix,
             "file_overwrite": True,
             "default_acl": None,
@@ -146,6 +162,7 @@ STORAGES = {
     "weights": _object_storage("weights"),
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
+MODEL_CACHE_MAX_MB = env_int("MODEL_CACHE_MAX_MB", 4000, minimum=0)  # what is in use stays whatever it takes
 STATIC_URL = "/static/"
 STATIC_ROOT = DATA_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]

@@ -116,8 +116,6 @@ def redis(folder: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def s3(folder: Path) -> Iterator[dict[str, str]]:
     """An S3 server (moto) with an empty bucket; yields the environment variables that name it."""
-    import boto3
-
     port = free_port()
     environment = {
         "S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
@@ -127,15 +125,21 @@ def s3(folder: Path) -> Iterator[dict[str, str]]:
     }
     with process([BIN / "moto_server", "-H", "127.0.0.1", "-p", str(port)], folder / "s3.log"):
         wait_until(lambda: listens(port), "the S3 server answers")
-        client = boto3.client(
-            "s3",
-            endpoint_url=environment["S3_ENDPOINT_URL"],
-            aws_access_key_id="test-key",
-            aws_secret_access_key="test-secret",
-            region_name="us-east-1",
-        )
-        client.create_bucket(Bucket="captioner")
+        bucket_make(environment)
         yield environment
+
+
+def bucket_make(environment: dict[str, str]) -> None:
+    import boto3
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=environment["S3_ENDPOINT_URL"],
+        aws_access_key_id=environment["S3_ACCESS_KEY"],
+        aws_secret_access_key=environment["S3_SECRET_KEY"],
+        region_name="us-east-1",
+    )
+    client.create_bucket(Bucket=environment["S3_BUCKET"])
 
 
 @dataclass
