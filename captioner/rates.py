@@ -75,7 +75,7 @@ def caller_take(request: HttpRequest, user_id: int | None, api_key_id: int | Non
 
     The standings, the least comfortable first, are also kept on `request` for `RateLimitMiddleware`.
     """
-    callers = {"key": api_key_id, "user": user_id}
+    callers: dict[str, object] = {"key": api_key_id, "user": user_id}
     if user_id is None:
         callers["address"] = address_block(client_address(request))
     standings = _take_all((rate_of(name), str(who)) for name, who in callers.items() if who is not None)

@@ -54,6 +54,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "captioner.request_id.RequestIdMiddleware",
     "captioner.health.HealthMiddleware",
+    "captioner.metrics_endpoint.MetricsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "captioner.security_headers.SecurityHeadersMiddleware",
@@ -288,21 +289,30 @@ CELERY_BEAT_SCHEDULE = {
     "sessions-clear": {"task": "captioner.tasks.sessions_clear_task", "schedule": 24 * 3600.0},
 }
 
-# --- Logging ----------------------------------------------------------------------------------------------------
+# --- Logging and metrics ----------------------------------------------------------------------------------------
 
+SENTRY_DSN = env_text("SENTRY_DSN")
+OTEL_EXPORTER_OTLP_ENDPOINT = env_text("OTEL_EXPORTER_OTLP_ENDPOINT")
+METRICS_TOKEN = env_text("METRICS_TOKEN")  # without one /metrics is off in production
 LOG_LEVEL = env_text("LOG_LEVEL", "INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+LOG_FORMAT = env_text("LOG_FORMAT", "line", choices=("line", "json"))
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "filters": {"request_id": {"()": "captioner.request_id.RequestIdFilter"}},
     "formatters": {
-        "line": {"format": "{asctime} {levelname} [{request_id}] {name}: {message}", "style": "{"}
+        "line": {"format": "{asctime} {levelname} [{request_id}] {name}: {message}", "style": "{"},
+        "json": {"()": "captioner.logs.JsonFormatter"},
     },
     "handlers": {
-        "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}
+        "console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT, "filters": ["request_id"]}
     },
     "root": {
         "handlers": ["console"],
         "level": LOG_LEVEL,
+    },
+    # Every task received, done or due is a line otherwise, several a minute; what tasks do, they log themselves.
+    "loggers": {
+        name: {"level": "WARNING"} for name in ("celery.beat", "celery.worker.strategy", "celery.app.trace")
     },
 }

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 from captioner.env import env_int, env_text
+from captioner.logs import gunicorn_logging
 
 # Threads of the model that wait for each other sleep instead of spinning: on a busy machine a spinning one takes the
 # very core that the other needs. Read by OpenMP when torch is imported, so set before that.
@@ -29,6 +30,8 @@ keepalive = 75  # seconds; longer than a proxy keeps its own connections
 _MEMORY = Path("/dev/shm")  # noqa: S108
 worker_tmp_dir = str(_MEMORY) if _MEMORY.is_dir() else None
 proc_name = "captioner-web"
+if env_text("LOG_FORMAT") == "json":
+    logconfig_dict = gunicorn_logging()
 control_socket_disable = True  # it would lie outside of CAPTIONER_DATA_DIR, shared by all instances
 
 

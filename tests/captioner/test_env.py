@@ -76,7 +76,13 @@ def test_lists_and_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("text", "rate"),
-    [("500/5m", (500, 300)), ("10/s", (10, 1)), ("1/2h", (1, 7200)), ("1000/d", (1000, 86400)), ("off", None)],
+    [
+        ("500/5m", (500, 300)),
+        ("10/s", (10, 1)),
+        ("1/2h", (1, 7200)),
+        ("1000/d", (1000, 86400)),
+        ("off", None),
+    ],
 )
 def test_rates(monkeypatch: pytest.MonkeyPatch, text: str, rate: tuple[int, int] | None) -> None:
     monkeypatch.setenv("THING", text)

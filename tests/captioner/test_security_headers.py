@@ -8,7 +8,16 @@ from captioner.models import Caption
 
 pytestmark = pytest.mark.django_db
 
-ADDRESSES = ["/", "/login", "/captions/", "/nothing", "/admin/", "/api/docs", "/api/v1/captions", "/api/nothing"]
+ADDRESSES = [
+    "/",
+    "/login",
+    "/captions/",
+    "/nothing",
+    "/admin/",
+    "/api/docs",
+    "/api/v1/captions",
+    "/api/nothing",
+]
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
