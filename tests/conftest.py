@@ -20,6 +20,13 @@ _OURS = (
     "WEB_",
     "HOST_",
     "PORT",
+    "RATE_",
+    "TRUSTED_",
+    "METRICS_",
+    "LOG_",
+    "JOB_",
+    "SENTRY_",
+    "OTEL_",
 )
 for _name in [name for name in os.environ if name.startswith(_OURS) or name == "HOST"]:
     del os.environ[_name]
@@ -35,6 +42,7 @@ from concurrent.futures import Future
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.cache import cache
 from PIL import Image
 
 from captioner import runtime, services
@@ -106,6 +114,12 @@ def _isolated_storage(settings, tmp_path: Path) -> None:
 def _fast_passwords(settings) -> None:
     """Hashing that is slow on purpose would be most of the run."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_counts() -> None:
+    """Nobody has asked for anything yet."""
+    cache.clear()
 
 
 @pytest.fixture

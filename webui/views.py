@@ -13,7 +13,7 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
-from captioner import images, runtime, services
+from captioner import images, rates, runtime, services
 from captioner.api.errors import problem_from
 from captioner.connections import client_gone
 from captioner.exceptions import CaptionerError, ClientGone, InvalidFeedback, ModelUnavailable
@@ -58,6 +58,10 @@ def home(request: HttpRequest) -> HttpResponse:
             f"You sent {len(uploads)} photos; at most {settings.UPLOAD_MAX_PHOTOS} are captioned at a time."
         )
         return _home(request, [problem], status=400)
+    wait = rates.retry_after(rates.caller_take(request, request.user.pk, api_key_id=None))
+    if wait is not None:
+        problem = f"You sent photos more often than allowed. Try again in {rates.seconds_in_words(wait)}."
+        return _home(request, [problem], status=429, headers={"Retry-After": str(wait)})
     return _upload(request, uploads, parameters)
 
 
