@@ -41,5 +41,7 @@ class InvitingUserAdmin(UserAdmin):
         path = reverse("welcome", args=[urlsafe_base64_encode(force_bytes(user.pk)), token])
         told = "Send this link to {}; it works once, for three days: <code>{}</code>"
         self.message_user(
-            request, format_html(told, user.get_username(), request.build_absolute_uri(path)), messages.WARNING
+            request,
+            format_html(told, user.get_username(), request.build_absolute_uri(path)),
+            messages.WARNING,
         )

@@ -55,9 +55,21 @@ class ModelUnavailable(CaptionerError):
     """No model is ready in this process (still loading, failed to load, or draining)."""
 
 
+class StorageUnavailable(CaptionerError):
+    """The store of photos cannot be reached, or has no room; nothing was logged, so trying again is safe."""
+
+
 class IncompatibleModel(CaptionerError):
     """The folder holds no encoder-decoder captioner that this service can load safely."""
 
 
 class ClientGone(CaptionerError):
     """The client closed its connection while its photo was waiting; the work was dropped."""
+
+
+class ServersUnavailable(CaptionerError):
+    """The database or the S3 store did not answer, or has no bucket for us."""
+
+
+class BackupCorrupt(CaptionerError):
+    """A backup is unfinished, or a file of it is missing or damaged."""

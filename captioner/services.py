@@ -1,6 +1,8 @@
 """The captioning domain's verbs. Views, the API, tasks and commands are thin callers of these."""
 
+import contextlib
 import hashlib
+import logging
 import math
 import secrets
 import time
@@ -16,16 +18,25 @@ from typing import ParamSpec, TypeVar
 
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.core.files.base import ContentFile
+from django.core.files.base import ContentFile, File
 from django.core.files.storage import default_storage
 from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from captioner import images, metrics, runtime
-from captioner.exceptions import CaptionerError, ClientGone, DeadlineExceeded, InvalidFeedback, InvalidImage
+from captioner.exceptions import (
+    CaptionerError,
+    ClientGone,
+    DeadlineExceeded,
+    InvalidFeedback,
+    InvalidImage,
+    StorageUnavailable,
+)
 from captioner.inference.types import Candidate, DecodingParameters, Prediction
 from captioner.models import IDEAL_CAPTION_MAX_LENGTH, ApiKey, Caption, Feedback, Owner, Photo
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,7 +76,7 @@ def caption_create(
     `parameters` defaults to what the serving model version asks for. `is_abandoned` is asked now and then while
     waiting: once it is true, the work is dropped.
 
-    Raises `InvalidImage`, `Overloaded`, `DeadlineExceeded`, `ModelUnavailable` or `ClientGone`.
+    Raises `InvalidImage`, `Overloaded`, `DeadlineExceeded`, `ModelUnavailable`, `StorageUnavailable` or `ClientGone`.
     """
     return _caption_finish(_caption_submit(data, parameters), owner, source, is_abandoned)
 
@@ -133,7 +144,7 @@ def parameters_from(default: DecodingParameters, **wishes: int | None) -> Decodi
 def caption_delete(caption: Caption) -> None:
     """Delete a caption with its feedback, and its photo once no other caption shows it.
 
-    Deleting what somebody else has just deleted is no error.
+    Deleting what somebody else has just deleted is no error. Raises `StorageUnavailable`, with nothing deleted.
     """
     with transaction.atomic():
         photo = Photo.objects.select_for_update().filter(pk=caption.photo_id).first()
@@ -281,15 +292,36 @@ def _photo_store(decoded: images.DecodedPhoto, jpeg: bytes) -> Photo:
         sha256=decoded.sha256, defaults={"file": name, "width": decoded.width, "height": decoded.height}
     )
     if created:
-        default_storage.save(name, ContentFile(jpeg))
+        with _storage_required():
+            default_storage.save(name, ContentFile(jpeg))
     return photo
+
+
+def photo_open(photo: Photo) -> "File[bytes]":
+    """The stored JPEG. Raises `FileNotFoundError` when it is lost, `StorageUnavailable` when it cannot be had now."""
+    with _storage_required():
+        return photo.file.open()
+
+
+@contextlib.contextmanager
+def _storage_required() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        logger.error("The store of photos failed: %s", error)
+        raise StorageUnavailable(
+            "Photos cannot be stored or read right now; please try again in a few seconds."
+        ) from error
 
 
 def _photo_delete(photo: Photo) -> None:
     # The file goes last: should removing it fail, the rows are rolled back and nothing points at nothing.
     name = str(photo.file.name)
     photo.delete()
-    default_storage.delete(name)
+    with _storage_required():
+        default_storage.delete(name)
 
 
 def photos_sweep() -> int:

@@ -150,9 +150,7 @@ def test_what_was_fetched_once_needs_no_store(folder: Path, store: Callable[...,
     assert services.version_fetch(version).is_dir()
 
 
-def test_what_was_never_fetched_needs_the_store_and_says_so(
-    folder: Path, store: Callable[..., None]
-) -> None:
+def test_what_was_never_fetched_needs_the_store_and_says_so(folder: Path, store: Callable[..., None]) -> None:
     version = publish(folder)
     store(S3_ENDPOINT_URL=f"http://127.0.0.1:{servers.free_port()}")
     with pytest.raises(StoreUnavailable, match="S3_ENDPOINT_URL"):
