@@ -20,7 +20,7 @@ from django.db import DatabaseError, connection
 from django.utils import timezone
 from PIL import Image
 
-from captioner import trials
+from captioner import metrics, trials
 from captioner.exceptions import CaptionerError, ModelUnavailable
 from captioner.serving import Engine, LoadedVersion, memory_return, version_load, version_warm
 from models_registry import cache, processes
@@ -149,15 +149,16 @@ def _engine_make(champion: Callable[[], ModelVersion], max_wait_seconds: float |
     bound = settings.CAPTION_MAX_WAIT_SECONDS if max_wait_seconds is None else max_wait_seconds
     try:
         _state.engine = Engine(version_load(champion()), max_wait_seconds=bound)
+        _state.engine.batcher.on_batch = metrics.batch_done
     except Exception as error:
         if _state.name == "loading":
             _state.name, _state.reason = "failed", f"The model could not be loaded: {error}"
         raise
     if _state.name == "loading":  # and not told to drain meanwhile
         _state.name = "ready"
-    logger.info(
-        "Serving %s, loaded and warmed in %.1f s.", _state.engine.model_version, time.monotonic() - started
-    )
+    seconds = time.monotonic() - started
+    metrics.model_loaded(_state.engine.model_name, _state.engine.model_version, seconds)
+    logger.info("Serving %s, loaded and warmed in %.1f s.", _state.engine.model_version, seconds)
 
 
 # --- Following the registry ---------------------------------------------------------------------------------------
@@ -173,6 +174,8 @@ def registry_follow() -> None:
         _follow(Alias.Name.CHAMPION, wanted.get(Alias.Name.CHAMPION), _champion_follow)
         if _state.engine is not None:
             _follow(Alias.Name.CHALLENGER, wanted.get(Alias.Name.CHALLENGER), _challenger_follow)
+            challenger = _state.engine.challenger
+            metrics.canary_share.set(challenger.rollout.canary_share if challenger else 0)
 
 
 def _follow_forever() -> None:
@@ -239,8 +242,10 @@ def _champion_follow(version: ModelVersion | None) -> None:
     started = time.monotonic()
     loaded = engine.loaded(version.pk) or _load_beside(engine, version)
     engine.champion_swap(loaded)
+    seconds = time.monotonic() - started
+    metrics.model_loaded(version.model_name, version.pk, seconds)
+    logger.info("Serving %s, swapped in within %.1f s.", version, seconds)
     memory_return()
-    logger.info("Serving %s, swapped in within %.1f s.", version, time.monotonic() - started)
 
 
 def _challenger_follow(version: ModelVersion | None) -> None:

@@ -110,7 +110,8 @@ class Load:
     def line(self) -> str:
         times = sorted(self.seconds)
         p50, p99 = statistics.median(times) * 1000, times[int(len(times) * 0.99)] * 1000
-        return f"{len(times)} requests, p50 {p50:.1f} ms, p99 {p99:.1f} ms, slowest {times[-1] * 1000:.0f} ms, {dict(self.statuses)}"
+        figures = f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, slowest {times[-1] * 1000:.0f} ms"
+        return f"{len(times)} requests, {figures}, {dict(self.statuses)}"
 
     def percentile(self, share: float) -> float:
         return sorted(self.seconds)[int(len(self.seconds) * share)]
@@ -147,10 +148,12 @@ class Web:
     pid: int
 
     def status(self) -> dict:
-        with contextlib.suppress(OSError, ValueError):
+        try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=10) as response:
-                return json.load(response)
-        return {}
+                answer: dict = json.load(response)
+                return answer
+        except (OSError, ValueError):
+            return {}
 
     def wait(self, version: str, alias: str = "model") -> float:
         started = time.monotonic()
@@ -203,9 +206,7 @@ def swap(model: str, clients: int, seconds: float) -> None:
             taken.append(site.wait(version.pk))
             time.sleep(max(0.0, began + seconds / 10 * len(taken) - time.monotonic()))
         say(f"10 swaps:  {load.line()} in {time.monotonic() - began:.0f} s")
-        say(
-            f"p99 ratio {load.percentile(0.99) / steady_p99:.2f}; each swap within {max(taken):.1f} s (median {statistics.median(taken):.1f})"
-        )
+        say(f"p99 ratio {load.percentile(0.99) / steady_p99:.2f}; a swap takes at most {max(taken):.1f} s")
         time.sleep(2)
         after = site.memory_mb()
         say(f"memory {memory:.0f} -> {after:.0f} MB, ratio {after / memory:.3f}")
@@ -229,9 +230,9 @@ def rollback(model: str, clients: int, seconds: float) -> None:
             while not load.versions[target.pk]:
                 time.sleep(0.005)
             taken.append(time.monotonic() - started)
-        say(
-            f"first answer by the other, warm version after {max(taken):.2f} s at most (median {statistics.median(taken):.2f}); {dict(load.statuses)}"
-        )
+        median = statistics.median(taken)
+        say(f"the other, warm version answers after {max(taken):.2f} s at most (median {median:.2f})")
+        say(f"{dict(load.statuses)}")
 
 
 def canary(model: str, clients: int, seconds: float) -> None:
