@@ -17,7 +17,7 @@ URL = "/api/v1/captions"
 ROUTES = [
     (method, f"api:{pattern.name}")
     for pattern in router.urls
-    if "pk" in pattern.pattern.converters
+    if "pk" in pattern.pattern.converters and pattern.name.startswith("caption-")
     for method in pattern.callback.actions
 ]
 

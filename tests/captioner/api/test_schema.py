@@ -30,6 +30,9 @@ def test_describes_every_route(schema: dict) -> None:
         "delete /api/v1/captions/{id}",
         "get /api/v1/captions/{id}/photo",
         "post /api/v1/captions/{id}/feedback",
+        "get /api/v1/models",
+        "post /api/v1/models/{id}/promote",
+        "post /api/v1/models/rollback",
     }
 
 
