@@ -17,7 +17,7 @@ admin.site.unregister(User)
 
 
 @admin.register(User)
-class InvitingUserAdmin(UserAdmin):
+class InvitingUserAdmin(UserAdmin):  # type: ignore[type-arg]  # which it does not take when it runs
     """Django's, and a link for the person after adding somebody without a password, or on request."""
 
     actions = ["invite"]
@@ -41,5 +41,7 @@ class InvitingUserAdmin(UserAdmin):
         path = reverse("welcome", args=[urlsafe_base64_encode(force_bytes(user.pk)), token])
         told = "Send this link to {}; it works once, for three days: <code>{}</code>"
         self.message_user(
-            request, format_html(told, user.get_username(), request.build_absolute_uri(path)), messages.WARNING
+            request,
+            format_html(told, user.get_username(), request.build_absolute_uri(path)),
+            messages.WARNING,
         )

@@ -29,5 +29,7 @@ class FeedbackForm(forms.Form):
 class ApiKeyForm(forms.Form):
     name = forms.CharField(
         max_length=ApiKey._meta.get_field("name").max_length,
-        widget=forms.TextInput(attrs={"placeholder": "e.g. the shop’s photo importer", "autocomplete": "off"}),
+        widget=forms.TextInput(
+            attrs={"placeholder": "e.g. the shop's photo importer", "autocomplete": "off"}
+        ),
     )

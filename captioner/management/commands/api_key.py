@@ -40,7 +40,9 @@ class Command(BaseCommand):
         for key in api_keys:
             state = f"revoked {key.revoked_at:%Y-%m-%d}" if key.revoked_at else "in use"
             made = f"{key.created_at:%Y-%m-%d}"
-            self.stdout.write("\t".join([str(key.pk), f"{key.prefix}…", key.user.username, made, state, key.name]))
+            self.stdout.write(
+                "\t".join([str(key.pk), f"{key.prefix}…", key.user.username, made, state, key.name])
+            )
 
     def _revoke(self, options: dict[str, Any]) -> None:
         wanted = set(options["key"])
