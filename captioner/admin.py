@@ -108,7 +108,7 @@ class PhotoAdmin(ReadOnlyAdmin):
             raise PermissionDenied
         photo = get_object_or_404(Photo, pk=pk)
         try:
-            response = FileResponse(photo.file.open(), content_type="image/jpeg")
+            response = FileResponse(services.photo_open(photo), content_type="image/jpeg")
         except FileNotFoundError:
             raise Http404(f"The file of {photo} is missing in the photo storage.") from None
         response["Cache-Control"] = "private, max-age=3600"  # what a photo's number shows never changes

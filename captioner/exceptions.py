@@ -67,6 +67,10 @@ class ModelUnavailable(CaptionerError):
     """No model is ready in this process (still loading, failed to load, or draining)."""
 
 
+class StorageUnavailable(CaptionerError):
+    """The store of photos cannot be reached, or has no room; nothing was logged, so trying again is safe."""
+
+
 class IncompatibleModel(CaptionerError):
     """The folder holds no encoder-decoder captioner that this service can load safely."""
 
@@ -89,3 +93,11 @@ class IdempotencyKeyInUse(CaptionerError):
 
 class IdempotencyKeyReused(CaptionerError):
     """Something else was sent with this `Idempotency-Key` before."""
+
+
+class ServersUnavailable(CaptionerError):
+    """The database or the S3 store did not answer, or has no bucket for us."""
+
+
+class BackupCorrupt(CaptionerError):
+    """A backup is unfinished, or a file of it is missing or damaged."""

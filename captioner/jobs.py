@@ -16,7 +16,6 @@ from functools import partial
 from itertools import groupby, islice
 from typing import IO, Any, cast
 
-from botocore.exceptions import BotoCoreError, ClientError
 from celery import current_app
 from django.conf import settings
 from django.core.files.base import ContentFile
@@ -37,6 +36,7 @@ from captioner.exceptions import (
     ModelUnavailable,
     Overloaded,
     PhotoDone,
+    StorageUnavailable,
 )
 from captioner.images import MAX_BYTES
 from captioner.models import Caption, Job, JobPhoto, Owner
@@ -46,8 +46,8 @@ logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 3  # of a photo that was not captioned for no fault of its own, or that ends its worker
 # Photos of one message: enough to be worth it, few enough to spread a small job over workers.
 _CHUNK = 16
-# Beyond what a batch may take, a worker is taken for dead this long after it claimed photos.
-_LEASE = timedelta(seconds=settings.CAPTION_TIMEOUT_SECONDS + 100)
+# A worker is taken for dead this long after it claimed a batch; were it only slow, work would be done twice, no more.
+_LEASE = 3 * timedelta(seconds=settings.CAPTION_TIMEOUT_SECONDS)
 _RETRY_AFTER = timedelta(seconds=30)
 # Photos queued for so long were lost with their message: where nothing is queued any more, or anyway.
 _LOST_AFTER, _LOST_ANYWAY_AFTER = timedelta(seconds=15), timedelta(hours=1)
@@ -68,7 +68,9 @@ def job_create(
     """Keep the photos and have them captioned; `options` are wishes as in `services.parameters_from`.
 
     `on_created` is called with the job in the transaction that completes it. The job is complete when this returns,
-    whether or not the broker could be told. Raises `InvalidArchive` where a photo cannot be read.
+    whether or not the broker could be told.
+
+    Raises `InvalidArchive` where a photo cannot be read, `StorageUnavailable` where none can be kept.
     """
     job = Job.objects.create(
         user=owner.api_key.user if owner.api_key else owner.user,
@@ -148,7 +150,7 @@ def job_photos_caption(job_id: uuid.UUID, indexes: Sequence[int]) -> None:
         photos = _claim(job, batch)
         try:
             _caption(job, photos)
-        except (OSError, DatabaseError, BotoCoreError, ClientError):
+        except (OSError, DatabaseError):
             _release(photos, attempts=F("attempts") - 1)  # a server is away: no fault of the photos'
             raise
         except Exception:
@@ -209,7 +211,9 @@ def _not_captioned(photo: JobPhoto, error: CaptionerError) -> None:
             pass
         case InvalidImage():
             _fail(photo, error.reason, str(error))
-        case ModelUnavailable():  # no fault of the photo's, and not counted as an attempt
+        case (
+            ModelUnavailable() | StorageUnavailable()
+        ):  # no fault of the photo's, and not counted as an attempt
             _release([photo], attempts=F("attempts") - 1)
         case Overloaded() | DeadlineExceeded() if photo.attempts < MAX_ATTEMPTS:
             _release([photo])
@@ -331,13 +335,15 @@ def _input_name(job_id: uuid.UUID, index: int) -> str:
 
 
 def _photo_store(job_id: uuid.UUID, index: int, photo: SentPhoto) -> JobPhoto:
-    """The row of one photo, whose bytes are kept unless they can be no photo. Raises `InvalidArchive`."""
+    """The row of one photo, whose bytes are kept unless they are too many."""
     row = JobPhoto(job_id=job_id, index=index, name=photo.name)
     if photo.size > MAX_BYTES:
         row.state, row.reason = JobPhoto.State.FAILED, "too_large"
         row.error = f"The photo takes more than {MAX_BYTES // 2**20} MB. Send a smaller copy of it."
         return row
-    row.input = storages["uploads"].save(_input_name(job_id, index), ContentFile(photo.read()))
+    data = ContentFile(photo.read())
+    with services.storage_required():
+        row.input = storages["uploads"].save(_input_name(job_id, index), data)
     return row
 
 

@@ -1,6 +1,8 @@
 """The captioning domain's verbs. Views, the API, tasks and commands are thin callers of these."""
 
+import contextlib
 import hashlib
+import logging
 import math
 import secrets
 import time
@@ -17,16 +19,25 @@ from typing import ParamSpec, TypeVar
 
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.core.files.base import ContentFile
+from django.core.files.base import ContentFile, File
 from django.core.files.storage import default_storage
 from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from captioner import images, metrics, runtime
-from captioner.exceptions import CaptionerError, ClientGone, DeadlineExceeded, InvalidFeedback, InvalidImage
+from captioner.exceptions import (
+    CaptionerError,
+    ClientGone,
+    DeadlineExceeded,
+    InvalidFeedback,
+    InvalidImage,
+    StorageUnavailable,
+)
 from captioner.inference.types import Candidate, DecodingParameters, Prediction
 from captioner.models import IDEAL_CAPTION_MAX_LENGTH, ApiKey, Caption, Feedback, Owner, Photo
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,7 +79,7 @@ def caption_create(
     waiting: once it is true, the work is dropped. `on_logged` runs in the transaction that logs the caption; when
     it raises, nothing is logged.
 
-    Raises `InvalidImage`, `Overloaded`, `DeadlineExceeded`, `ModelUnavailable` or `ClientGone`.
+    Raises `InvalidImage`, `Overloaded`, `DeadlineExceeded`, `ModelUnavailable`, `StorageUnavailable` or `ClientGone`.
     """
     return _caption_finish(_caption_submit(data, parameters), owner, source, is_abandoned, on_logged)
 
@@ -141,7 +152,7 @@ def parameters_from(default: DecodingParameters, **wishes: int | None) -> Decodi
 def caption_delete(caption: Caption) -> None:
     """Delete a caption with its feedback, and its photo once no other caption shows it.
 
-    Deleting what somebody else has just deleted is no error.
+    Deleting what somebody else has just deleted is no error. Raises `StorageUnavailable`, with nothing deleted.
     """
     with transaction.atomic():
         photo = Photo.objects.select_for_update().filter(pk=caption.photo_id).first()
@@ -253,6 +264,7 @@ def _caption_log(
         visitor=owner.visitor,
         source=source,
         text=best.caption,
+        confidence=_confidence(best),
         words=[asdict(word) for word in best.words],
         alternatives=[_alternative(candidate) for candidate in others],
         token_log_probabilities=list(best.token_log_probabilities),
@@ -274,7 +286,11 @@ def _caption_log(
 
 
 def _alternative(candidate: Candidate) -> dict[str, object]:
-    return {"caption": candidate.caption, "confidence": None}
+    return {"caption": candidate.caption, "confidence": _confidence(candidate)}
+
+
+def _confidence(candidate: Candidate) -> float | None:
+    return None if candidate.confidence is None else round(candidate.confidence, 3)
 
 
 def _milliseconds(seconds: float) -> float:
@@ -294,15 +310,37 @@ def _photo_store(decoded: images.DecodedPhoto, jpeg: bytes) -> Photo:
         sha256=decoded.sha256, defaults={"file": name, "width": decoded.width, "height": decoded.height}
     )
     if created:
-        default_storage.save(name, ContentFile(jpeg))
+        with storage_required():
+            default_storage.save(name, ContentFile(jpeg))
     return photo
+
+
+def photo_open(photo: Photo) -> "File[bytes]":
+    """The stored JPEG. Raises `FileNotFoundError` when it is lost, `StorageUnavailable` when it cannot be had now."""
+    with storage_required():
+        return photo.file.open()
+
+
+@contextlib.contextmanager
+def storage_required() -> Iterator[None]:
+    """Around what needs the store: raises `StorageUnavailable` where that fails."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        logger.error("The store of photos failed: %s", error)
+        raise StorageUnavailable(
+            "Photos cannot be stored or read right now; please try again in a few seconds."
+        ) from error
 
 
 def _photo_delete(photo: Photo) -> None:
     # The file goes last: should removing it fail, the rows are rolled back and nothing points at nothing.
     name = str(photo.file.name)
     photo.delete()
-    default_storage.delete(name)
+    with storage_required():
+        default_storage.delete(name)
 
 
 def photos_sweep() -> int:

@@ -101,7 +101,11 @@ if DATABASE_URL:
         ) from error
     if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
         # Many request threads share few connections; services give theirs back while a photo waits for the model.
-        DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 16, "timeout": 10}}
+        DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"min_size": 1, "max_size": 16, "timeout": 5}
+        # One that died with the server is found out before it is used, and replaced.
+        DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+        # Behind a pooler such as pgbouncer a cursor would be looked for on another connection than it was opened on.
+        DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = env_bool("DATABASE_TRANSACTION_POOLING", False)
 else:
     DATABASES = {
         "default": {
@@ -123,22 +127,38 @@ S3_ENDPOINT_URL = env_text("S3_ENDPOINT_URL")
 S3_BUCKET = env_text("S3_BUCKET")
 
 
-def _object_storage(prefix: str) -> dict[str, object]:
+def _object_storage(prefix: str, backend: str = "storages.backends.s3.S3Storage") -> dict[str, object]:
     """Where `prefix` ("photos", "weights") is kept: the S3 bucket where one is named, else a local folder."""
     if not S3_BUCKET:
         return {
             "BACKEND": "captioner.storage.AtomicFileSystemStorage",
             "OPTIONS": {"location": DATA_DIR / prefix, "allow_overwrite": True},
         }
+    from botocore.config import Config  # which takes a while to import
+
     return {
-        "BACKEND": "storages.backends.s3.S3Storage",
+        "BACKEND": backend,
         "OPTIONS": {
             "bucket_name": S3_BUCKET,
             "endpoint_url": S3_ENDPOINT_URL or None,
             "access_key": env_text("S3_ACCESS_KEY") or None,
             "secret_key": env_text("S3_SECRET_KEY") or None,
             "region_name": env_text("S3_REGION", "us-east-1"),
-            "addressing_style": env_text("S3_ADDRESSING_STYLE", "path", choices=("path", "virtual", "auto")),
+            # A store that is down is told of while the person still waits, and holds no database connection for long.
+            "client_config": Config(
+                s3={
+                    "addressing_style": env_text(
+                        "S3_ADDRESSING_STYLE", "path", choices=("path", "virtual", "auto")
+                    )
+                },
+                signature_version="s3v4",
+                connect_timeout=2,
+                read_timeout=5,
+                retries={"mode": "standard", "total_max_attempts": 2},
+                # The newer checksums are unknown to many S3 servers; the registry checks SHA-256 itself.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
             "location": prefix,
             "file_overwrite": True,
             "default_acl": None,
@@ -148,13 +168,17 @@ def _object_storage(prefix: str) -> dict[str, object]:
 
 
 STORAGES = {
-    "default": _object_storage("photos"),
+    "default": _object_storage("photos", "captioner.object_storage.ObjectStorage"),
     "weights": _object_storage("weights"),
-    "uploads": _object_storage("uploads"),  # photos of batch jobs, until they are captioned
+    "uploads": _object_storage(
+        "uploads", "captioner.object_storage.ObjectStorage"
+    ),  # photos of batch jobs, until they are captioned
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
+MODEL_CACHE_MAX_MB = env_int("MODEL_CACHE_MAX_MB", 4000, minimum=0)  # what is in use stays whatever it takes
 STATIC_URL = "/static/"
-STATIC_ROOT = DATA_DIR / "static"
+STATIC_ROOT = env_path("CAPTIONER_STATIC_DIR", DATA_DIR / "static")
+STATIC_COLLECTED = bool(env_text("CAPTIONER_STATIC_DIR"))  # before, by whoever built the image
 STATICFILES_DIRS = [BASE_DIR / "static"]
 
 # --- Cache: counters of rates -------------------------------------------------------------------------------------
@@ -272,6 +296,7 @@ CAPTION_PRECISION = env_text("CAPTION_PRECISION", "fp32", choices=("auto", "fp32
 
 CELERY_BROKER_URL = env_text("CELERY_BROKER_URL") or REDIS_URL or "filesystem://localhost/"
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a worker waits for its broker as long as it takes
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1

@@ -60,6 +60,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.never_answers = False
+        self.confidence: float | None = None
         self.submitted: list[DecodingParameters] = []
         self.futures: list[Future[Prediction]] = []
 
@@ -72,17 +73,18 @@ class FakeEngine:
         future: Future[Prediction] = Future()
         self.futures.append(future)
         if not self.never_answers:
-            future.set_result(fake_prediction(image, parameters.num_captions))
+            future.set_result(fake_prediction(image, parameters.num_captions, self.confidence))
         return future
 
 
-def fake_prediction(image: Image.Image, num_captions: int) -> Prediction:
+def fake_prediction(image: Image.Image, num_captions: int, confidence: float | None = None) -> Prediction:
     candidates = tuple(
         Candidate(
             caption=f"a {image.width} by {image.height} photo" + (f" number {rank}" if rank else ""),
             words=(Token("a", 0.9), Token("photo", 0.4)),
             log_probability=-1.0 - rank,
             token_log_probabilities=(-0.1, -0.9),
+            confidence=confidence,
         )
         for rank in range(num_captions)
     )

@@ -20,7 +20,7 @@ from captioner.exceptions import CaptionerError, ClientGone, InvalidFeedback, Mo
 from captioner.inference.types import DecodingParameters
 from captioner.models import Caption, CaptionQuerySet
 from captioner.visitors import owner_of
-from webui.doubt import words_of
+from webui.doubt import percent_of, words_of
 from webui.forms import FeedbackForm, SearchForm
 from webui.paging import page_of
 
@@ -161,6 +161,7 @@ def _caption(request: HttpRequest, shown: Caption, form: FeedbackForm, status: i
         "caption": shown,
         "feedback": getattr(shown, "feedback", None),
         "words": words_of(shown.words),
+        "confidence": None if shown.confidence is None else percent_of(shown.confidence),
         "form": form,
         # One of them, however many saves hastily followed each other.
         "saved": next((told for told in messages.get_messages(request) if "feedback" in told.tags), ""),

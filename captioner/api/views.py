@@ -112,7 +112,7 @@ class CaptionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericVi
 
 def _photo_response(photo: Photo) -> FileResponse:
     try:
-        return FileResponse(photo.file.open(), content_type="image/jpeg")
+        return FileResponse(services.photo_open(photo), content_type="image/jpeg")
     except FileNotFoundError:
         raise NotFound("The photo of this caption is lost; only its caption is left.") from None
 

@@ -42,7 +42,8 @@ def test_folders_and_what_systems_leave_behind_are_no_photos() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"PK", b"no archive at all" * 10, b"PK\x05\x06" + b"\xff" * 18, b"PK\x05\x06" + b"\0" * 10]
+    "content",
+    [b"", b"PK", b"no archive at all" * 10, b"PK\x05\x06" + b"\xff" * 18, b"PK\x05\x06" + b"\0" * 10],
 )
 def test_what_is_no_archive(content: bytes) -> None:
     assert refusal(io.BytesIO(content)).reason in {"not_an_archive", "too_many"}

@@ -164,7 +164,11 @@ def test_a_message_that_comes_twice_doubles_nothing(broker: Broker, visitor: Own
 
 
 def test_two_workers_at_the_same_photo_log_one_caption(
-    broker: Broker, visitor: Owner, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, clock: list[timedelta]
+    broker: Broker,
+    visitor: Owner,
+    engine: FakeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    clock: list[timedelta],
 ) -> None:
     """The slow one has lost its lease to another, which is done, when it has its caption at last."""
     job = create(photos(1), visitor)
@@ -194,7 +198,9 @@ def test_a_photo_another_worker_has_is_left_to_it(broker: Broker, visitor: Owner
     assert not finished(job)
 
 
-def test_a_job_is_accepted_while_the_broker_is_away_and_found_afterwards(broker: Broker, visitor: Owner) -> None:
+def test_a_job_is_accepted_while_the_broker_is_away_and_found_afterwards(
+    broker: Broker, visitor: Owner
+) -> None:
     broker.is_away = True
     job = create(photos(20), visitor)
     assert job.status == Job.Status.QUEUED

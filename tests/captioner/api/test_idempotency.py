@@ -43,7 +43,10 @@ def test_the_same_request_twice_makes_one_caption(program: Client) -> None:
     assert first.status_code == second.status_code == 201
     assert first.json() == second.json()
     assert second.headers["Location"] == first.headers["Location"]
-    assert (first.headers.get("Idempotency-Replayed"), second.headers["Idempotency-Replayed"]) == (None, "true")
+    assert (first.headers.get("Idempotency-Replayed"), second.headers["Idempotency-Replayed"]) == (
+        None,
+        "true",
+    )
     assert Caption.objects.count() == 1
 
 
@@ -132,7 +135,9 @@ def test_the_same_job_twice_is_one(program: Client, monkeypatch: pytest.MonkeyPa
 
     def send_job():
         headers = {"Idempotency-Key": "k-1"}
-        return program.generic("POST", "/api/v1/jobs", archive, content_type="application/zip", headers=headers)
+        return program.generic(
+            "POST", "/api/v1/jobs", archive, content_type="application/zip", headers=headers
+        )
 
     first, second = send_job(), send_job()
     assert first.status_code == second.status_code == 202

@@ -140,7 +140,7 @@ def test_an_archive_that_is_refused_says_why(
 @pytest.mark.parametrize(
     "fields",
     [
-        lambda: {},
+        dict,
         lambda: {"archive": "text"},
         lambda: {"image": "text"},
         lambda: {"archive": upload("a.zip", two_photos()), "image": upload("a.jpg", draw_jpeg())},
@@ -181,7 +181,11 @@ def results(client: Client, job: dict, wanted: str) -> str:
 
 @pytest.fixture
 def done(program: Client, messages: list) -> dict:
-    photos = {"img_0007__jpg": draw_jpeg((20, 10)), "bad_0008__txt": b"no photo", "img_0042__jpg": draw_jpeg((30, 10))}
+    photos = {
+        "img_0007__jpg": draw_jpeg((20, 10)),
+        "bad_0008__txt": b"no photo",
+        "img_0042__jpg": draw_jpeg((30, 10)),
+    }
     job = send(program, zip_of(**photos)).json()
     work(messages)
     return job
@@ -254,7 +258,8 @@ def test_delete_cancels(program: Client, messages: list) -> None:
 
 
 def test_somebody_elses_job_does_not_exist(program: Client, done: dict, user: User, other_user: User) -> None:
-    strangers = [Client(), Client(), Client(headers={"Authorization": f"Bearer {services.api_key_create(user, 'x')[1]}"})]
+    _, other_key = services.api_key_create(user, "another")
+    strangers = [Client(), Client(), Client(headers={"Authorization": f"Bearer {other_key}"})]
     strangers[1].force_login(other_user)
     for stranger in strangers:
         for ask, address in (

@@ -91,4 +91,8 @@ def test_a_job_is_an_archive_or_photos(schema: dict) -> None:
     form = schema["components"]["schemas"][content["multipart/form-data"]["schema"]["$ref"].rsplit("/")[-1]]
     assert {"archive", "image", "num_captions"} <= set(form["properties"])
     results = schema["paths"]["/api/v1/jobs/{id}/results"]["get"]
-    assert set(results["responses"]["200"]["content"]) == {"application/jsonl", "text/csv", "application/json"}
+    assert set(results["responses"]["200"]["content"]) == {
+        "application/jsonl",
+        "text/csv",
+        "application/json",
+    }
