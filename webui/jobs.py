@@ -35,7 +35,9 @@ def jobs(request: HttpRequest) -> HttpResponse:
     wait = rates.retry_after(rates.caller_take(request, request.user.pk, api_key_id=None))
     if wait is not None:
         problem = f"You sent photos more often than allowed. Try again in {rates.seconds_in_words(wait)}."
-        return _jobs(request, problem, status=429)
+        refusal = _jobs(request, problem, status=429)
+        refusal["Retry-After"] = str(wait)
+        return refusal
     try:
         job = batch.job_create(_sent(uploads), owner=owner_of(request))
     except InvalidArchive as error:
