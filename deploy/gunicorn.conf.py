@@ -20,7 +20,6 @@ from captioner.env import env_int, env_text
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
-
 class DrainingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """Told to stop, takes whoever has connected already and closes its door before it finishes its work.
 
@@ -36,7 +35,7 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
             while self.nr_conns < self.worker_connections and select.select([listener], [], [], 0)[0]:
                 self.accept(listener)
             listener.close()
-        self.sockets = []
+        self.sockets: list[Any] = []
 
 
 wsgi_app = "captioner.wsgi:application"

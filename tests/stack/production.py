@@ -1,4 +1,4 @@
-"""Captioner as deploy/ runs it: nginx with TLS, web, workers and beat as processes on PostgreSQL, Redis and an S3 server.
+"""Captioner as deploy/ runs it: nginx with TLS, web, workers and beat as processes on PostgreSQL, Redis and S3.
 
 The configuration of nginx and gunicorn is that of deploy/, and so are the commands of workers and beat; what Docker's
 engine would do (start processes, render nginx's templates) is done here.
@@ -137,7 +137,9 @@ def _nginx_make(folder: Path, web_server: str, limits: dict[str, str]) -> Nginx:
     arguments = [program, "-p", f"{prefix}/", "-c", etc / "nginx.conf", "-g", "daemon off;"]
     subprocess.run([*arguments, "-t", "-q"], check=True, user=_NGINX_USER, stdout=subprocess.DEVNULL)
     answers = partial(servers.listens, ports[0])
-    server = Server(f"https://{DOMAIN}:{ports[0]}", arguments, log, answers, {"user": _NGINX_USER, "cwd": "/"})
+    server = Server(
+        f"https://{DOMAIN}:{ports[0]}", arguments, log, answers, {"user": _NGINX_USER, "cwd": "/"}
+    )
     return Nginx(folder, *ports, server)
 
 
@@ -245,7 +247,7 @@ class Production:
 
 @contextlib.contextmanager
 def production(folder: Path, host: str = "127.0.0.1") -> Iterator[Production]:
-    """Data servers and nginx running, set up with an API key; web processes, workers and beat are still to be started."""
+    """Data servers and nginx running, set up, with an API key; web, workers and beat are still to be started."""
     with contextlib.ExitStack() as stack:
         postgresql = stack.enter_context(servers.postgresql_server(folder, host).running())
         redis = stack.enter_context(servers.redis_server(folder, host).running())

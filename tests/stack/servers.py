@@ -159,9 +159,7 @@ def redis_server(folder: Path, host: str = "127.0.0.1") -> Server:
     program, port = find_program("redis-server"), free_port()
     arguments = [program, "--port", str(port), "--bind", host, "--protected-mode", "no", "--dir", str(folder)]
     arguments += ["--appendonly", "yes", "--save", ""]
-    return Server(
-        f"redis://{host}:{port}/0", arguments, folder / "redis.log", partial(listens, port, host)
-    )
+    return Server(f"redis://{host}:{port}/0", arguments, folder / "redis.log", partial(listens, port, host))
 
 
 @contextlib.contextmanager
