@@ -14,7 +14,10 @@ from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from captioner import services
+from captioner import (
+    admin_users,  # noqa: F401  registers users
+    services,
+)
 from captioner.admin_filters import CaptionVersionFilter, FeedbackVersionFilter, RatingFilter, StatusFilter
 from captioner.models import ApiKey, Caption, Feedback, Photo
 from captioner.word_diff import word_diff

@@ -39,6 +39,14 @@ class Overloaded(CaptionerError):
         self.retry_after = retry_after
 
 
+class TooManyAttempts(CaptionerError):
+    """Signing in failed too often; `retry_after`: seconds until it may be tried again."""
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class DeadlineExceeded(CaptionerError):
     """The request was accepted but its deadline passed before the model got to it."""
 

@@ -24,7 +24,7 @@ from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from captioner import images, runtime
+from captioner import images, metrics, runtime
 from captioner.exceptions import (
     CaptionerError,
     ClientGone,
@@ -170,6 +170,7 @@ def _photo_outcome(
     return path, entry if isinstance(entry, CaptionerError) else entry.result()
 
 
+@metrics.rejects_counted
 def _caption_submit(data: bytes, parameters: DecodingParameters | None) -> _Pending:
     engine = runtime.engine()
     started = time.monotonic()
@@ -177,11 +178,14 @@ def _caption_submit(data: bytes, parameters: DecodingParameters | None) -> _Pend
     photo = images.decode(data, max_wait_seconds=settings.CAPTION_MAX_WAIT_SECONDS)
     parameters = parameters or engine.default_parameters
     submitted = time.monotonic()
+    future = engine.submit(photo.image, parameters, deadline)
+    metrics.photo_accepted(future)
+    metrics.preprocess_seconds.observe(time.monotonic() - started)
     return _Pending(
         photo=photo,
         parameters=parameters,
         model_name=engine.model_name,
-        future=engine.submit(photo.image, parameters, deadline),
+        future=future,
         submitted_at=submitted,
         deadline=deadline,
         decode_seconds=submitted - started,
@@ -194,6 +198,7 @@ def _connection_release() -> None:
         connection.close()
 
 
+@metrics.rejects_counted
 def _caption_finish(
     pending: _Pending, owner: Owner, source: Caption.Source, is_abandoned: Callable[[], bool]
 ) -> Caption:
@@ -201,7 +206,10 @@ def _caption_finish(
     jpeg = images.encode(pending.photo.image)
     _connection_release()
     prediction = _prediction_wait(pending, is_abandoned)
-    return _caption_log(pending, prediction, jpeg, owner, source)
+    metrics.queue_seconds.observe(prediction.queue_seconds)
+    caption = _caption_log(pending, prediction, jpeg, owner, source)
+    metrics.captions.labels("captioned").inc()
+    return caption
 
 
 def _attempt(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | CaptionerError:
@@ -239,6 +247,7 @@ def _caption_log(
         visitor=owner.visitor,
         source=source,
         text=best.caption,
+        confidence=_confidence(best),
         words=[asdict(word) for word in best.words],
         alternatives=[_alternative(candidate) for candidate in others],
         token_log_probabilities=list(best.token_log_probabilities),
@@ -259,7 +268,11 @@ def _caption_log(
 
 
 def _alternative(candidate: Candidate) -> dict[str, object]:
-    return {"caption": candidate.caption, "confidence": None}
+    return {"caption": candidate.caption, "confidence": _confidence(candidate)}
+
+
+def _confidence(candidate: Candidate) -> float | None:
+    return None if candidate.confidence is None else round(candidate.confidence, 3)
 
 
 def _milliseconds(seconds: float) -> float:

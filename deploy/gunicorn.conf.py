@@ -13,6 +13,7 @@ from typing import Any
 from gunicorn.workers.gthread import ThreadWorker
 
 from captioner.env import env_int, env_text
+from captioner.logs import gunicorn_logging
 
 # Threads of the model that wait for each other spin for a fraction of a millisecond, then sleep. Without the spinning,
 # waking them for each of the many small operations of a token more than doubles the time of a caption; without the
@@ -52,6 +53,8 @@ keepalive = 75  # seconds; longer than a proxy keeps its own connections
 _MEMORY = Path("/dev/shm")  # noqa: S108
 worker_tmp_dir = str(_MEMORY) if _MEMORY.is_dir() else None
 proc_name = "captioner-web"
+if env_text("LOG_FORMAT") == "json":
+    logconfig_dict = gunicorn_logging()
 control_socket_disable = True  # it would lie outside of CAPTIONER_DATA_DIR, shared by all instances
 
 

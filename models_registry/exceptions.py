@@ -13,5 +13,17 @@ class VersionCorrupt(RegistryError):
     """A stored version is incomplete or its bytes do not match its manifest; it must not be served."""
 
 
+class StoreUnavailable(RegistryError):
+    """The store of the weights cannot be reached, or refuses us; nothing is known about the version."""
+
+
 class NoChampion(RegistryError):
     """No version has been promoted yet, so there is nothing to serve."""
+
+
+class NotPromotable(RegistryError):
+    """This version cannot take this alias, or there is nothing to roll back to."""
+
+
+class AppendOnly(RegistryError):
+    """The promotion log only grows."""

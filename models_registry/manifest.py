@@ -1,16 +1,18 @@
-"""The manifest: what a version consists of, and how to tell that its bytes are the published ones."""
+"""The manifest: what a version consists of, where it comes from, and how to tell its bytes from any others."""
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from models_registry.exceptions import VersionCorrupt
+from models_registry.exceptions import RegistryError, VersionCorrupt
 
-SCHEMA = 1
+SCHEMA = 2
+_READABLE_SCHEMAS = frozenset({1, 2})  # the first one had no lineage and no date
 MANIFEST_NAME = "manifest.json"
+CARD_NAME = "MODEL_CARD.md"  # a rendering of the manifest, see `models_registry.card`
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +23,59 @@ class FileEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class DataSnapshot:
+    """What a version was trained on."""
+
+    uri: str  # where it is kept: a file of the version itself (`data/feedback.jsonl`), or any other address
+    sha256: str
+    counts: Mapping[str, int] = field(default_factory=dict)  # rows or photos per set
+    split_salt: str = ""  # decides which photos are held out
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where a version comes from, so that it can be explained and made again. Everything is plain JSON."""
+
+    parent: str | None = None  # the version that served when this one was trained
+    base: str | None = None  # the version that the training started from
+    data: DataSnapshot | None = None
+    code_revision: str = ""
+    environment: Mapping[str, Any] = field(default_factory=dict)  # versions of Python and libraries, the CPU
+    config: Mapping[str, Any] = field(default_factory=dict)  # of the training
+    seed: int | None = None
+    decoding: Mapping[str, Any] = field(default_factory=dict)  # default decoding parameters
+    preprocessing_signature: str = ""
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # set -> metric -> value
+    gate: Mapping[str, Any] | None = None  # verdict and reasons, None where no gate was asked
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Lineage":
+        data = fields.get("data")
+        return cls(**{**fields, "data": data and DataSnapshot(**data)})
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     version: str
     model_name: str
     origin: str  # where the weights come from, for a person to read
     licence: str
     files: tuple[FileEntry, ...]
+    published_at: str = ""  # ISO 8601, UTC
+    lineage: Lineage = field(default_factory=Lineage)
     schema: int = SCHEMA
 
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(entry.size for entry in self.files)
+
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """What JSON can hold, and the same after a round trip. Raises `RegistryError` naming what it cannot hold."""
+        try:
+            return dict(json.loads(json.dumps(asdict(self), allow_nan=False)))
+        except (TypeError, ValueError) as error:
+            raise RegistryError(f"The lineage holds something that is no plain JSON: {error}.") from error
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2, sort_keys=True)
@@ -39,30 +84,37 @@ class Manifest:
     def from_json(cls, text: str | bytes) -> "Manifest":
         """Raises `VersionCorrupt` for anything that is not a manifest of a schema this code knows."""
         try:
-            return cls.from_dict(json.loads(text))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            fields = json.loads(text)
+        except ValueError as error:
             raise VersionCorrupt(f"The manifest cannot be read: {error!r}.") from error
+        return cls.from_dict(fields)
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> "Manifest":
-        if fields["schema"] != SCHEMA:
-            raise VersionCorrupt(
-                f"Manifest schema {fields['schema']!r} is unknown; this release reads {SCHEMA}."
-            )
-        files = tuple(FileEntry(**entry) for entry in fields["files"])
-        return cls(**{**fields, "files": files})
+    def from_dict(cls, fields: Any) -> "Manifest":
+        """As `from_json`."""
+        try:
+            if fields["schema"] not in _READABLE_SCHEMAS:
+                raise VersionCorrupt(
+                    f"Manifest schema {fields['schema']!r} is unknown; this release reads up to {SCHEMA}."
+                )
+            files = tuple(FileEntry(**entry) for entry in fields["files"])
+            lineage = Lineage.from_dict(fields.get("lineage", {}))
+            return cls(**{**fields, "files": files, "lineage": lineage})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise VersionCorrupt(f"The manifest cannot be read: {error!r}.") from error
 
 
 def folder_entries(folder: Path, patterns: Sequence[str] = ("*",)) -> tuple[FileEntry, ...]:
     """The entries of the files below `folder` whose name matches one of `patterns`, in a stable order.
 
-    Dotfiles and an older manifest are left out.
+    Dotfiles and what an older publication left there are left out.
     """
     entries = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         hidden = any(part.startswith(".") for part in name.split("/"))
-        if path.is_file() and not hidden and name != MANIFEST_NAME and any(map(path.match, patterns)):
+        ours = name in {MANIFEST_NAME, CARD_NAME}
+        if path.is_file() and not hidden and not ours and any(map(path.match, patterns)):
             entries.append(FileEntry(name=name, size=path.stat().st_size, sha256=file_sha256(path)))
     return tuple(entries)
 

@@ -1,52 +1,209 @@
-"""The registry's verbs: publish a version, promote it, find what serves, fetch its files."""
+"""The registry's verbs: publish a version, promote it, roll back, find what serves, fetch its files, retire the old."""
 
+import shutil
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 from django.utils.text import slugify
 
-from models_registry import storage
-from models_registry.exceptions import NoChampion, RegistryError, VersionExists
-from models_registry.manifest import FileEntry, Manifest, content_sha256, folder_entries
+from models_registry import cache, storage
+from models_registry.card import card_text
+from models_registry.exceptions import (
+    NoChampion,
+    NotPromotable,
+    RegistryError,
+    VersionCorrupt,
+    VersionExists,
+)
+from models_registry.manifest import (
+    CARD_NAME,
+    MANIFEST_NAME,
+    FileEntry,
+    Lineage,
+    Manifest,
+    content_sha256,
+    folder_entries,
+    folder_verify,
+)
 from models_registry.models import Alias, ModelVersion, Promotion
 
 STARTER_DIR = Path(__file__).resolve().parent / "starter"
 _STARTER_NAME = "captioner-starter"
 
 
+# --- Versions -----------------------------------------------------------------------------------------------------
+
+
 def version_publish(
-    folder: Path, *, model_name: str, origin: str, licence: str, patterns: Sequence[str] = ("*",)
+    folder: Path,
+    *,
+    model_name: str,
+    origin: str,
+    licence: str,
+    patterns: Sequence[str] = ("*",),
+    lineage: Lineage | None = None,
 ) -> ModelVersion:
     """Publish the files of `folder` that match `patterns` as an immutable version, named after their content.
 
-    Raises `VersionExists` if the same content was published before, `RegistryError` if no file matches.
+    Whatever belongs to the version, such as its data snapshot or its evaluation report, is just a file of the folder.
+    A publication that was cut short is finished by doing it again.
+
+    Raises `VersionExists` if the same content was published before, `RegistryError` if no file matches or the lineage
+    is no plain JSON, `StoreUnavailable` if the store cannot be written.
     """
     entries = folder_entries(folder, patterns)
     if not entries:
         raise RegistryError(f"{folder} holds no files to publish; looked for {', '.join(patterns)}.")
-    version = _version_id(model_name, entries)
-    if ModelVersion.objects.filter(pk=version).exists():
-        raise VersionExists(f"Version {version} was published before; versions are immutable.")
-    manifest = Manifest(version=version, model_name=model_name, origin=origin, licence=licence, files=entries)
-    storage.version_write(folder, manifest)
+    manifest = Manifest(
+        version=_version_id(model_name, entries),
+        model_name=model_name,
+        origin=origin,
+        licence=licence,
+        files=entries,
+        published_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        lineage=lineage or Lineage(),
+    )
+    if ModelVersion.objects.filter(pk=manifest.version, retired_at=None).exists():
+        raise VersionExists(f"Version {manifest.version} was published before; versions are immutable.")
+    return _version_record(storage.version_write(folder, manifest))
+
+
+def version_get(version: str) -> ModelVersion:
+    """The version of this id. Raises `RegistryError` naming the newest ones when there is none."""
+    found = ModelVersion.objects.filter(pk=version).first()
+    if found is None:
+        newest = ", ".join(ModelVersion.objects.values_list("pk", flat=True)[:5]) or "none yet"
+        raise RegistryError(f"There is no version {version}. The newest are: {newest}.")
+    return found
+
+
+def version_fetch(version: ModelVersion) -> Path:
+    """A local folder with the verified files of `version`; nothing is to be written there.
+
+    Raises `VersionCorrupt`, and `StoreUnavailable` when they are not on this machine and the store cannot be reached.
+    """
+    return cache.version_read(version.facts)
+
+
+def version_export(version: ModelVersion, folder: Path) -> None:
+    """Copy the files of `version` and its card to `folder`, which transformers then loads by itself.
+
+    Raises `RegistryError` when the folder is not empty, `VersionCorrupt`, `StoreUnavailable`.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RegistryError(f"{folder} is not empty; name a folder that is new or empty.")
+    manifest, source = version.facts, version_fetch(version)
+    for entry in manifest.files:
+        target = folder / entry.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / entry.name, target)
+    folder_verify(folder, manifest)
+    (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    (folder / CARD_NAME).write_text(card_text(manifest), encoding="utf-8")
+
+
+def version_pin(version: ModelVersion) -> None:
+    """Keep the files of `version` whatever retention says."""
+    ModelVersion.objects.filter(pk=version.pk).update(pinned=True)
+
+
+def version_unpin(version: ModelVersion) -> None:
+    ModelVersion.objects.filter(pk=version.pk).update(pinned=False)
+
+
+def versions_retain(*, keep: int = 5, dry_run: bool = True) -> list[ModelVersion]:
+    """Remove the files of versions nobody needs any more; returns those versions, of which the rows and the log stay.
+
+    Kept are what an alias points at, what a rollback would go to, the pinned, the newest `keep`, and the bases that
+    any of these were trained from. With `dry_run` nothing is removed.
+    """
+    with transaction.atomic():
+        list(Alias.objects.select_for_update())  # nothing is promoted while this decides
+        candidates = list(ModelVersion.objects.filter(retired_at=None))
+        needed = _versions_needed(candidates, keep)
+        superfluous = [version for version in candidates if version.pk not in needed]
+        if dry_run:
+            return superfluous
+        ModelVersion.objects.filter(pk__in=[version.pk for version in superfluous]).update(
+            retired_at=timezone.now()
+        )
+    # Also what an earlier run retired and then could not remove.
+    for version in ModelVersion.objects.exclude(retired_at=None):
+        storage.version_delete(version.pk)
+    return superfluous
+
+
+def _version_record(manifest: Manifest) -> ModelVersion:
+    """The row of a version whose files are stored; whoever makes it has published the version."""
+    fields = {"model_name": manifest.model_name, "manifest": manifest.to_dict()}
+    revived = ModelVersion.objects.exclude(retired_at=None).filter(pk=manifest.version)
+    if revived.update(**fields, retired_at=None):
+        return ModelVersion.objects.get(pk=manifest.version)
     try:
         with transaction.atomic():
-            return ModelVersion.objects.create(id=version, model_name=model_name, manifest=manifest.to_dict())
+            return ModelVersion.objects.create(id=manifest.version, **fields)
     except IntegrityError:
-        raise VersionExists(f"Version {version} was published by another process just now.") from None
+        raise VersionExists(
+            f"Version {manifest.version} was published by another process just now."
+        ) from None
 
 
-def version_promote(version: ModelVersion, *, reason: str, by: User | None = None) -> None:
-    """Make `version` the champion and log it; promoting what already serves changes nothing."""
+def _versions_needed(versions: list[ModelVersion], keep: int) -> set[str]:
+    needed = set(Alias.objects.values_list("version_id", flat=True))
+    needed |= {version.pk for version in versions if version.pinned}
+    needed |= {version.pk for version in versions[:keep]}
+    if previous := champion_previous():
+        needed.add(previous.pk)
+    bases = {version.pk: _base(version) for version in versions}
+    return needed | {base for pk in needed if (base := bases.get(pk))}
+
+
+def _base(version: ModelVersion) -> str | None:
+    try:
+        return version.facts.lineage.base
+    except VersionCorrupt:
+        return None
+
+
+def _version_id(model_name: str, entries: tuple[FileEntry, ...]) -> str:
+    """An id that names the content: the same files always get the same one."""
+    return f"{slugify(model_name)}-{content_sha256(entries)[:10]}"
+
+
+# --- Aliases ------------------------------------------------------------------------------------------------------
+
+
+def version_promote(
+    version: ModelVersion,
+    *,
+    alias: Alias.Name = Alias.Name.CHAMPION,
+    reason: str,
+    by: User | None = None,
+    report: dict[str, Any] | None = None,
+) -> None:
+    """Point `alias` at `version` and log it, with the gate's `report`; what it already points at changes nothing.
+
+    A challenger that becomes the champion is no challenger any more. Raises `NotPromotable` for a version whose files
+    retention has removed, and for a challenger that is the champion already.
+    """
     with transaction.atomic():
-        alias = Alias.objects.select_for_update().filter(name=Alias.Name.CHAMPION).first()
-        if alias is not None and alias.version_id == version.pk:
+        aliases = _aliases_lock()
+        if aliases.get(alias) == version.pk:
             return
-        Alias.objects.update_or_create(name=Alias.Name.CHAMPION, defaults={"version": version})
-        Promotion.objects.create(alias=Alias.Name.CHAMPION, version=version, promoted_by=by, reason=reason)
+        if ModelVersion.objects.get(pk=version.pk).retired_at:
+            raise NotPromotable(
+                f"The files of version {version} were removed by retention; publish it again to use it."
+            )
+        if alias == Alias.Name.CHALLENGER and aliases.get(Alias.Name.CHAMPION) == version.pk:
+            raise NotPromotable(f"Version {version} is the champion; it cannot challenge itself.")
+        _alias_set(alias, version, Promotion.Action.PROMOTE, reason=reason, by=by, report=report)
+        if alias == Alias.Name.CHAMPION and aliases.get(Alias.Name.CHALLENGER) == version.pk:
+            _challenger_remove(version, reason="It became the champion.", by=by)
 
 
 def champion_get() -> ModelVersion:
@@ -59,9 +216,91 @@ def champion_get() -> ModelVersion:
     return alias.version
 
 
-def version_fetch(version: ModelVersion) -> Path:
-    """A local folder with the verified files of `version`. Raises `VersionCorrupt`."""
-    return storage.version_read(version.pk, settings.DATA_DIR / "model-cache")
+def champion_previous() -> ModelVersion | None:
+    """What a rollback would go to: the champion before this one that can still serve."""
+    history: list[Promotion] = []
+    log = Promotion.objects.filter(alias=Alias.Name.CHAMPION).select_related("version")
+    for entry in log.order_by("created_at", "id"):
+        if entry.action == Promotion.Action.PROMOTE:
+            history.append(entry)
+            continue
+        # A rollback undid everything since the version it went to.
+        while history and history[-1].version_id != entry.version_id:
+            history.pop()
+    current = history[-1].version_id if history else None
+    usable = [entry.version for entry in history if entry.version.retired_at is None]
+    return next((version for version in reversed(usable) if version.pk != current), None)
+
+
+def champion_rollback(*, reason: str, by: User | None = None) -> ModelVersion:
+    """Make the champion before this one serve again, and log it. Rolling back twice goes back twice.
+
+    Raises `NotPromotable` when there is none.
+    """
+    with transaction.atomic():
+        _aliases_lock()
+        previous = champion_previous()
+        if previous is None:
+            raise NotPromotable("There is no earlier champion to roll back to.")
+        _alias_set(Alias.Name.CHAMPION, previous, Promotion.Action.ROLLBACK, reason=reason, by=by)
+        if (challenger := challenger_get()) == previous:
+            _challenger_remove(challenger, reason="It became the champion.", by=by)
+        return previous
+
+
+def challenger_get() -> ModelVersion | None:
+    """The version that is tried beside the champion, if any."""
+    alias = Alias.objects.select_related("version").filter(name=Alias.Name.CHALLENGER).first()
+    return alias.version if alias else None
+
+
+def challenger_clear(
+    *,
+    reason: str,
+    by: User | None = None,
+    report: dict[str, Any] | None = None,
+    only: ModelVersion | None = None,
+) -> ModelVersion | None:
+    """Take the challenger back and log why; returns the version it was. With `only`, another one is left alone."""
+    with transaction.atomic():
+        _aliases_lock()
+        challenger = challenger_get()
+        if challenger is None or only not in (None, challenger):
+            return None
+        _challenger_remove(challenger, reason=reason, by=by, report=report)
+        return challenger
+
+
+def _aliases_lock() -> dict[str, str]:
+    """Alias -> version id; nobody else moves an existing alias before the transaction ends."""
+    return {alias.name: alias.version_id for alias in Alias.objects.select_for_update().order_by("name")}
+
+
+def _alias_set(alias: Alias.Name, version: ModelVersion, action: Promotion.Action, **entry: Any) -> None:
+    Alias.objects.update_or_create(name=alias, defaults={"version": version})
+    _log(alias, version, action, **entry)
+
+
+def _challenger_remove(version: ModelVersion, **entry: Any) -> None:
+    Alias.objects.filter(name=Alias.Name.CHALLENGER).delete()
+    _log(Alias.Name.CHALLENGER, version, Promotion.Action.CLEAR, **entry)
+
+
+def _log(
+    alias: Alias.Name,
+    version: ModelVersion,
+    action: Promotion.Action,
+    *,
+    reason: str,
+    by: User | None,
+    report: dict[str, Any] | None = None,
+) -> None:
+    Promotion.objects.create(
+        alias=alias, version=version, action=action, promoted_by=by, reason=reason, report=report
+    )
+
+
+# --- The bundled starter ------------------------------------------------------------------------------------------
 
 
 def starter_register() -> ModelVersion:
@@ -70,7 +309,7 @@ def starter_register() -> ModelVersion:
     A store that lost them, or was changed for another one, gets them again.
     """
     version_pk = _version_id(_STARTER_NAME, folder_entries(STARTER_DIR))
-    version = ModelVersion.objects.filter(pk=version_pk).first()
+    version = ModelVersion.objects.filter(pk=version_pk, retired_at=None).first()
     if version is None:
         version = version_publish(
             STARTER_DIR,
@@ -79,13 +318,8 @@ def starter_register() -> ModelVersion:
             licence="non-commercial research and education; see the model card",
         )
     elif not storage.version_exists(version_pk):
-        storage.version_write(STARTER_DIR, Manifest.from_dict(version.manifest))
+        storage.version_write(STARTER_DIR, version.facts)
     champion = Alias.objects.select_related("version").filter(name=Alias.Name.CHAMPION).first()
     if champion is None or champion.version.model_name == _STARTER_NAME:
         version_promote(version, reason="Bundled starter weights")
     return version
-
-
-def _version_id(model_name: str, entries: tuple[FileEntry, ...]) -> str:
-    """An id that names the content: the same files always get the same one."""
-    return f"{slugify(model_name)}-{content_sha256(entries)[:10]}"

@@ -29,6 +29,7 @@ from captioner.exceptions import (
     ModelUnavailable,
     Overloaded,
     StorageUnavailable,
+    TooManyAttempts,
 )
 
 if TYPE_CHECKING:  # pages import this module and should not load REST framework's views
@@ -131,6 +132,8 @@ def _captioner_problem(error: Exception) -> Problem | None:
             return _invalid_fields([(error.field, str(error))])
         case Overloaded():
             return _retryable("overloaded", 429, str(error), error.retry_after)
+        case TooManyAttempts():
+            return _retryable("too-many-attempts", 429, str(error), error.retry_after)
         case ModelUnavailable():
             return _retryable("model-unavailable", 503, str(error), _UNAVAILABLE_RETRY_AFTER)
         case StorageUnavailable():

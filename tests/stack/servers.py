@@ -187,9 +187,23 @@ def s3_variables(server: Server) -> dict[str, str]:
 
 @contextlib.contextmanager
 def s3(folder: Path) -> Iterator[dict[str, str]]:
-    """An S3 server (moto); yields the environment variables that name it. `manage.py setup` makes the bucket."""
+    """An S3 server (moto) with an empty bucket; yields the environment variables that name it."""
     with s3_server(folder).running() as server:
+        bucket_make(s3_variables(server))
         yield s3_variables(server)
+
+
+def bucket_make(environment: dict[str, str]) -> None:
+    import boto3
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=environment["S3_ENDPOINT_URL"],
+        aws_access_key_id=environment["S3_ACCESS_KEY"],
+        aws_secret_access_key=environment["S3_SECRET_KEY"],
+        region_name="us-east-1",
+    )
+    client.create_bucket(Bucket=environment["S3_BUCKET"])
 
 
 @dataclass

@@ -1,0 +1,179 @@
+"""Which version an alias points at, what served when, and how one gets back."""
+
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import User
+
+from models_registry import services
+from models_registry.exceptions import AppendOnly, NotPromotable
+from models_registry.manifest import Lineage
+from models_registry.models import Alias, ModelVersion, Promotion
+
+pytestmark = pytest.mark.django_db
+
+CHALLENGER = Alias.Name.CHALLENGER
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> list[ModelVersion]:
+    """Four versions, of which none is promoted."""
+    made = []
+    for number in range(4):
+        folder = tmp_path / f"v{number}"
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"%d" % number)
+        made.append(
+            services.version_publish(folder, model_name=f"v{number}", origin="a test", licence="Apache-2.0")
+        )
+    return made
+
+
+def champions(*versions: ModelVersion) -> None:
+    for version in versions:
+        services.version_promote(version, reason="better")
+
+
+def test_a_promotion_keeps_the_report_that_decided_it(versions: list[ModelVersion]) -> None:
+    services.version_promote(versions[0], reason="gate", report={"verdict": "promote", "gain": 2.5})
+    assert Promotion.objects.get().report == {"verdict": "promote", "gain": 2.5}
+
+
+def test_rolling_back_returns_to_the_champion_before_and_is_logged(
+    versions: list[ModelVersion], reviewer: User
+) -> None:
+    champions(*versions[:2])
+    assert services.champion_rollback(reason="it hallucinates", by=reviewer) == versions[0]
+    assert services.champion_get() == versions[0]
+    entry = Promotion.objects.first()
+    assert entry is not None
+    assert (entry.action, entry.version, entry.promoted_by, entry.reason) == (
+        Promotion.Action.ROLLBACK,
+        versions[0],
+        reviewer,
+        "it hallucinates",
+    )
+
+
+def test_rolling_back_twice_goes_back_twice(versions: list[ModelVersion]) -> None:
+    champions(*versions[:3])
+    assert services.champion_rollback(reason="bad") == versions[1]
+    assert services.champion_rollback(reason="still bad") == versions[0]
+    with pytest.raises(NotPromotable, match="no earlier champion"):
+        services.champion_rollback(reason="worse")
+
+
+def test_what_was_rolled_back_is_not_returned_to(versions: list[ModelVersion]) -> None:
+    champions(versions[0], versions[1])
+    services.champion_rollback(reason="bad")
+    champions(versions[2])
+    assert services.champion_rollback(reason="bad too") == versions[0]
+
+
+def test_there_is_nothing_to_roll_back_to_at_first(versions: list[ModelVersion]) -> None:
+    champions(versions[0])
+    with pytest.raises(NotPromotable):
+        services.champion_rollback(reason="why not")
+    assert services.champion_get() == versions[0]
+
+
+def test_a_challenger_serves_beside_the_champion_until_it_is_taken_back(versions: list[ModelVersion]) -> None:
+    champions(versions[0])
+    services.version_promote(versions[1], alias=CHALLENGER, reason="try it")
+    assert (services.champion_get(), services.challenger_get()) == (versions[0], versions[1])
+    assert services.challenger_clear(reason="slow", report={"p95": 2.0}) == versions[1]
+    assert services.challenger_get() is None
+    entry = Promotion.objects.first()
+    assert entry is not None
+    assert (entry.action, entry.version, entry.report) == (
+        Promotion.Action.CLEAR,
+        versions[1],
+        {"p95": 2.0},
+    )
+
+
+def test_taking_back_one_challenger_leaves_its_successor_alone(versions: list[ModelVersion]) -> None:
+    services.version_promote(versions[1], alias=CHALLENGER, reason="try it")
+    services.version_promote(versions[2], alias=CHALLENGER, reason="or this one")
+    assert services.challenger_clear(reason="slow", only=versions[1]) is None
+    assert services.challenger_get() == versions[2]
+
+
+def test_a_challenger_that_becomes_champion_challenges_no_more(versions: list[ModelVersion]) -> None:
+    champions(versions[0])
+    services.version_promote(versions[1], alias=CHALLENGER, reason="try it")
+    champions(versions[1])
+    assert (services.champion_get(), services.challenger_get()) == (versions[1], None)
+
+
+def test_the_champion_cannot_challenge_itself(versions: list[ModelVersion]) -> None:
+    champions(versions[0])
+    with pytest.raises(NotPromotable, match="cannot challenge itself"):
+        services.version_promote(versions[0], alias=CHALLENGER, reason="try it")
+
+
+def test_the_log_only_grows(versions: list[ModelVersion]) -> None:
+    champions(versions[0])
+    entry = Promotion.objects.get()
+    entry.reason = "it was never like that"
+    for attempt in (
+        entry.save,
+        entry.delete,
+        Promotion.objects.all().delete,
+        lambda: Promotion.objects.update(reason="rewritten"),
+        lambda: Promotion.objects.bulk_update([entry], ["reason"]),
+    ):
+        with pytest.raises(AppendOnly):
+            attempt()
+    assert Promotion.objects.get().reason == "better"
+
+
+def test_the_log_outlives_the_account_of_who_wrote_it(versions: list[ModelVersion], reviewer: User) -> None:
+    services.version_promote(versions[0], reason="better", by=reviewer)
+    reviewer.delete()
+    assert Promotion.objects.get().promoted_by is None
+
+
+def test_retention_says_first_what_it_would_remove(versions: list[ModelVersion]) -> None:
+    champions(versions[3])
+    assert set(services.versions_retain(keep=0)) == set(versions[:3])
+    assert services.version_fetch(versions[0]).is_dir()
+
+
+def test_retention_keeps_what_may_still_be_needed(versions: list[ModelVersion], tmp_path: Path) -> None:
+    trained = tmp_path / "trained"
+    trained.mkdir()
+    (trained / "model.safetensors").write_bytes(b"trained")
+    champion = services.version_publish(
+        trained,
+        model_name="trained",
+        origin="a test",
+        licence="Apache-2.0",
+        lineage=Lineage(base=versions[0].pk),
+    )
+    champions(versions[1], champion)
+    services.version_pin(versions[2])
+    assert services.versions_retain(keep=0, dry_run=False) == [versions[3]]
+    with pytest.raises(NotPromotable, match="removed by retention"):
+        champions(versions[3])
+
+
+def test_what_was_unpinned_is_removed_and_may_be_published_again(
+    versions: list[ModelVersion], tmp_path: Path
+) -> None:
+    champions(versions[3])
+    services.version_pin(versions[0])
+    services.version_unpin(versions[0])
+    assert set(services.versions_retain(keep=0, dry_run=False)) == set(versions[:3])
+    again = services.version_publish(tmp_path / "v0", model_name="v0", origin="again", licence="Apache-2.0")
+    assert again == versions[0]
+    champions(again)
+    assert services.version_fetch(again).is_dir()
+
+
+def test_a_rollback_passes_over_versions_whose_files_are_gone(versions: list[ModelVersion]) -> None:
+    champions(*versions)
+    services.versions_retain(keep=0, dry_run=False)
+    services.champion_rollback(reason="bad")
+    with pytest.raises(NotPromotable):
+        services.champion_rollback(reason="bad too")
