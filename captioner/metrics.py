@@ -24,6 +24,7 @@ from captioner.exceptions import (
     InvalidImage,
     ModelUnavailable,
     Overloaded,
+    StorageUnavailable,
 )
 
 # The library looks for its variable when it is imported. Containers may share the folder, but not process ids.
@@ -43,6 +44,7 @@ _REASONS = {
     DeadlineExceeded: "deadline_exceeded",
     ModelUnavailable: "model_unavailable",
     ClientGone: "client_gone",
+    StorageUnavailable: "storage_unavailable",
 }
 _loaded: set[tuple[str, str]] = set()  # name and version of all that this process ever served
 _FILE_PID = re.compile(r"_(\d+)\.db$")

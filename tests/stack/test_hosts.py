@@ -88,9 +88,12 @@ def network() -> Iterator[Network]:
 
 @pytest.fixture(scope="module")
 def site(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
-    """Three web hosts; nginx, PostgreSQL, Redis and the S3 server at the gateway."""
+    """Three web hosts; nginx, PostgreSQL behind a pooler, Redis and the S3 server at the gateway."""
     folder: Path = tmp_path_factory.mktemp("hosts")
     with pytest.MonkeyPatch.context() as patch, production.production(folder, network.gateway) as site:
+        pooler = servers.pgbouncer_server(folder, site.postgresql, network.gateway)
+        site.stack.enter_context(pooler.running())
+        site.environment |= {"DATABASE_URL": pooler.url, "DATABASE_TRANSACTION_POOLING": "true"}
         patch.setenv("SSL_CERT_FILE", str(site.nginx.folder / "certificates" / "ca.pem"))
         for host in range(HOSTS):
             inside = [shutil.which("ip") or "ip", "netns", "exec", network.namespace(host)]
