@@ -8,9 +8,10 @@ does not. Nothing is made before it is used, so that commands leave no files.
 import os
 import re
 import socket
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -50,12 +51,20 @@ _loaded: set[tuple[str, str]] = set()  # name and version of all that this proce
 _FILE_PID = re.compile(r"_(\d+)\.db$")
 
 
+_making = threading.Lock()
+
+
 def _lazily(kind: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    @cache
     def make() -> T:
         FOLDER.mkdir(parents=True, exist_ok=True)
         return kind(*args, **kwargs)
 
-    return cast(T, SimpleLazyObject(make))
+    def make_once() -> T:
+        with _making:  # several threads may come first, and the library takes no number twice
+            return make()
+
+    return cast(T, SimpleLazyObject(make_once))
 
 
 _histogram = partial(_lazily, Histogram)

@@ -27,9 +27,10 @@ def read_by_application() -> dict[str, str | None]:
         for call in ast.walk(ast.parse(path.read_text())):
             if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
                 continue
-            if re.fullmatch(r"env_[a-z]+", call.func.id) and isinstance(call.args[0], ast.Constant):
-                if len(call.args) > 1 or call.args[0].value not in defaults:
-                    defaults[call.args[0].value] = written_default(call)
+            if not re.fullmatch(r"env_[a-z]+", call.func.id) or not isinstance(call.args[0], ast.Constant):
+                continue
+            if len(call.args) > 1 or call.args[0].value not in defaults:
+                defaults[call.args[0].value] = written_default(call)
     return defaults
 
 
