@@ -9,10 +9,11 @@ import os
 import re
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -26,6 +27,7 @@ from captioner.exceptions import (
     InvalidImage,
     ModelUnavailable,
     Overloaded,
+    StorageUnavailable,
 )
 
 # The library looks for its variable when it is imported. Containers may share the folder, but not process ids.
@@ -45,18 +47,27 @@ _REASONS = {
     DeadlineExceeded: "deadline_exceeded",
     ModelUnavailable: "model_unavailable",
     ClientGone: "client_gone",
+    StorageUnavailable: "storage_unavailable",
 }
 _loaded: set[tuple[str, str]] = set()  # name and version of all that this process ever served
 _FORGOTTEN_SECONDS = 7 * 24 * 3600
 _FILE_PID = re.compile(r"_(\d+)\.db$")
 
 
+_making = threading.Lock()
+
+
 def _lazily(kind: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    @cache
     def make() -> T:
         FOLDER.mkdir(parents=True, exist_ok=True)
         return kind(*args, **kwargs)
 
-    return cast(T, SimpleLazyObject(make))
+    def make_once() -> T:
+        with _making:  # several threads may come first, and the library takes no number twice
+            return make()
+
+    return cast(T, SimpleLazyObject(make_once))
 
 
 _histogram = partial(_lazily, Histogram)

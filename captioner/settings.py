@@ -5,6 +5,7 @@ With nothing set this is the *embedded* default: SQLite, local files and a file-
 """
 
 from pathlib import Path
+from typing import Any
 
 import dj_database_url
 from csp.constants import NONE, SELF
@@ -94,18 +95,23 @@ TEMPLATES = [
 DATABASE_URL = env_text("DATABASE_URL")
 if DATABASE_URL:
     try:
-        DATABASES = {"default": dict(dj_database_url.parse(DATABASE_URL))}
+        DATABASES: dict[str, dict[str, Any]] = {"default": dict(dj_database_url.parse(DATABASE_URL))}
     except ValueError as error:  # whose message would show the password
         raise ImproperlyConfigured(
             "DATABASE_URL is no database URL; write e.g. postgres://user:password@host:5432/captioner."
         ) from error
     if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
-        # Many request threads share few connections; services give theirs back while a photo waits for the model.
-        DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"min_size": 1, "max_size": 16, "timeout": 5}
-        # One that died with the server is found out before it is used, and replaced.
-        DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
-        # Behind a pooler such as pgbouncer a cursor would be looked for on another connection than it was opened on.
-        DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = env_bool("DATABASE_TRANSACTION_POOLING", False)
+        DATABASES["default"] |= {
+            "OPTIONS": {
+                **DATABASES["default"].get("OPTIONS", {}),  # from the URL, such as sslmode
+                # Many request threads share few connections; services give theirs back while a photo waits.
+                "pool": {"min_size": 1, "max_size": 16, "timeout": 5},
+            },
+            # One that died with the server is found out before it is used, and replaced.
+            "CONN_HEALTH_CHECKS": True,
+            # Behind pgbouncer a cursor would be looked for on another connection than it was opened on.
+            "DISABLE_SERVER_SIDE_CURSORS": env_bool("DATABASE_TRANSACTION_POOLING", False),
+        }
 else:
     DATABASES = {
         "default": {

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -152,6 +153,37 @@ def postgresql(folder: Path) -> Iterator[str]:
     """A fresh PostgreSQL cluster; yields its `DATABASE_URL`."""
     with postgresql_server(folder).running() as server:
         yield server.url
+
+
+def pgbouncer_server(folder: Path, database: Server, host: str = "127.0.0.1") -> Server:
+    """A pooler in front of `database` that hands out connections per transaction, as in deploy/k8s; not started yet."""
+    program, port = find_program("pgbouncer", "/usr/sbin"), free_port()
+    target = urllib.parse.urlsplit(database.url)
+    (folder / "userlist.txt").write_text('"captioner" ""\n')
+    (folder / "pgbouncer.ini").write_text(
+        f"""
+        [databases]
+        postgres = host={target.hostname} port={target.port}
+        [pgbouncer]
+        listen_addr = {host}
+        listen_port = {port}
+        unix_socket_dir =
+        auth_type = trust
+        auth_file = {folder}/userlist.txt
+        pool_mode = transaction
+        default_pool_size = 10
+        """.replace("        ", "")
+    )
+    make_reachable(folder)
+    url = f"postgres://captioner@{host}:{port}/postgres"
+    options = {"user": _SERVER_USER}
+    return Server(
+        url,
+        [program, folder / "pgbouncer.ini"],
+        folder / "pgbouncer.log",
+        partial(listens, port, host),
+        options,
+    )
 
 
 def redis_server(folder: Path, host: str = "127.0.0.1") -> Server:
