@@ -11,6 +11,8 @@ from django.conf import settings
 from captioner import request_id
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "captioner.settings")
+# As for web workers, which deploy/gunicorn.conf.py explains. Read when torch is imported, in a worker's process.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 app = Celery("captioner")
 app.config_from_object("django.conf:settings", namespace="CELERY")
