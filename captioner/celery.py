@@ -11,8 +11,6 @@ from django.conf import settings
 from captioner import request_id
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "captioner.settings")
-# As for web workers, which deploy/gunicorn.conf.py explains. Read when torch is imported, in a worker's process.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 app = Celery("captioner")
 app.config_from_object("django.conf:settings", namespace="CELERY")
@@ -33,6 +31,12 @@ def _logging_as_django(**_: Any) -> None:
 @signals.task_prerun.connect
 def _task_begin(task_id: str, **_: Any) -> None:
     request_id.task_begin(task_id)
+
+
+@signals.worker_process_init.connect
+def _threads_as_in_web_workers(**_: Any) -> None:
+    """See deploy/gunicorn.conf.py. Read when torch is imported, with the first photos."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 @signals.worker_process_shutdown.connect

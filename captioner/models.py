@@ -9,7 +9,8 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
-from django.db.models import Count, Q
+from django.db.models import Count, OuterRef, Q, Subquery
+from django.db.models.functions import Coalesce
 
 OwnedT = TypeVar("OwnedT", bound="Owned")
 
@@ -218,11 +219,18 @@ class Feedback(models.Model):
         return self.ideal_caption or f"rated {self.rating}"
 
 
+def _photo_count(state: str) -> Coalesce:
+    photos = JobPhoto.objects.filter(job=OuterRef("pk"), state=state).order_by().values("job")
+    return Coalesce(Subquery(photos.annotate(count=Count("pk")).values("count")), 0)
+
+
 class JobQuerySet(OwnedQuerySet["Job"]):
     def with_progress(self) -> "JobQuerySet":
-        """With `captioned`, `failed`, `cancelled` and `pending`: how many of its photos are."""
-        states = {state.value: Count("photos", filter=Q(photos__state=state)) for state in JobPhoto.State}
-        return self.annotate(**states)
+        """With `captioned`, `failed`, `cancelled` and `pending`: how many of its photos are.
+
+        Subqueries count for the jobs of one page only, where a join would count for all of them first.
+        """
+        return self.annotate(**{state.value: _photo_count(state) for state in JobPhoto.State})
 
 
 class Job(Owned):

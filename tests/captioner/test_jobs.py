@@ -9,6 +9,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.files.storage import storages
 from django.db import DatabaseError
+from django.test import Client
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
@@ -449,3 +450,18 @@ def test_a_job_whose_last_worker_died_before_it_said_so_is_finished_by_the_sweep
     jobs.jobs_sweep()
     assert finished(job)
     assert uploads() == []
+
+
+def test_administrators_see_jobs_and_what_failed(
+    broker: Broker, client: Client, reviewer: User, user: User
+) -> None:
+    job = create([*photos(2), photo(b"no photo", "notes.txt")], Owner(user=user))
+    broker.work()
+    client.force_login(reviewer)
+    page = client.get("/admin/captioner/job/").content.decode()
+    assert "of 3 photos" in page
+    assert "ada" in page
+    page = client.get(f"/admin/captioner/job/{job.pk}/change/").content.decode()
+    assert "notes.txt" in page
+    assert "0.jpg" not in page
+    assert client.post(f"/admin/captioner/job/{job.pk}/delete/").status_code == 403
