@@ -302,7 +302,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=40, help="of each measurement")
     options = parser.parse_args()
-    (FOLDER / "var").mkdir()
+    (FOLDER / "var").mkdir(exist_ok=True)
     call_command("migrate", verbosity=0)
     globals()[options.what](options.model, options.clients, options.seconds)
 

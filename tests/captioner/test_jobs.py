@@ -54,7 +54,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
 
 @pytest.fixture(autouse=True)
 def engine(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
-    monkeypatch.setattr(runtime, "engine_load", lambda **options: fake_engine)
+    monkeypatch.setattr(runtime, "engine_refresh", lambda **options: fake_engine)
     return fake_engine
 
 

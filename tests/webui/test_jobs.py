@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def _no_broker(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "engine_load", lambda **_: fake_engine)
+    monkeypatch.setattr(runtime, "engine_refresh", lambda **_: fake_engine)
     monkeypatch.setattr(job_photos_caption_task, "apply_async", lambda *_, **__: None)
 
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def messages(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[int]]]:
     """What workers were told; see `work`."""
     told: list[tuple[str, list[int]]] = []
-    monkeypatch.setattr(runtime, "engine_load", lambda **options: fake_engine)
+    monkeypatch.setattr(runtime, "engine_refresh", lambda **options: fake_engine)
     monkeypatch.setattr(job_photos_caption_task, "apply_async", lambda arguments, **_: told.append(arguments))
     return told
 
