@@ -32,7 +32,7 @@ from models_registry.models import Alias, ModelVersion
 
 logger = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.5  # between two looks at the registry: a rollback to a warm version takes no longer
+_LOOK_SECONDS = 0.25  # between two looks at the registry: a rollback to a warm version takes no longer
 _CHECK_SECONDS = 5.0  # between two looks at how a challenger does
 _RETRY_SECONDS = (2.0, 60.0)  # after a version could not be loaded: at first, at most
 
