@@ -142,7 +142,7 @@ class Caption(Owned):
     )
     token_log_probabilities = models.JSONField(default=list, help_text="Natural logarithms, one per token.")
     model_name = models.CharField(max_length=100)
-    model_version = models.CharField(max_length=100, db_index=True)
+    model_version = models.CharField(max_length=100)
     decoding = models.JSONField(default=dict, help_text="The decoding parameters that were used.")
     timings_ms = models.JSONField(default=dict, help_text="Milliseconds spent per step.")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -157,6 +157,7 @@ class Caption(Owned):
             models.Index(fields=["user", "-created_at", "-id"], name="caption_user_newest"),
             models.Index(fields=["api_key", "-created_at", "-id"], name="caption_api_key_newest"),
             models.Index(fields=["visitor", "-created_at", "-id"], name="caption_visitor_newest"),
+            models.Index(fields=["model_version", "-created_at"], name="caption_version_newest"),
         ]
 
     def __str__(self) -> str:
@@ -331,3 +332,34 @@ class IdempotentRequest(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+class ChallengerTrial(models.Model):
+    """What a challenger made of a photo that the champion answered: its caption, or how it failed."""
+
+    class Kind(models.TextChoices):
+        CANARY = "canary", "It was to answer, and failed"
+        SHADOW = "shadow", "It captioned along, unseen"
+
+    caption = models.ForeignKey(
+        Caption, on_delete=models.CASCADE, related_name="trials", help_text="What the person was answered."
+    )
+    kind = models.CharField(max_length=6, choices=Kind)
+    model_version = models.CharField(max_length=100)
+    text = models.TextField(blank=True)
+    error = models.TextField(blank=True)
+    inference_ms = models.FloatField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.CheckConstraint(
+                name="trial_ends_one_way",
+                condition=(Q(text="") & ~Q(error="")) | (~Q(text="") & Q(error="")),
+            ),
+        ]
+        indexes = [models.Index(fields=["model_version", "-created_at"], name="trial_version_newest")]
+
+    def __str__(self) -> str:
+        return self.text or self.error

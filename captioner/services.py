@@ -25,7 +25,7 @@ from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from captioner import images, metrics, runtime
+from captioner import images, metrics, runtime, trials
 from captioner.exceptions import (
     CaptionerError,
     ClientGone,
@@ -36,6 +36,7 @@ from captioner.exceptions import (
 )
 from captioner.inference.types import Candidate, DecodingParameters, Prediction
 from captioner.models import IDEAL_CAPTION_MAX_LENGTH, ApiKey, Caption, Feedback, Owner, Photo
+from captioner.serving import Engine, Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +57,7 @@ class _Pending:
     """A photo that the engine has accepted and not answered yet."""
 
     photo: images.DecodedPhoto
-    parameters: DecodingParameters
-    model_name: str
-    future: "Future[Prediction]"
+    ticket: Ticket
     submitted_at: float  # time.monotonic(), as is the deadline
     deadline: float
     decode_seconds: float
@@ -75,9 +74,9 @@ def caption_create(
 ) -> Caption:
     """Caption one photo and log the interaction; the caption is in the log when this returns.
 
-    `parameters` defaults to what the serving model version asks for. `is_abandoned` is asked now and then while
-    waiting: once it is true, the work is dropped. `on_logged` runs in the transaction that logs the caption; when
-    it raises, nothing is logged.
+    `parameters` defaults to what the version that captions the photo asks for. `is_abandoned` is asked now and then
+    while waiting: once it is true, the work is dropped. `on_logged` runs in the transaction that logs the caption;
+    when it raises, nothing is logged.
 
     Raises `InvalidImage`, `Overloaded`, `DeadlineExceeded`, `ModelUnavailable`, `StorageUnavailable` or `ClientGone`.
     """
@@ -116,7 +115,7 @@ def captions_create(
         finally:
             for item in submitted:
                 if isinstance(item, _Pending):
-                    item.future.cancel()  # of use only where something else than one photo failed
+                    item.ticket.cancel()  # of use only where something else than one photo failed
     return outcomes
 
 
@@ -162,7 +161,7 @@ def caption_delete(caption: Caption) -> None:
 
 
 def _photo_submit(
-    engine: runtime.Engine, path: Path, parameters: DecodingParameters
+    engine: Engine, path: Path, parameters: DecodingParameters
 ) -> "Future[Prediction] | CaptionerError":
     try:
         return engine.submit(images.decode(path.read_bytes()).image, parameters, deadline=math.inf)
@@ -184,16 +183,13 @@ def _caption_submit(data: bytes, parameters: DecodingParameters | None) -> _Pend
     started = time.monotonic()
     deadline = started + settings.CAPTION_TIMEOUT_SECONDS
     photo = images.decode(data, max_wait_seconds=settings.CAPTION_MAX_WAIT_SECONDS)
-    parameters = parameters or engine.default_parameters
     submitted = time.monotonic()
-    future = engine.submit(photo.image, parameters, deadline)
-    metrics.photo_accepted(future)
+    ticket = engine.photo_submit(photo.image, photo.sha256, parameters, deadline)
+    metrics.photo_accepted(ticket.future)
     metrics.preprocess_seconds.observe(time.monotonic() - started)
     return _Pending(
         photo=photo,
-        parameters=parameters,
-        model_name=engine.model_name,
-        future=future,
+        ticket=ticket,
         submitted_at=submitted,
         deadline=deadline,
         decode_seconds=submitted - started,
@@ -221,6 +217,7 @@ def _caption_finish(
     metrics.queue_seconds.observe(prediction.queue_seconds)
     caption = _caption_log(pending, prediction, jpeg, owner, source, on_logged)
     metrics.captions.labels("captioned").inc()
+    _challenger_try(pending, caption)
     return caption
 
 
@@ -237,13 +234,13 @@ def _attempt(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Cap
 def _prediction_wait(pending: _Pending, is_abandoned: Callable[[], bool]) -> Prediction:
     while True:
         try:
-            return pending.future.result(timeout=_CLIENT_CHECK_SECONDS)
+            return pending.ticket.result(timeout=_CLIENT_CHECK_SECONDS)
         except FutureTimeout:
             if is_abandoned():
-                pending.future.cancel()
+                pending.ticket.cancel()
                 raise ClientGone("The client closed its connection while its photo was waiting.") from None
             if time.monotonic() > pending.deadline:
-                pending.future.cancel()
+                pending.ticket.cancel()
                 raise DeadlineExceeded(
                     f"No caption within {settings.CAPTION_TIMEOUT_SECONDS} seconds; please try again."
                 ) from None
@@ -268,9 +265,9 @@ def _caption_log(
         words=[asdict(word) for word in best.words],
         alternatives=[_alternative(candidate) for candidate in others],
         token_log_probabilities=list(best.token_log_probabilities),
-        model_name=pending.model_name,
+        model_name=pending.ticket.version.model_name,
         model_version=prediction.model_version,
-        decoding=asdict(pending.parameters),
+        decoding=asdict(pending.ticket.parameters),
         timings_ms={
             "decode": _milliseconds(pending.decode_seconds),
             "queue": _milliseconds(prediction.queue_seconds),
@@ -283,6 +280,17 @@ def _caption_log(
         caption.save(force_insert=True)
         on_logged(caption)
     return caption
+
+
+def _challenger_try(pending: _Pending, caption: Caption) -> None:
+    """Log how a challenger failed this photo, or let it caption the photo too when there is nothing else to do."""
+    ticket = pending.ticket
+    if ticket.failure is not None:
+        trials.trial_failed(caption, *ticket.failure)
+        return
+    challenger = runtime.engine().challenger
+    if challenger is not None and challenger.version is not ticket.version:
+        challenger.shadow_offer(caption.pk, pending.photo.image, pending.photo.sha256, ticket.parameters)
 
 
 def _alternative(candidate: Candidate) -> dict[str, object]:

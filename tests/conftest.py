@@ -48,6 +48,7 @@ from PIL import Image
 from captioner import runtime, services
 from captioner.inference.types import Candidate, DecodingParameters, Prediction, Token
 from captioner.models import Caption, Owner
+from captioner.serving import Ticket
 
 
 class FakeEngine:
@@ -63,6 +64,17 @@ class FakeEngine:
         self.confidence: float | None = None
         self.submitted: list[DecodingParameters] = []
         self.futures: list[Future[Prediction]] = []
+
+    challenger = previous = None
+
+    @property
+    def champion(self) -> "FakeEngine":
+        return self
+
+    def photo_submit(
+        self, image: Image.Image, sha256: str, parameters: DecodingParameters | None, deadline: float
+    ) -> Ticket:
+        return Ticket(self, image, sha256, parameters, deadline)
 
     def submit(
         self, image: Image.Image, parameters: DecodingParameters, deadline: float

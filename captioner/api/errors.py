@@ -34,6 +34,7 @@ from captioner.exceptions import (
     StorageUnavailable,
     TooManyAttempts,
 )
+from models_registry.exceptions import NotPromotable, VersionUnknown
 
 if TYPE_CHECKING:  # pages import this module and should not load REST framework's views
     from rest_framework.request import Request
@@ -129,6 +130,10 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 def _captioner_problem(error: Exception) -> Problem | None:
     match error:
+        case VersionUnknown():
+            return Problem("not-found", 404, str(error))
+        case NotPromotable():
+            return Problem("not-promotable", 409, str(error))
         case InvalidImage():
             status = _INVALID_IMAGE_STATUS.get(error.reason, 422)
             return Problem("invalid-image", status, str(error), extensions={"reason": error.reason})
