@@ -142,7 +142,6 @@ def job_photos_caption(job_id: uuid.UUID, indexes: Sequence[int]) -> None:
     The engine comes first: while no model can be loaded, photos stay as they are, to be found by the sweep.
     """
     runtime.engine_load(max_wait_seconds=math.inf)
-    runtime.registry_follow()
     job = Job.objects.filter(pk=job_id).select_related("user", "api_key__user").first()
     if job is None:
         return

@@ -55,7 +55,6 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
 @pytest.fixture(autouse=True)
 def engine(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     monkeypatch.setattr(runtime, "engine_load", lambda **options: fake_engine)
-    monkeypatch.setattr("captioner.runtime.registry_follow", lambda: None)
     return fake_engine
 
 

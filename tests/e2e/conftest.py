@@ -51,7 +51,6 @@ def site(live_server: LiveServer, fake_engine: FakeEngine) -> Site:
 def job(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, site: Site) -> str:
     """The address of a job of whoever `site` signs in, half done."""
     monkeypatch.setattr("captioner.runtime.engine_load", lambda **_: fake_engine)
-    monkeypatch.setattr("captioner.runtime.registry_follow", lambda: None)
     monkeypatch.setattr(job_photos_caption_task, "apply_async", lambda *_, **__: None)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:

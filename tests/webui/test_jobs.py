@@ -21,7 +21,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture(autouse=True)
 def _no_broker(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "engine_load", lambda **_: fake_engine)
-    monkeypatch.setattr("captioner.runtime.registry_follow", lambda: None)
     monkeypatch.setattr(job_photos_caption_task, "apply_async", lambda *_, **__: None)
 
 

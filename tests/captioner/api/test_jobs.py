@@ -26,7 +26,6 @@ def messages(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> list[t
     """What workers were told; see `work`."""
     told: list[tuple[str, list[int]]] = []
     monkeypatch.setattr(runtime, "engine_load", lambda **options: fake_engine)
-    monkeypatch.setattr("captioner.runtime.registry_follow", lambda: None)
     monkeypatch.setattr(job_photos_caption_task, "apply_async", lambda arguments, **_: told.append(arguments))
     return told
 
