@@ -17,9 +17,10 @@ from django.utils.safestring import SafeString
 from captioner import (
     admin_users,  # noqa: F401  registers users
     services,
+    trials,
 )
 from captioner.admin_filters import CaptionVersionFilter, FeedbackVersionFilter, RatingFilter, StatusFilter
-from captioner.models import ApiKey, Caption, Feedback, Job, JobPhoto, Owned, Photo
+from captioner.models import ApiKey, Caption, ChallengerTrial, Feedback, Job, JobPhoto, Owned, Photo
 from captioner.word_diff import word_diff
 from models_registry.admin import ModelAdmin, ReadOnlyAdmin
 
@@ -185,6 +186,43 @@ class CaptionAdmin(RecordAdmin):
     @admin.display(description="Alternatives")
     def alternatives_shown(self, caption: Caption) -> SafeString:
         return format_html_join("", "<div>{}</div>", ([other["caption"]] for other in caption.alternatives))
+
+
+@admin.register(ChallengerTrial)
+class ChallengerTrialAdmin(ReadOnlyAdmin):
+    """What a challenger made of people's photos without answering, and above it how it compares so far."""
+
+    list_display = ["thumbnail", "champion_said", "challenger_said", "model_version", "kind", "created_at"]
+    list_display_links = ["challenger_said"]
+    list_filter = ["kind", ("error", admin.EmptyFieldListFilter), "created_at"]
+    list_select_related = ["caption__photo"]
+    readonly_fields = (
+        "thumbnail",
+        "champion_said",
+        "challenger_said",
+        "model_version",
+        "kind",
+        "inference_ms",
+    )
+    fields = readonly_fields
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        context = {"comparison": trials.challenger_compare(), **(extra_context or {})}
+        return super().changelist_view(request, context)
+
+    @admin.display(description="Photo")
+    def thumbnail(self, trial: ChallengerTrial) -> SafeString:
+        return photo_image(trial.caption.photo, "thumbnail")
+
+    @admin.display(description="The champion said")
+    def champion_said(self, trial: ChallengerTrial) -> str:
+        return trial.caption.text
+
+    @admin.display(description="The challenger said")
+    def challenger_said(self, trial: ChallengerTrial) -> str:
+        return str(trial)
 
 
 class JobPhotoInline(TabularInline):

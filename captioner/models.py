@@ -220,6 +220,37 @@ class Feedback(models.Model):
         return self.ideal_caption or f"rated {self.rating}"
 
 
+class ChallengerTrial(models.Model):
+    """What a challenger made of a photo that the champion answered: its caption, or how it failed."""
+
+    class Kind(models.TextChoices):
+        CANARY = "canary", "It was to answer, and failed"
+        SHADOW = "shadow", "It captioned along, unseen"
+
+    caption = models.ForeignKey(
+        Caption, on_delete=models.CASCADE, related_name="trials", help_text="What the person was answered."
+    )
+    kind = models.CharField(max_length=6, choices=Kind)
+    model_version = models.CharField(max_length=100)
+    text = models.TextField(blank=True)
+    error = models.TextField(blank=True)
+    inference_ms = models.FloatField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.CheckConstraint(
+                name="trial_ends_one_way",
+                condition=(Q(text="") & ~Q(error="")) | (~Q(text="") & Q(error="")),
+            ),
+        ]
+        indexes = [models.Index(fields=["model_version", "-created_at"], name="trial_version_newest")]
+
+    def __str__(self) -> str:
+        return self.text or self.error
+
+
 def _photo_count(state: str) -> Coalesce:
     photos = JobPhoto.objects.filter(job=OuterRef("pk"), state=state).order_by().values("job")
     return Coalesce(Subquery(photos.annotate(count=Count("pk")).values("count")), 0)
@@ -332,34 +363,3 @@ class IdempotentRequest(models.Model):
 
     def __str__(self) -> str:
         return self.key
-
-
-class ChallengerTrial(models.Model):
-    """What a challenger made of a photo that the champion answered: its caption, or how it failed."""
-
-    class Kind(models.TextChoices):
-        CANARY = "canary", "It was to answer, and failed"
-        SHADOW = "shadow", "It captioned along, unseen"
-
-    caption = models.ForeignKey(
-        Caption, on_delete=models.CASCADE, related_name="trials", help_text="What the person was answered."
-    )
-    kind = models.CharField(max_length=6, choices=Kind)
-    model_version = models.CharField(max_length=100)
-    text = models.TextField(blank=True)
-    error = models.TextField(blank=True)
-    inference_ms = models.FloatField(null=True, blank=True)
-    created_at = models.DateTimeField(auto_now_add=True)
-
-    class Meta:
-        ordering = ["-created_at", "-id"]
-        constraints = [
-            models.CheckConstraint(
-                name="trial_ends_one_way",
-                condition=(Q(text="") & ~Q(error="")) | (~Q(text="") & Q(error="")),
-            ),
-        ]
-        indexes = [models.Index(fields=["model_version", "-created_at"], name="trial_version_newest")]
-
-    def __str__(self) -> str:
-        return self.text or self.error

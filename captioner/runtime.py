@@ -91,6 +91,17 @@ def engine_load(max_wait_seconds: float | None = None) -> Engine:
     return engine()
 
 
+def engine_refresh(max_wait_seconds: float | None = None) -> Engine:
+    """`engine_load`; where an engine was loaded before, it is brought to the champion of now.
+
+    For workers that live long and do not follow the registry. A champion that cannot be loaded leaves the one before.
+    """
+    engine = engine_load(max_wait_seconds)
+    with _lock:
+        _follow(Alias.Name.CHAMPION, registry.aliases_get().get(Alias.Name.CHAMPION), _champion_follow)
+    return engine
+
+
 def engine_drain(timeout: float) -> bool:
     """Refuse new work at once and finish what was accepted, for at most `timeout` seconds.
 

@@ -53,6 +53,10 @@ class Comparison:
     champion: Record
     challenger: Record
 
+    @property
+    def records(self) -> tuple[Record, Record]:
+        return self.champion, self.challenger
+
     def to_dict(self) -> dict[str, object]:
         return asdict(self) | {"since": self.since.isoformat()}
 
