@@ -7,8 +7,10 @@ does not. Nothing is made before it is used, so that commands leave no files.
 
 import os
 import re
+import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cache, partial, wraps
@@ -48,6 +50,7 @@ _REASONS = {
     StorageUnavailable: "storage_unavailable",
 }
 _loaded: set[tuple[str, str]] = set()  # name and version of all that this process ever served
+_FORGOTTEN_SECONDS = 7 * 24 * 3600
 _FILE_PID = re.compile(r"_(\d+)\.db$")
 
 
@@ -116,6 +119,11 @@ def serving_start() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for path in _files_of_the_dead("*"):
         path.unlink(missing_ok=True)
+    for (
+        folder
+    ) in FOLDER.parent.iterdir():  # those of containers that were replaced, where they share the folder
+        if folder != FOLDER and time.time() - _changed_at(folder) > _FORGOTTEN_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
     queue_depth.inc(0)
     canary_share.set(0)
     for outcome in ("captioned", "rejected", "failed"):
@@ -172,6 +180,10 @@ def rejects_counted(step: Callable[P, T]) -> Callable[P, T]:
 def _files_of_the_dead(pattern: str) -> list[Path]:
     paths = ((path, _FILE_PID.search(path.name)) for path in FOLDER.glob(f"{pattern}.db"))
     return [path for path, match in paths if match and not _is_alive(int(match.group(1)))]
+
+
+def _changed_at(folder: Path) -> float:
+    return max((path.stat().st_mtime for path in [folder, *folder.glob("*")]), default=0.0)
 
 
 def _is_alive(pid: int) -> bool:

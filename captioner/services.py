@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -70,15 +71,17 @@ def caption_create(
     source: Caption.Source,
     parameters: DecodingParameters | None = None,
     is_abandoned: Callable[[], bool] = lambda: False,
+    on_logged: Callable[[Caption], None] = lambda _: None,
 ) -> Caption:
     """Caption one photo and log the interaction; the caption is in the log when this returns.
 
     `parameters` defaults to what the serving model version asks for. `is_abandoned` is asked now and then while
-    waiting: once it is true, the work is dropped.
+    waiting: once it is true, the work is dropped. `on_logged` runs in the transaction that logs the caption; when
+    it raises, nothing is logged.
 
     Raises `InvalidImage`, `Overloaded`, `DeadlineExceeded`, `ModelUnavailable`, `StorageUnavailable` or `ClientGone`.
     """
-    return _caption_finish(_caption_submit(data, parameters), owner, source, is_abandoned)
+    return _caption_finish(_caption_submit(data, parameters), owner, source, is_abandoned, on_logged)
 
 
 def captions_create(
@@ -88,8 +91,11 @@ def captions_create(
     source: Caption.Source,
     parameters: DecodingParameters | None = None,
     is_abandoned: Callable[[], bool] = lambda: False,
+    on_logged: Callable[[int, Caption], None] = lambda _place, _caption: None,
 ) -> list[Caption | CaptionerError]:
     """Caption several photos as `caption_create` would; in each one's place its caption, or what was wrong with it.
+
+    `on_logged` is given the photo's place, from 0, as well.
 
     The engine gets a whole batch before its first answer is awaited, so that the photos share batches. The next one
     is read from `photos` only then, so that memory holds the pixels of one batch, however many photos there are.
@@ -100,15 +106,17 @@ def captions_create(
     outcomes: list[Caption | CaptionerError] = []
     while batch := list(islice(photos, settings.CAPTION_MAX_BATCH)):
         submitted = [_attempt(_caption_submit, data, parameters) for data in batch]
-        pending = [item for item in submitted if isinstance(item, _Pending)]
         try:
-            finished = [_attempt(_caption_finish, item, owner, source, is_abandoned) for item in pending]
-        except ClientGone:
-            for item in pending:
-                item.future.cancel()
-            raise
-        answers = iter(finished)
-        outcomes += [next(answers) if isinstance(item, _Pending) else item for item in submitted]
+            for item in submitted:
+                if isinstance(item, CaptionerError):
+                    outcomes.append(item)
+                    continue
+                note = partial(on_logged, len(outcomes))
+                outcomes.append(_attempt(_caption_finish, item, owner, source, is_abandoned, note))
+        finally:
+            for item in submitted:
+                if isinstance(item, _Pending):
+                    item.future.cancel()  # of use only where something else than one photo failed
     return outcomes
 
 
@@ -200,14 +208,18 @@ def _connection_release() -> None:
 
 @metrics.rejects_counted
 def _caption_finish(
-    pending: _Pending, owner: Owner, source: Caption.Source, is_abandoned: Callable[[], bool]
+    pending: _Pending,
+    owner: Owner,
+    source: Caption.Source,
+    is_abandoned: Callable[[], bool],
+    on_logged: Callable[[Caption], None],
 ) -> Caption:
     # The engine is busy with the photo now; this thread meanwhile prepares what will be stored.
     jpeg = images.encode(pending.photo.image)
     _connection_release()
     prediction = _prediction_wait(pending, is_abandoned)
     metrics.queue_seconds.observe(prediction.queue_seconds)
-    caption = _caption_log(pending, prediction, jpeg, owner, source)
+    caption = _caption_log(pending, prediction, jpeg, owner, source, on_logged)
     metrics.captions.labels("captioned").inc()
     return caption
 
@@ -238,7 +250,12 @@ def _prediction_wait(pending: _Pending, is_abandoned: Callable[[], bool]) -> Pre
 
 
 def _caption_log(
-    pending: _Pending, prediction: Prediction, jpeg: bytes, owner: Owner, source: Caption.Source
+    pending: _Pending,
+    prediction: Prediction,
+    jpeg: bytes,
+    owner: Owner,
+    source: Caption.Source,
+    on_logged: Callable[[Caption], None],
 ) -> Caption:
     best, *others = prediction.candidates
     caption = Caption(
@@ -264,6 +281,7 @@ def _caption_log(
     with transaction.atomic():
         caption.photo = _photo_store(pending.photo, jpeg)
         caption.save(force_insert=True)
+        on_logged(caption)
     return caption
 
 
@@ -292,19 +310,20 @@ def _photo_store(decoded: images.DecodedPhoto, jpeg: bytes) -> Photo:
         sha256=decoded.sha256, defaults={"file": name, "width": decoded.width, "height": decoded.height}
     )
     if created:
-        with _storage_required():
+        with storage_required():
             default_storage.save(name, ContentFile(jpeg))
     return photo
 
 
 def photo_open(photo: Photo) -> "File[bytes]":
     """The stored JPEG. Raises `FileNotFoundError` when it is lost, `StorageUnavailable` when it cannot be had now."""
-    with _storage_required():
+    with storage_required():
         return photo.file.open()
 
 
 @contextlib.contextmanager
-def _storage_required() -> Iterator[None]:
+def storage_required() -> Iterator[None]:
+    """Around what needs the store: raises `StorageUnavailable` where that fails."""
     try:
         yield
     except FileNotFoundError:
@@ -320,7 +339,7 @@ def _photo_delete(photo: Photo) -> None:
     # The file goes last: should removing it fail, the rows are rolled back and nothing points at nothing.
     name = str(photo.file.name)
     photo.delete()
-    with _storage_required():
+    with storage_required():
         default_storage.delete(name)
 
 

@@ -176,6 +176,9 @@ def _object_storage(prefix: str, backend: str = "storages.backends.s3.S3Storage"
 STORAGES = {
     "default": _object_storage("photos", "captioner.object_storage.ObjectStorage"),
     "weights": _object_storage("weights"),
+    "uploads": _object_storage(
+        "uploads", "captioner.object_storage.ObjectStorage"
+    ),  # photos of batch jobs, until they are captioned
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
 MODEL_CACHE_MAX_MB = env_int("MODEL_CACHE_MAX_MB", 4000, minimum=0)  # what is in use stays whatever it takes
@@ -291,6 +294,8 @@ CAPTION_MAX_BATCH = env_int("CAPTION_MAX_BATCH", 8, minimum=1, maximum=64)
 CAPTION_TIMEOUT_SECONDS = env_int("CAPTION_TIMEOUT_SECONDS", 20, minimum=1, maximum=300)
 CAPTION_MAX_WAIT_SECONDS = env_int("CAPTION_MAX_WAIT_SECONDS", 3, minimum=1, maximum=300)
 CAPTION_THREADS = env_int("CAPTION_THREADS", 0, minimum=0)  # 0: one per CPU core this process may use
+JOB_MAX_PHOTOS = env_int("JOB_MAX_PHOTOS", 1000, minimum=1, maximum=100_000)  # in one batch job
+JOB_MAX_MEGABYTES = env_int("JOB_MAX_MEGABYTES", 300, minimum=1)  # of one batch job, as sent and as unpacked
 CAPTION_PRECISION = env_text("CAPTION_PRECISION", "fp32", choices=("auto", "fp32", "bf16"))
 
 # --- Background work --------------------------------------------------------------------------------------------
@@ -311,9 +316,17 @@ if CELERY_BROKER_URL.startswith("filesystem://"):
     }
 elif CELERY_BROKER_URL.startswith(("redis://", "rediss://")):
     # Longer than the longest task: Redis hands an unacknowledged message out again after this many seconds.
-    CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 12 * 3600}
+    # Nobody who enqueues something waits long for a server that does not answer.
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 12 * 3600, "socket_connect_timeout": 2}
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
+    # A sweep that is still waiting when the next one is due would find the same.
+    "jobs-sweep": {
+        "task": "captioner.tasks.jobs_sweep_task",
+        "schedule": 20.0,
+        "options": {"expires": 20.0},
+    },
+    "requests-sweep": {"task": "captioner.tasks.requests_sweep_task", "schedule": 3600.0},
     "photos-sweep": {"task": "captioner.tasks.photos_sweep_task", "schedule": 3600.0},
     "sessions-clear": {"task": "captioner.tasks.sessions_clear_task", "schedule": 24 * 3600.0},
 }

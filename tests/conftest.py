@@ -101,7 +101,7 @@ def fake_prediction(image: Image.Image, num_captions: int, confidence: float | N
 def _isolated_storage(settings, tmp_path: Path) -> None:
     """Photos and weights of each test go to a folder of its own; static files need no collecting."""
     storages = {name: dict(config) for name, config in settings.STORAGES.items()}
-    for name in ("default", "weights"):
+    for name in ("default", "weights", "uploads"):
         storages[name] = {
             "BACKEND": "captioner.storage.AtomicFileSystemStorage",
             "OPTIONS": {"location": tmp_path / name, "allow_overwrite": True},

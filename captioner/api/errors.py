@@ -24,6 +24,9 @@ from rest_framework.exceptions import APIException, UnsupportedMediaType, Valida
 from captioner.exceptions import (
     ClientGone,
     DeadlineExceeded,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    InvalidArchive,
     InvalidFeedback,
     InvalidImage,
     ModelUnavailable,
@@ -40,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 _INVALID_IMAGE_STATUS = {"too_large": 413, "not_an_image": 415}  # by reason; every other one is a 422
+_INVALID_ARCHIVE_STATUS = {"too_large": 413, "too_many": 413, "not_an_archive": 415}
 # Seconds after which a model that is loading, or a database that is restarting, is worth another try.
 _UNAVAILABLE_RETRY_AFTER = 5
 
@@ -128,6 +132,13 @@ def _captioner_problem(error: Exception) -> Problem | None:
         case InvalidImage():
             status = _INVALID_IMAGE_STATUS.get(error.reason, 422)
             return Problem("invalid-image", status, str(error), extensions={"reason": error.reason})
+        case InvalidArchive():
+            status = _INVALID_ARCHIVE_STATUS.get(error.reason, 422)
+            return Problem("invalid-archive", status, str(error), extensions={"reason": error.reason})
+        case IdempotencyKeyInUse():
+            return _retryable("idempotency-key-in-use", 409, str(error), error.retry_after)
+        case IdempotencyKeyReused():
+            return Problem("idempotency-key-reused", 422, str(error))
         case InvalidFeedback():
             return _invalid_fields([(error.field, str(error))])
         case Overloaded():

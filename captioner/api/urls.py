@@ -5,12 +5,14 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from rest_framework.routers import SimpleRouter
 
 from captioner.api.errors import no_such_url
+from captioner.api.job_views import JobViewSet
 from captioner.api.views import CaptionViewSet
 
 app_name = "api"
 
 router = SimpleRouter(trailing_slash=False, use_regex_path=False)
 router.register("captions", CaptionViewSet, basename="caption")
+router.register("jobs", JobViewSet, basename="job")
 
 urlpatterns = [
     path("v1/", include(router.urls)),

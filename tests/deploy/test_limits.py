@@ -24,6 +24,11 @@ def test_the_largest_form_passes_and_nothing_larger() -> None:
     assert body_limit("= /") == largest
 
 
+def test_the_largest_job_passes_and_nothing_larger() -> None:
+    largest = settings.JOB_MAX_MEGABYTES * 2**20 + request_body._FORM_FIELDS_BYTES
+    assert body_limit("= /jobs/") == body_limit("= /api/v1/jobs") == largest
+
+
 def test_the_largest_body_of_the_api_passes_and_nothing_larger() -> None:
     assert body_limit("/api/") == settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     assert body_limit("/api/") > images.MAX_BYTES * 4 / 3, "the largest photo in base64"
