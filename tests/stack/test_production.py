@@ -130,6 +130,15 @@ def test_metrics_are_not_for_the_outside(site: Production) -> None:
     assert client.request(f"{site.url}/metrics").status == 404
 
 
+def test_alerts_and_dashboard_ask_for_metrics_that_exist(site: Production) -> None:
+    token = f"Bearer {production.METRICS_TOKEN}"
+    exposed = client.request(f"http://{site.webs[0].address}/metrics", Authorization=token).body.decode()
+    files = [DEPLOY / "monitoring/alerts.yml", *(DEPLOY / "monitoring/grafana/dashboards").glob("*.json")]
+    asked = {name for file in files for name in re.findall(r"captioner_[a-z_]+", file.read_text())}
+    assert len(asked) >= 10
+    assert not {name for name in asked if not re.search(rf"^{name}\b", exposed, re.MULTILINE)}
+
+
 # --- Limits ---
 
 
