@@ -8,10 +8,7 @@ export CAPTIONER_DATA_DIR ?= $(CURDIR)/var
 .PHONY: run install test bench check check-deploy format
 
 run: install
-	@mkdir -p "$(CAPTIONER_DATA_DIR)"
-	@$(BIN)/python deploy/port_free.py
-	@umask 077 && $(BIN)/python manage.py setup
-	@exec $(BIN)/supervisord --configuration deploy/supervisord.conf
+	@exec $(BIN)/python deploy/run.py
 
 install: $(VENV)/.installed
 

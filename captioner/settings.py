@@ -21,6 +21,10 @@ DEBUG = env_bool("DEBUG", False)
 
 HOST = env_text("HOST", "127.0.0.1")
 PORT = env_int("PORT", 8000, minimum=1, maximum=65535)
+WEB_WORKERS = env_int("WEB_WORKERS", 1, minimum=1, maximum=64)  # processes; each holds a copy of the weights
+WEB_THREADS = env_int(
+    "WEB_THREADS", 64, minimum=1, maximum=512
+)  # of each: how many requests it has at a time
 
 if PRODUCTION and not env_text("SECRET_KEY"):
     raise ImproperlyConfigured(

@@ -15,7 +15,7 @@ from django.core.exceptions import (
     SuspiciousOperation,
 )
 from django.db import DatabaseError, InterfaceError, OperationalError
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
@@ -176,6 +176,8 @@ def _framework_problem(error: Exception) -> Problem | None:
             return Problem(
                 "request-too-large", 413, f"The request body is larger than the {limit} MiB accepted."
             )
+        case UnreadablePostError():
+            return Problem("bad-request", 400, "The request body did not arrive as a whole.")
         case SuspiciousOperation() | MultiPartParserError():
             return Problem("bad-request", 400, str(error))
         case OperationalError() | InterfaceError():

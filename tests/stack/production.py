@@ -30,6 +30,7 @@ from tests.stack.servers import BIN, ROOT, Server
 DEPLOY = ROOT / "deploy"
 DOMAIN = "localhost"
 SECRET_KEY = "only for tests: " + "0123456789abcdef" * 4
+METRICS_TOKEN = "only-for-tests"
 # As an image of ours would, nginx runs as somebody who owns nothing else.
 _NGINX_USER = "nobody" if os.geteuid() == 0 else None
 
@@ -260,6 +261,7 @@ def production(folder: Path, host: str = "127.0.0.1") -> Iterator[Production]:
             "ALLOWED_HOSTS": DOMAIN,
             "DATABASE_URL": postgresql.url,
             "REDIS_URL": redis.url,
+            "METRICS_TOKEN": METRICS_TOKEN,
             "OMP_NUM_THREADS": "2",
             # One key sends all the load here.
             "RATE_LIMIT_KEY": "off",
