@@ -78,7 +78,13 @@ def supervise() -> int:
 
     # In a group of its own, so that Ctrl-C comes through us, once.
     supervisor = subprocess.Popen(
-        [Path(sys.prefix, "bin", "supervisord"), "--configuration", DEPLOY / "supervisord.conf"],
+        [
+            Path(sys.prefix, "bin", "supervisord"),
+            "--configuration",
+            DEPLOY / "supervisord.conf",
+            "--user",
+            f"{os.getuid()}",
+        ],
         process_group=0,
     )
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
