@@ -2,8 +2,17 @@
 
 import os
 
+from django.core.handlers.wsgi import WSGIRequest
 from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "captioner.settings")
 
+
+class Utf8Request(WSGIRequest):
+    """In UTF-8, whatever the Content-Type says: Django would try any codec it names, and fail on "zlib"."""
+
+    encoding = property(lambda _self: "utf-8", lambda _self, _charset: None)
+
+
 application = get_wsgi_application()
+application.request_class = Utf8Request
