@@ -14,7 +14,7 @@ from captioner import request_id
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "captioner.settings")
 
 # In a container or on a machine of its own this is usual, and nothing is unpickled here.
-warnings.filterwarnings("ignore", r"\s*You're running the worker with superuser", RuntimeWarning)
+warnings.filterwarnings("ignore", r"\s*You're running the worker with superuser")
 
 app = Celery("captioner")
 app.config_from_object("django.conf:settings", namespace="CELERY")
