@@ -139,7 +139,7 @@ def test_search_ignores_case(ada: Client, user: User, photo: Photo) -> None:
 
 def test_search_finds_what_the_person_would_have_written(ada: Client, user: User, photo: Photo) -> None:
     for text in ("a cat", "a dog"):
-        made = make(user, photo, text=text)
+        made = log(user, photo, text)
     services.feedback_submit(made, ideal_caption="a wet Poodle")
     assert texts(ada, search="poodle") == ["a dog"]
 
