@@ -1,15 +1,19 @@
 """The administrators' side: keys, photos, captions, and the queue where feedback is approved or rejected."""
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.forms import ModelForm
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import URLPattern, path, reverse
+from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -31,6 +35,7 @@ else:
 
 admin.site.site_header = "Captioner"
 admin.site.site_title = "Captioner"
+admin.site.enable_nav_sidebar = False  # lists need the width; every page leads to the index
 admin.site.index_title = "Review and records"
 
 
@@ -314,6 +319,12 @@ class FeedbackAdmin(RecordAdmin):
         view = self.admin_site.admin_view(self.review_view)
         return [path("<int:pk>/review", view, name="captioner_feedback_review"), *super().get_urls()]
 
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        seen = timezone.now()  # before the rows are read: what is newer was not seen
+        return super().changelist_view(request, {"seen": seen, **(extra_context or {})})
+
     def change_view(
         self,
         request: HttpRequest,
@@ -346,17 +357,37 @@ class FeedbackAdmin(RecordAdmin):
 
     @admin.action(description="Approve the selected feedback", permissions=["change"])
     def approve(self, request: HttpRequest, queryset: QuerySet[Feedback]) -> None:
-        self._review(request, queryset, Feedback.Status.APPROVED)
+        self._review_seen(request, queryset, Feedback.Status.APPROVED)
 
     @admin.action(description="Reject the selected feedback", permissions=["change"])
     def reject(self, request: HttpRequest, queryset: QuerySet[Feedback]) -> None:
-        self._review(request, queryset, Feedback.Status.REJECTED)
+        self._review_seen(request, queryset, Feedback.Status.REJECTED)
+
+    def _review_seen(self, request: HttpRequest, queryset: QuerySet[Feedback], status: str) -> None:
+        """Decide on what did not change since the list was shown."""
+        seen = _moment(request.POST.get("seen", ""))
+        same = queryset.filter(updated_at__lt=seen) if seen is not None else queryset.none()
+        changed = queryset.count() - same.count()
+        self._review(request, same, status)
+        if changed:
+            told = f"{changed} changed while you looked at the list; please look again."
+            self.message_user(request, told, messages.WARNING)
 
     def _review(self, request: HttpRequest, queryset: QuerySet[Feedback], status: str) -> None:
-        reviewer = cast(User, request.user)  # the admin lets nobody else in
-        count = services.feedback_review(queryset, Feedback.Status(status), reviewer=reviewer)
+        label, reviewer = (
+            Feedback.Status(status).label,
+            cast(User, request.user),
+        )  # the admin lets nobody else in
+        with transaction.atomic():
+            decided = list(queryset.select_for_update(of=("self",)).exclude(status=status))
+            count = services.feedback_review(
+                queryset.filter(pk__in=[row.pk for row in decided]),
+                Feedback.Status(status),
+                reviewer=reviewer,
+            )
+            LogEntry.objects.log_actions(reviewer.pk, decided, CHANGE, f"{label}.")
         level = messages.SUCCESS if count else messages.WARNING
-        self.message_user(request, f"{Feedback.Status(status).label}: {count}.", level)
+        self.message_user(request, f"{label}: {count}.", level)
 
     @admin.display(description="Photo")
     def thumbnail(self, feedback: Feedback) -> SafeString:
@@ -388,8 +419,10 @@ class FeedbackAdmin(RecordAdmin):
         return feedback.caption.model_version
 
 
-def _moment(text: str) -> Any:
+def _moment(text: str) -> datetime | None:
+    """A moment as a page wrote it; None where it is none, or says not in which time zone."""
     try:
-        return parse_datetime(text)
+        moment = parse_datetime(text)
     except ValueError:
         return None
+    return moment if moment is not None and timezone.is_aware(moment) else None

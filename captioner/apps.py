@@ -1,3 +1,5 @@
+import contextlib
+
 from django.apps import AppConfig
 
 
@@ -11,5 +13,8 @@ class CaptionerConfig(AppConfig):
             checks,  # noqa: F401  registers the system checks
             telemetry,
         )
+        from captioner.storage import data_dir_ensure
 
+        with contextlib.suppress(OSError):  # which the system checks tell
+            data_dir_ensure()
         telemetry.start()

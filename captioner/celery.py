@@ -2,6 +2,7 @@
 
 import logging.config
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from django.conf import settings
 from captioner import request_id
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "captioner.settings")
+
+# In a container or on a machine of its own this is usual, and nothing is unpickled here.
+warnings.filterwarnings("ignore", r"\s*You're running the worker with superuser")
 
 app = Celery("captioner")
 app.config_from_object("django.conf:settings", namespace="CELERY")

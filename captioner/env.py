@@ -7,6 +7,7 @@ Kubernetes hand out secrets. An empty variable counts as unset, so `compose` fil
 import os
 import re
 from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -74,6 +75,16 @@ def env_rate(name: str, default: str) -> tuple[int, int] | None:
         )
     count, times, unit = match.groups()
     return int(count), int(times or 1) * _SECONDS[unit]
+
+
+def env_timezone(name: str, default: str) -> str:
+    """The name of a time zone, such as Europe/Berlin."""
+    value = _read(name) or default
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ImproperlyConfigured(f"{name}={value!r} is no time zone; write e.g. Europe/Berlin.") from None
+    return value
 
 
 def env_path(name: str, default: Path) -> Path:

@@ -309,16 +309,17 @@ def _milliseconds(seconds: float) -> float:
 
 
 def _photo_store(decoded: images.DecodedPhoto, jpeg: bytes) -> Photo:
-    """The stored photo of these bytes, written once. Call inside the transaction that logs its caption.
+    """The stored photo of these bytes, written once, and again when its file was lost. Call inside the transaction
+    that logs its caption.
 
     The row is locked, so that a deletion of the photo's last other caption either sees ours or comes first.
     """
     name = f"{decoded.sha256[:2]}/{decoded.sha256}.jpg"
-    photo, created = Photo.objects.select_for_update().get_or_create(
+    photo, _ = Photo.objects.select_for_update().get_or_create(
         sha256=decoded.sha256, defaults={"file": name, "width": decoded.width, "height": decoded.height}
     )
-    if created:
-        with storage_required():
+    with storage_required():
+        if not default_storage.exists(name):
             default_storage.save(name, ContentFile(jpeg))
     return photo
 
@@ -367,8 +368,12 @@ def photos_sweep() -> int:
 # --- Feedback ---------------------------------------------------------------------------------------------------
 
 
-def feedback_submit(caption: Caption, *, rating: int | None = None, ideal_caption: str = "") -> Feedback:
+def feedback_submit(
+    caption: Caption, *, rating: int | None = None, ideal_caption: str = ""
+) -> tuple[Feedback, bool]:
     """Record what the person thinks of `caption`; saying it again replaces what was said and asks for a new review.
+
+    Returns the feedback, and whether it is the first.
 
     Raises `InvalidFeedback` when there is neither a rating nor a caption, or one of them is out of range, and
     `Caption.DoesNotExist` when the caption was deleted meanwhile.
@@ -388,8 +393,7 @@ def feedback_submit(caption: Caption, *, rating: int | None = None, ideal_captio
     with transaction.atomic():
         # Locked, so that a deletion under way comes either before, and there is nothing to rate, or after.
         caption = Caption.objects.select_for_update().get(pk=caption.pk)
-        feedback, _ = Feedback.objects.update_or_create(caption=caption, defaults=said | review)
-    return feedback
+        return Feedback.objects.update_or_create(caption=caption, defaults=said | review)
 
 
 def feedback_review(feedback: QuerySet[Feedback], status: Feedback.Status, *, reviewer: User) -> int:

@@ -11,7 +11,8 @@ import dj_database_url
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
-from captioner.env import env_bool, env_int, env_list, env_path, env_rate, env_text
+from captioner.cores import core_count
+from captioner.env import env_bool, env_int, env_list, env_path, env_rate, env_text, env_timezone
 from captioner.secret import secret_key_ensure
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -259,10 +260,11 @@ CONTENT_SECURITY_POLICY = {
 # The photo intake has its own, clearer limit; this one only bounds what is held in memory for a request body.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 24 * 1024 * 1024
 FILE_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
+FILE_UPLOAD_TEMP_DIR = str(DATA_DIR / "tmp")
 UPLOAD_MAX_PHOTOS = 20  # sent with one form
 
 LANGUAGE_CODE = "en"
-TIME_ZONE = env_text("TIME_ZONE", "UTC")
+TIME_ZONE = env_timezone("TIME_ZONE", "UTC")
 USE_TZ = True
 
 # --- REST -------------------------------------------------------------------------------------------------------
@@ -298,6 +300,8 @@ CAPTION_MAX_BATCH = env_int("CAPTION_MAX_BATCH", 8, minimum=1, maximum=64)
 CAPTION_TIMEOUT_SECONDS = env_int("CAPTION_TIMEOUT_SECONDS", 20, minimum=1, maximum=300)
 CAPTION_MAX_WAIT_SECONDS = env_int("CAPTION_MAX_WAIT_SECONDS", 3, minimum=1, maximum=300)
 CAPTION_THREADS = env_int("CAPTION_THREADS", 0, minimum=0)  # 0: one per CPU core this process may use
+if not CAPTION_THREADS and WEB_WORKERS > 1:
+    CAPTION_THREADS = max(1, core_count() // WEB_WORKERS)  # processes share the cores
 JOB_MAX_PHOTOS = env_int("JOB_MAX_PHOTOS", 1000, minimum=1, maximum=100_000)  # in one batch job
 JOB_MAX_MEGABYTES = env_int("JOB_MAX_MEGABYTES", 300, minimum=1)  # of one batch job, as sent and as unpacked
 CAPTION_PRECISION = env_text("CAPTION_PRECISION", "fp32", choices=("auto", "fp32", "bf16"))

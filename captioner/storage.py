@@ -1,11 +1,25 @@
 """Local file storage that never shows a torn file."""
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
 
+from django.conf import settings
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage
+
+
+def data_dir_ensure() -> None:
+    """Make the data folder and its folder for temporary files where they are missing; raises `OSError`."""
+    settings.DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+    Path(settings.FILE_UPLOAD_TEMP_DIR).mkdir(mode=0o700, exist_ok=True)
+
+
+def data_dir_close() -> None:
+    """Let only its owner look into the data folder, unless it belongs to somebody else, who has decided that."""
+    with contextlib.suppress(PermissionError):
+        settings.DATA_DIR.chmod(0o700)
 
 
 class AtomicFileSystemStorage(FileSystemStorage):

@@ -96,6 +96,11 @@ if settings.LOG_FORMAT == "json":
 control_socket_disable = True  # it would lie outside of CAPTIONER_DATA_DIR, shared by all instances
 
 
+def when_ready(server: Any) -> None:
+    """Say once more where, for what the other processes say has moved it out of sight."""
+    server.log.info("Captioner: http://%s/, administration: http://%s/admin/", bind, bind)
+
+
 def post_worker_init(worker: Any) -> None:
     """Start loading the model, and turn `/readyz` red as soon as this worker is told to stop."""
     from captioner import runtime

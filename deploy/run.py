@@ -17,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 DEPLOY = Path(__file__).resolve().parent
 sys.path.insert(0, str(DEPLOY.parent))
-from captioner.env import env_int, env_path, env_text
+from captioner.env import env_int, env_path, env_text  # noqa: E402  once it is found
 
 
 def main() -> None:
@@ -62,7 +62,8 @@ def port_check(host: str, port: int) -> None:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
         sys.exit(
-            f"Cannot listen on {host}:{port}: {error.strerror}. Stop what uses it, or choose another: make run PORT=8001"
+            f"Cannot listen on {host}:{port}: {error.strerror}. "
+            "Stop what uses it, or choose another: make run PORT=8001"
         )
 
 
@@ -78,7 +79,13 @@ def supervise() -> int:
 
     # In a group of its own, so that Ctrl-C comes through us, once.
     supervisor = subprocess.Popen(
-        [Path(sys.prefix, "bin", "supervisord"), "--configuration", DEPLOY / "supervisord.conf"],
+        [
+            Path(sys.prefix, "bin", "supervisord"),
+            "--configuration",
+            DEPLOY / "supervisord.conf",
+            "--user",
+            f"{os.getuid()}",
+        ],
         process_group=0,
     )
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

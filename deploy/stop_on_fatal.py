@@ -5,12 +5,14 @@ import signal
 import sys
 
 while True:
-    print("READY", flush=True)
+    sys.stdout.write("READY\n")
+    sys.stdout.flush()
     header = dict(pair.split(":") for pair in sys.stdin.readline().split())
     if not header:
         break  # supervisor is gone
     event = dict(pair.split(":") for pair in sys.stdin.read(int(header["len"])).split())
     if event["processname"] == "web":
-        print("The web server cannot be started; see above. Stopping.", file=sys.stderr, flush=True)
+        sys.stderr.write("The web server cannot be started; see above. Stopping.\n")
         os.kill(os.getppid(), signal.SIGTERM)
-    print("RESULT 2\nOK", end="", flush=True)
+    sys.stdout.write("RESULT 2\nOK")
+    sys.stdout.flush()

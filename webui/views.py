@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from captioner import images, rates, runtime, services
-from captioner.api.errors import problem_from
+from captioner.api.errors import no_error_logged, problem_from
 from captioner.connections import client_gone
 from captioner.exceptions import CaptionerError, ClientGone, InvalidFeedback, ModelUnavailable
 from captioner.inference.types import DecodingParameters
@@ -129,6 +129,7 @@ def _model_unavailable(request: HttpRequest, error: ModelUnavailable) -> HttpRes
     context = {"reason": str(error), "retry_after": _MODEL_RETRY_SECONDS}
     response = render(request, "webui/unavailable.html", context, status=503)
     response["Retry-After"] = str(_MODEL_RETRY_SECONDS)
+    no_error_logged(response)
     return response
 
 
@@ -187,7 +188,8 @@ def caption_delete(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """Ask first, then delete."""
     shown = get_object_or_404(_own(request), pk=pk)
     if request.method != "POST":
-        return render(request, "webui/caption_delete.html", {"caption": shown})
+        is_shared = _own(request).filter(photo=shown.photo).exclude(pk=pk).exists()
+        return render(request, "webui/caption_delete.html", {"caption": shown, "is_shared": is_shared})
     services.caption_delete(shown)
     messages.success(request, "The caption was deleted.")
     return SeeOther(reverse("captions"))
@@ -209,6 +211,8 @@ def captions(request: HttpRequest) -> HttpResponse:
     if query:
         found = found.search(query)
     page = page_of(found, newer=request.GET.get("newer", ""), older=request.GET.get("older", ""))
+    if new:  # in the order in which they were chosen
+        page.captions.sort(key=lambda caption: new.index(caption.pk))
     kept = {"q": query} if query else {}
     context = {
         "captions": page.captions,

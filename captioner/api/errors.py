@@ -76,7 +76,17 @@ class Problem:
         }
 
     def response(self) -> JsonResponse:
-        return JsonResponse(self.body(), status=self.status, headers=self.headers, content_type=MEDIA_TYPE)
+        response = JsonResponse(
+            self.body(), status=self.status, headers=self.headers, content_type=MEDIA_TYPE
+        )
+        if self.status == 503:
+            no_error_logged(response)
+        return response
+
+
+def no_error_logged(response: HttpResponse) -> None:
+    """Keep Django from logging this answer as an error: who has to wait has been told, and the cause is in the log."""
+    response._has_been_logged = True  # type: ignore[attr-defined]
 
 
 def problem_from(error: Exception) -> Problem | None:
@@ -198,6 +208,13 @@ def _api_problem(error: APIException) -> Problem:
 
 def _unsupported_media_type(request: "Request", view: "APIView") -> Problem:
     supported = [parser.media_type for parser in view.parser_classes]
+    if (
+        request.META.get("CONTENT_TYPE", "").startswith("multipart/form-data")
+        and "multipart/form-data" in supported
+    ):
+        return Problem(
+            "bad-request", 400, "The multipart form's boundary is longer than 200 characters, or damaged."
+        )
     given = request.content_type or "a body without a Content-Type"
     detail = f"{given} cannot be read here; send {' or '.join(supported)}."
     return Problem(

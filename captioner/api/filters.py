@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import django_filters
 from django.core.exceptions import ValidationError
 
-from captioner.models import Caption, Feedback
+from captioner.models import Caption, CaptionQuerySet, Feedback
 
 
 def _validate_in_utc(value: datetime) -> None:
@@ -18,7 +18,7 @@ def _validate_in_utc(value: datetime) -> None:
 
 class CaptionFilter(django_filters.FilterSet):  # type: ignore[misc]  # the library is untyped
     search = django_filters.CharFilter(
-        field_name="text", lookup_expr="icontains", help_text="Part of the caption."
+        method="search_both", help_text="Part of the caption, or of what you would have written."
     )
     model_version = django_filters.CharFilter(help_text="The model version that wrote the caption.")
     feedback_status = django_filters.ChoiceFilter(
@@ -40,6 +40,9 @@ class CaptionFilter(django_filters.FilterSet):  # type: ignore[misc]  # the libr
         validators=[_validate_in_utc],
         help_text="Before this time.",
     )
+
+    def search_both(self, captions: CaptionQuerySet, _name: str, text: str) -> CaptionQuerySet:
+        return captions.search(text)
 
     class Meta:
         model = Caption

@@ -76,6 +76,12 @@ class OctetStreamParser(PhotoParser):
     media_type = "application/octet-stream"
 
 
+def is_photo(content_type: str) -> bool:
+    """Whether a body of this type is the photo itself."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type.startswith("image/") or media_type == OctetStreamParser.media_type
+
+
 class ZipParser(BaseParser):
     """The body is an archive, which is kept in a temporary file once it is long."""
 
@@ -84,7 +90,9 @@ class ZipParser(BaseParser):
     def parse(
         self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        file = SpooledTemporaryFile(settings.FILE_UPLOAD_MAX_MEMORY_SIZE)  # noqa: SIM115  closed with the request
+        file = SpooledTemporaryFile(  # noqa: SIM115  closed with the request
+            settings.FILE_UPLOAD_MAX_MEMORY_SIZE, dir=settings.FILE_UPLOAD_TEMP_DIR
+        )
         copyfileobj(stream, file)
         size = file.tell()
         file.seek(0)

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import FileResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
@@ -21,7 +22,7 @@ from captioner.api.filters import CaptionFilter
 from captioner.api.idempotency import create_as_asked
 from captioner.api.negotiation import OneRepresentation
 from captioner.api.pagination import CaptionPagination
-from captioner.api.parsers import JsonObjectParser, OctetStreamParser, PhotoParser, body_bound
+from captioner.api.parsers import JsonObjectParser, OctetStreamParser, PhotoParser, body_bound, is_photo
 from captioner.api.serializers import (
     DECODING_OPTIONS,
     CaptionBase64Serializer,
@@ -100,8 +101,7 @@ class CaptionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericVi
         caption = self.get_object()
         opinion = FeedbackRequestSerializer(data=request.data)
         opinion.is_valid(raise_exception=True)
-        is_new = not hasattr(caption, "feedback")
-        feedback = services.feedback_submit(
+        feedback, is_new = services.feedback_submit(
             caption,
             rating=opinion.validated_data.get("rating"),
             ideal_caption=opinion.validated_data.get("ideal_caption") or "",
@@ -123,6 +123,8 @@ def _photo_request(request: Request) -> dict[str, Any]:
     if photos > 1:
         raise ValidationError({"image": [f"Send one photo per request; this one has {photos}."]})
     body: Any = request.data  # a QueryDict or, by our parsers, a dict
+    if not body and is_photo(request.content_type):
+        body = {"image": SimpleUploadedFile("image", b"")}  # which no parser is asked for
     query = {name: request.query_params[name] for name in DECODING_OPTIONS if name in request.query_params}
     serializer = CaptionBase64Serializer if "image_base64" in body else CaptionUploadSerializer
     photo = serializer(data=query | dict(body.items()))

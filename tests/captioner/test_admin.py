@@ -38,7 +38,7 @@ def make_feedback(user: User, count: int) -> list[Feedback]:
         photo = draw_jpeg((40 + number, 30))
         caption = services.caption_create(photo, owner=Owner(user=user), source=Caption.Source.WEB)
         made.append(
-            services.feedback_submit(caption, rating=number % 10 + 1, ideal_caption=f"ideal {number}")
+            services.feedback_submit(caption, rating=number % 10 + 1, ideal_caption=f"ideal {number}")[0]
         )
     return made[::-1]
 
@@ -58,7 +58,12 @@ def staff(*permissions: str) -> Client:
 
 
 def act(client: Client, action: str, rows: list[Feedback]) -> str:
-    fields = {"action": action, "_selected_action": [row.pk for row in rows]}
+    seen = re.search(r'name="seen" value="([^"]+)"', get(client, QUEUE))[1]
+    return act_on_what_was_seen(client, action, rows, seen)
+
+
+def act_on_what_was_seen(client: Client, action: str, rows: list[Feedback], seen: str) -> str:
+    fields = {"action": action, "_selected_action": [row.pk for row in rows], "seen": seen}
     response = client.post(QUEUE, fields, follow=True)
     assert response.status_code == 200
     return response.content.decode()
@@ -174,6 +179,35 @@ def test_a_decision_that_says_not_what_was_seen_is_not_taken(
 ) -> None:
     client.post(review_path(feedback[0]), {"status": "approved", "seen": seen})
     assert Feedback.objects.get(pk=feedback[0].pk).status == Feedback.Status.PENDING
+
+
+def test_bulk_actions_leave_out_what_changed_since_the_list_was_shown(
+    client: Client, feedback: list[Feedback]
+) -> None:
+    seen = timezone.now().isoformat()
+    services.feedback_submit(feedback[0].caption, ideal_caption="something else entirely")
+    page = act_on_what_was_seen(client, "approve", feedback, seen)
+    assert "Approved: 2." in page
+    assert "1 changed while you looked at the list" in page
+    assert list(Feedback.objects.pending()) == [feedback[0]]
+
+
+@pytest.mark.parametrize("seen", ["", "yesterday", "2999-01-01T00:00:00"])
+def test_bulk_actions_that_say_not_what_was_seen_decide_nothing(
+    client: Client, feedback: list[Feedback], seen: str
+) -> None:
+    assert "3 changed" in act_on_what_was_seen(client, "approve", feedback, seen)
+    assert Feedback.objects.pending().count() == 3
+
+
+def test_decisions_are_in_the_history(client: Client, feedback: list[Feedback]) -> None:
+    first, second, _ = feedback
+    act(client, "approve", [first])
+    decide(client, second, "rejected")
+    for row, told in ((first, "Approved."), (second, "Rejected.")):
+        page = get(client, reverse("admin:captioner_feedback_history", args=[row.pk]))
+        assert told in page
+        assert "rita" in page
 
 
 def test_a_decision_is_approve_or_reject_and_a_post(client: Client, feedback: list[Feedback]) -> None:

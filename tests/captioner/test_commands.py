@@ -118,10 +118,19 @@ def test_an_imported_model_may_serve_at_once(checkpoint: Path) -> None:
     assert registry.champion_get().model_name == "ours"
 
 
-def test_importing_the_same_twice_is_refused(checkpoint: Path) -> None:
+def test_importing_the_same_again_says_so_and_may_promote_it(checkpoint: Path) -> None:
     run("import_model", checkpoint)
-    with pytest.raises(CommandError, match="was published before"):
-        run("import_model", checkpoint)
+    assert "Nothing new, published before: tiny-git-" in run("import_model", checkpoint)[0]
+    with pytest.raises(registry.NoChampion):
+        registry.champion_get()
+    assert "It is the champion." in run("import_model", checkpoint, "--promote")[0]
+    assert registry.champion_get() == ModelVersion.objects.get()
+
+
+def test_a_folder_is_named_by_where_it_is(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkpoint)
+    run("import_model", ".")
+    assert ModelVersion.objects.get().model_name == "tiny-git"
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:

@@ -95,6 +95,13 @@ def stored_files() -> list[str]:
     return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
 
 
+def test_a_photo_whose_file_was_lost_is_stored_again(fake_engine: FakeEngine, visitor: Owner) -> None:
+    photo = create(draw_jpeg(), visitor).photo
+    default_storage.delete(photo.file.name)
+    create(draw_jpeg(), visitor)
+    assert stored_files() == [photo.file.name]
+
+
 # --- Owners ---
 
 
@@ -168,7 +175,7 @@ def test_the_sweep_removes_only_old_photos_that_no_caption_shows(
 
 
 def test_feedback_waits_for_review(caption: Caption) -> None:
-    feedback = services.feedback_submit(caption, rating=4, ideal_caption="  a teal\n square ")
+    feedback, _ = services.feedback_submit(caption, rating=4, ideal_caption="  a teal\n square ")
     assert (feedback.rating, feedback.ideal_caption, feedback.status) == (4, "a teal square", "pending")
 
 

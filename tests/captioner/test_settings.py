@@ -77,6 +77,9 @@ def test_variables_switch_to_postgresql_redis_and_s3(tmp_path: Path) -> None:
     [
         ({"DATABASE_URL": "garbage"}, "DATABASE_URL is no database URL"),
         ({"LOG_LEVEL": "loud"}, "use one of: DEBUG, INFO"),
+        ({"WEB_WORKERS": "abc"}, "WEB_WORKERS='abc' is not a whole number"),
+        ({"WEB_THREADS": "0"}, "WEB_THREADS=0 is too small"),
+        ({"TIME_ZONE": "Mars/X"}, "TIME_ZONE='Mars/X' is no time zone; write e.g. Europe/Berlin."),
         ({"CAPTIONER_DATA_DIR": "/dev/null/below"}, "Point CAPTIONER_DATA_DIR at a folder"),
     ],
 )
@@ -84,6 +87,29 @@ def test_what_cannot_work_is_said(tmp_path: Path, environment: dict[str, str], c
     result = run(tmp_path, "import captioner.settings", environment)
     assert result.returncode == 1
     assert complaint in result.stderr.splitlines()[-1]
+
+
+def test_commands_tell_what_cannot_work_and_nothing_else(tmp_path: Path) -> None:
+    code = "import sys, manage; sys.argv = ['manage.py', 'setup']; manage.main()"
+    result = run(tmp_path, code, {"WEB_THREADS": "0"})
+    assert result.returncode == 1
+    assert result.stderr == "WEB_THREADS=0 is too small; the least allowed is 1.\n"
+
+
+def test_web_processes_share_the_cores(tmp_path: Path) -> None:
+    assert read_settings(tmp_path, "s.CAPTION_THREADS") == 0
+    assert read_settings(tmp_path, "s.CAPTION_THREADS", WEB_WORKERS="64") == 1
+    assert read_settings(tmp_path, "s.CAPTION_THREADS", WEB_WORKERS="64", CAPTION_THREADS="3") == 3
+
+
+def test_what_is_made_in_the_data_folder_is_its_owners_only(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o755)
+    code = "import os, sys, manage; os.umask(0o022); sys.argv = ['manage.py', 'setup']; manage.main()"
+    result = run(tmp_path, code, {"CAPTIONER_DATA_DIR": str(data)})
+    assert result.returncode == 0, result.stderr
+    private = [data, data / "tmp", data / "captioner.sqlite3", data / "secret_key", data / "weights"]
+    assert not [path for path in private if path.stat().st_mode & 0o077]
 
 
 def test_production_refuses_to_start_without_a_secret_key(tmp_path: Path) -> None:

@@ -174,6 +174,14 @@ def test_deleting_asks_first(client: Client, caption: Caption) -> None:
     assert Caption.objects.exists()
 
 
+def test_deleting_says_that_a_photo_stays_which_another_caption_shows(
+    client: Client, caption: Caption
+) -> None:
+    assert "and the photo are deleted" in text(client.get(f"/captions/{caption.pk}/delete"))
+    Caption.objects.create(user=caption.user, photo=caption.photo, source=Caption.Source.WEB, text="another")
+    assert "The photo stays" in text(client.get(f"/captions/{caption.pk}/delete"))
+
+
 def test_deleting_removes_caption_feedback_and_photo(client: Client, caption: Caption) -> None:
     feedback(client, caption, rating="7")
     response = client.post(f"/captions/{caption.pk}/delete")

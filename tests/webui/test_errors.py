@@ -5,6 +5,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import Settings
 
+from captioner.wsgi import application
 from tests.conftest import FakeEngine
 from tests.webui.pages import jpeg, text
 from webui import views
@@ -59,7 +60,10 @@ def test_a_defect(client: Client, fake_engine: FakeEngine, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("charset", ["zlib", "utf-16", "idna", "no-such-codec"])
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=B"])
-def test_an_odd_charset_is_no_server_error(fake_engine: FakeEngine, kind: str, charset: str) -> None:
+def test_an_odd_charset_is_no_server_error(
+    monkeypatch: pytest.MonkeyPatch, fake_engine: FakeEngine, kind: str, charset: str
+) -> None:
+    monkeypatch.setattr("django.test.client.WSGIRequest", application.request_class)  # as it is served
     parts = b'--B\r\nContent-Disposition: form-data; name="csrfmiddlewaretoken"\r\n\r\nx\xff\r\n--B--\r\n'
     body = parts if "multipart" in kind else b"image=%ff%fe&x=%00"
     for client in (Client(), Client(enforce_csrf_checks=True)):

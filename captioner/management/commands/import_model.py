@@ -27,7 +27,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            version, caption = checkpoint_import(
+            version, caption, is_new = checkpoint_import(
                 options["source"],
                 name=options["name"],
                 revision=options["revision"],
@@ -36,6 +36,9 @@ class Command(BaseCommand):
             )
         except (CaptionerError, RegistryError, OSError) as error:
             raise CommandError(str(error)) from error
-        self.stdout.write(f"Published {version}. On a test image it says: {caption}")
-        if not options["promote"]:
-            self.stdout.write("It does not serve yet: import it with --promote to make it the champion.")
+        done = "Published" if is_new else "Nothing new, published before:"
+        self.stdout.write(f"{done} {version}. On a test image it says: {caption}")
+        if options["promote"]:
+            self.stdout.write("It is the champion.")
+        else:
+            self.stdout.write("To make it the champion, run this again with --promote.")

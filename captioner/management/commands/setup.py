@@ -1,5 +1,6 @@
 """Make a database and a store ready to serve: schema, bucket, static files, starter weights, an administrator."""
 
+import os
 from typing import Any
 
 from django.conf import settings
@@ -8,6 +9,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from captioner import servers, services
 from captioner.exceptions import ServersUnavailable
+from captioner.static_files import static_files_collect
+from captioner.storage import data_dir_close
 from models_registry import services as registry
 from models_registry.exceptions import RegistryError
 
@@ -26,11 +29,13 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        os.umask(0o077)  # photos and the database are nobody else's business
+        data_dir_close()
         try:
             servers.servers_wait(options["wait"])
             call_command("migrate", interactive=False, verbosity=0)
             if not settings.STATIC_COLLECTED:
-                call_command("collectstatic", interactive=False, verbosity=0)
+                static_files_collect()
             version = registry.starter_register()
         except (ServersUnavailable, RegistryError) as error:
             raise CommandError(str(error)) from error

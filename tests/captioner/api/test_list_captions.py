@@ -137,6 +137,13 @@ def test_search_ignores_case(ada: Client, user: User, photo: Photo) -> None:
     assert texts(ada, search="dog") == ["A brown DOG runs"]
 
 
+def test_search_finds_what_the_person_would_have_written(ada: Client, user: User, photo: Photo) -> None:
+    for text in ("a cat", "a dog"):
+        made = log(user, photo, text)
+    services.feedback_submit(made, ideal_caption="a wet Poodle")
+    assert texts(ada, search="poodle") == ["a dog"]
+
+
 def test_search_treats_wildcards_as_text(ada: Client, user: User, photo: Photo) -> None:
     log(user, photo, "a cat sleeps")
     assert texts(ada, search="%") == texts(ada, search="a_cat") == []
