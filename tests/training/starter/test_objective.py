@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.config import DecoderConfig, EncoderConfig
-from training.network import captioner_build, encoder_build, resnet_build
-from training.objective import IGNORED, caption_loss
-from training.tokenizer import tokenizer_train
+from training.starter.config import DecoderConfig, EncoderConfig
+from training.starter.network import captioner_build, encoder_build, resnet_build
+from training.starter.objective import IGNORED, caption_loss
+from training.starter.tokenizer import tokenizer_train
 
 
 @torch.no_grad()
