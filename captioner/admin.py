@@ -14,7 +14,10 @@ from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from captioner import services
+from captioner import (
+    admin_users,  # noqa: F401  registers users
+    services,
+)
 from captioner.admin_filters import CaptionVersionFilter, FeedbackVersionFilter, RatingFilter, StatusFilter
 from captioner.models import ApiKey, Caption, Feedback, Photo
 from captioner.word_diff import word_diff
@@ -105,7 +108,7 @@ class PhotoAdmin(ReadOnlyAdmin):
             raise PermissionDenied
         photo = get_object_or_404(Photo, pk=pk)
         try:
-            response = FileResponse(photo.file.open(), content_type="image/jpeg")
+            response = FileResponse(services.photo_open(photo), content_type="image/jpeg")
         except FileNotFoundError:
             raise Http404(f"The file of {photo} is missing in the photo storage.") from None
         response["Cache-Control"] = "private, max-age=3600"  # what a photo's number shows never changes

@@ -6,4 +6,10 @@ class CaptionerConfig(AppConfig):
     verbose_name = "Captions and feedback"
 
     def ready(self) -> None:
-        from captioner import checks  # noqa: F401  registers the system checks
+        from captioner import (
+            celery,  # noqa: F401  whoever enqueues a task knows the broker
+            checks,  # noqa: F401  registers the system checks
+            telemetry,
+        )
+
+        telemetry.start()

@@ -1,10 +1,14 @@
 """The Celery application; tasks live in the apps' `tasks.py`."""
 
+import logging.config
 import os
 from pathlib import Path
+from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
 from django.conf import settings
+
+from captioner import request_id
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "captioner.settings")
 
@@ -16,3 +20,14 @@ app.autodiscover_tasks()
 for _name, _folder in settings.CELERY_BROKER_TRANSPORT_OPTIONS.items():
     if "folder" in _name:
         Path(str(_folder)).mkdir(parents=True, exist_ok=True)
+
+
+@signals.setup_logging.connect
+def _logging_as_django(**_: Any) -> None:
+    """Celery brings its own format and handlers unless somebody says that logging is taken care of."""
+    logging.config.dictConfig(settings.LOGGING)
+
+
+@signals.task_prerun.connect
+def _task_begin(task_id: str, **_: Any) -> None:
+    request_id.task_begin(task_id)

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
+from captioner import telemetry
 from captioner.env import env_text
 
 
@@ -95,3 +96,20 @@ def check_database(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Che
             )
         ]
     return []
+
+
+@register()
+def check_telemetry(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    wanted = [
+        ("SENTRY_DSN", telemetry.SENTRY_PACKAGES, "captioner.E005"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", telemetry.TRACING_PACKAGES, "captioner.E006"),
+    ]
+    return [
+        Error(
+            f"{name} is set, but what sends there is not installed.",
+            hint="Install it with `pip install -r deploy/telemetry-requirements.txt`, or unset the variable.",
+            id=check_id,
+        )
+        for name, packages, check_id in wanted
+        if getattr(settings, name) and not telemetry.is_installed(*packages)
+    ]

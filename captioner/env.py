@@ -5,12 +5,15 @@ Kubernetes hand out secrets. An empty variable counts as unset, so `compose` fil
 """
 
 import os
+import re
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
+_RATE = re.compile(r"([1-9]\d*)/([1-9]\d*)?([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def env_text(name: str, default: str = "", *, choices: tuple[str, ...] = ()) -> str:
@@ -57,6 +60,20 @@ def env_list(name: str, default: list[str]) -> list[str]:
     if value is None:
         return default
     return [item.strip() for item in value.split(",") if item.strip()]
+
+
+def env_rate(name: str, default: str) -> tuple[int, int] | None:
+    """How often per how many seconds, from e.g. "500/5m" or "10/s"; None for "off"."""
+    value = _read(name) or default
+    if value == "off":
+        return None
+    match = _RATE.fullmatch(value)
+    if match is None:
+        raise ImproperlyConfigured(
+            f"{name}={value!r} is no rate; write a number per time, e.g. 500/5m, 10/s or 1000/d, or off."
+        )
+    count, times, unit = match.groups()
+    return int(count), int(times or 1) * _SECONDS[unit]
 
 
 def env_path(name: str, default: Path) -> Path:

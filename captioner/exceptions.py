@@ -39,6 +39,14 @@ class Overloaded(CaptionerError):
         self.retry_after = retry_after
 
 
+class TooManyAttempts(CaptionerError):
+    """Signing in failed too often; `retry_after`: seconds until it may be tried again."""
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class DeadlineExceeded(CaptionerError):
     """The request was accepted but its deadline passed before the model got to it."""
 
@@ -47,9 +55,21 @@ class ModelUnavailable(CaptionerError):
     """No model is ready in this process (still loading, failed to load, or draining)."""
 
 
+class StorageUnavailable(CaptionerError):
+    """The store of photos cannot be reached, or has no room; nothing was logged, so trying again is safe."""
+
+
 class IncompatibleModel(CaptionerError):
     """The folder holds no encoder-decoder captioner that this service can load safely."""
 
 
 class ClientGone(CaptionerError):
     """The client closed its connection while its photo was waiting; the work was dropped."""
+
+
+class ServersUnavailable(CaptionerError):
+    """The database or the S3 store did not answer, or has no bucket for us."""
+
+
+class BackupCorrupt(CaptionerError):
+    """A backup is unfinished, or a file of it is missing or damaged."""

@@ -12,6 +12,7 @@ HEADER = "X-Request-ID"
 # What a client or proxy may choose: every common format of ids, and nothing that could forge a log line.
 _ACCEPTABLE = re.compile(r"[\w.:+/=-]{1,128}", re.ASCII)
 _current: ContextVar[str] = ContextVar("request_id", default="-")
+_is_task: ContextVar[bool] = ContextVar("is_task", default=False)
 
 
 class RequestIdMiddleware:
@@ -30,9 +31,17 @@ class RequestIdMiddleware:
         return response
 
 
+def task_begin(task_id: str) -> None:
+    """The background task that this process runs from now on, in place of a request."""
+    _current.set(task_id)
+    _is_task.set(True)
+
+
 class RequestIdFilter(logging.Filter):
-    """Gives every log record a `request_id`: `-` outside of requests."""
+    """Gives every log record a `request_id`, which in a worker is the task's, also as `task_id`; else `-`."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.request_id = _current.get()
+        record.request_id = current = _current.get()
+        if _is_task.get():
+            record.task_id = current
         return True

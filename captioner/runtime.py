@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from django.conf import settings
 from PIL import Image
 
+from captioner import metrics
 from captioner.exceptions import CaptionerError, ModelUnavailable
 from captioner.inference.types import DecodingParameters, Prediction
 from models_registry import services as registry
@@ -141,9 +142,9 @@ def _load(max_wait_seconds: float) -> None:
         raise
     if _state.name == "loading":  # and not told to drain meanwhile
         _state.name = "ready"
-    logger.info(
-        "Serving %s, loaded and warmed in %.1f s.", _state.engine.model_version, time.monotonic() - started
-    )
+    seconds = time.monotonic() - started
+    metrics.model_loaded(_state.engine.model_name, _state.engine.model_version, seconds)
+    logger.info("Serving %s, loaded and warmed in %.1f s.", _state.engine.model_version, seconds)
 
 
 def _champion_load(max_wait_seconds: float) -> Engine:
@@ -158,6 +159,7 @@ def _champion_load(max_wait_seconds: float) -> Engine:
     with_beams = replace(default, num_beams=max(default.num_beams, _WARM_BEAMS))
     pixels = predictor.preprocess(Image.new("RGB", _TEST_IMAGE_SIZE))
     batcher.warm_up(pixels, *dict.fromkeys((default, with_beams)))
+    batcher.on_batch = metrics.batch_done
     return Engine(version.model_name, version.pk, predictor, batcher)
 
 

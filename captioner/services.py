@@ -1,6 +1,8 @@
 """The captioning domain's verbs. Views, the API, tasks and commands are thin callers of these."""
 
+import contextlib
 import hashlib
+import logging
 import math
 import secrets
 import time
@@ -16,17 +18,26 @@ from typing import ParamSpec, TypeVar
 
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.core.files.base import ContentFile
+from django.core.files.base import ContentFile, File
 from django.core.files.storage import default_storage
 from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 from PIL import Image
 
-from captioner import images, runtime
-from captioner.exceptions import CaptionerError, ClientGone, DeadlineExceeded, InvalidFeedback, InvalidImage
+from captioner import images, metrics, runtime
+from captioner.exceptions import (
+    CaptionerError,
+    ClientGone,
+    DeadlineExceeded,
+    InvalidFeedback,
+    InvalidImage,
+    StorageUnavailable,
+)
 from captioner.inference.types import Candidate, DecodingParameters, Prediction
 from captioner.models import IDEAL_CAPTION_MAX_LENGTH, ApiKey, Caption, Feedback, Owner, Photo
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,7 +77,7 @@ def caption_create(
     `parameters` defaults to what the serving model version asks for. `is_abandoned` is asked now and then while
     waiting: once it is true, the work is dropped.
 
-    Raises `InvalidImage`, `Overloaded`, `DeadlineExceeded`, `ModelUnavailable` or `ClientGone`.
+    Raises `InvalidImage`, `Overloaded`, `DeadlineExceeded`, `ModelUnavailable`, `StorageUnavailable` or `ClientGone`.
     """
     return _caption_finish(_caption_submit(data, parameters), owner, source, is_abandoned)
 
@@ -134,7 +145,7 @@ def parameters_from(default: DecodingParameters, **wishes: int | None) -> Decodi
 def caption_delete(caption: Caption) -> None:
     """Delete a caption with its feedback, and its photo once no other caption shows it.
 
-    Deleting what somebody else has just deleted is no error.
+    Deleting what somebody else has just deleted is no error. Raises `StorageUnavailable`, with nothing deleted.
     """
     with transaction.atomic():
         photo = Photo.objects.select_for_update().filter(pk=caption.photo_id).first()
@@ -160,6 +171,7 @@ def _photo_outcome(
     return path, entry if isinstance(entry, CaptionerError) else entry.result()
 
 
+@metrics.rejects_counted
 def _caption_submit(data: bytes, parameters: DecodingParameters | None) -> _Pending:
     engine = runtime.engine()
     started = time.monotonic()
@@ -167,11 +179,14 @@ def _caption_submit(data: bytes, parameters: DecodingParameters | None) -> _Pend
     photo = images.decode(data, max_wait_seconds=settings.CAPTION_MAX_WAIT_SECONDS)
     parameters = parameters or engine.default_parameters
     submitted = time.monotonic()
+    future = engine.submit(photo.image, parameters, deadline)
+    metrics.photo_accepted(future)
+    metrics.preprocess_seconds.observe(time.monotonic() - started)
     return _Pending(
         photo=photo,
         parameters=parameters,
         model_name=engine.model_name,
-        future=engine.submit(photo.image, parameters, deadline),
+        future=future,
         submitted_at=submitted,
         deadline=deadline,
         decode_seconds=submitted - started,
@@ -184,6 +199,7 @@ def _connection_release() -> None:
         connection.close()
 
 
+@metrics.rejects_counted
 def _caption_finish(
     pending: _Pending, owner: Owner, source: Caption.Source, is_abandoned: Callable[[], bool]
 ) -> Caption:
@@ -191,7 +207,10 @@ def _caption_finish(
     jpeg = images.encode(pending.photo.image)
     _connection_release()
     prediction = _prediction_wait(pending, is_abandoned)
-    return _caption_log(pending, prediction, jpeg, owner, source)
+    metrics.queue_seconds.observe(prediction.queue_seconds)
+    caption = _caption_log(pending, prediction, jpeg, owner, source)
+    metrics.captions.labels("captioned").inc()
+    return caption
 
 
 def _attempt(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | CaptionerError:
@@ -229,6 +248,7 @@ def _caption_log(
         visitor=owner.visitor,
         source=source,
         text=best.caption,
+        confidence=_confidence(best),
         words=[asdict(word) for word in best.words],
         alternatives=[_alternative(candidate) for candidate in others],
         token_log_probabilities=list(best.token_log_probabilities),
@@ -249,7 +269,11 @@ def _caption_log(
 
 
 def _alternative(candidate: Candidate) -> dict[str, object]:
-    return {"caption": candidate.caption, "confidence": None}
+    return {"caption": candidate.caption, "confidence": _confidence(candidate)}
+
+
+def _confidence(candidate: Candidate) -> float | None:
+    return None if candidate.confidence is None else round(candidate.confidence, 3)
 
 
 def _milliseconds(seconds: float) -> float:
@@ -275,15 +299,36 @@ def _photo_store(decoded: images.DecodedPhoto, jpeg: bytes) -> Photo:
         },
     )
     if created:
-        default_storage.save(name, ContentFile(jpeg))
+        with _storage_required():
+            default_storage.save(name, ContentFile(jpeg))
     return photo
+
+
+def photo_open(photo: Photo) -> "File[bytes]":
+    """The stored JPEG. Raises `FileNotFoundError` when it is lost, `StorageUnavailable` when it cannot be had now."""
+    with _storage_required():
+        return photo.file.open()
+
+
+@contextlib.contextmanager
+def _storage_required() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        logger.error("The store of photos failed: %s", error)
+        raise StorageUnavailable(
+            "Photos cannot be stored or read right now; please try again in a few seconds."
+        ) from error
 
 
 def _photo_delete(photo: Photo) -> None:
     # The file goes last: should removing it fail, the rows are rolled back and nothing points at nothing.
     name = str(photo.file.name)
     photo.delete()
-    default_storage.delete(name)
+    with _storage_required():
+        default_storage.delete(name)
 
 
 def photos_hash() -> int:

@@ -7,9 +7,10 @@ With nothing set this is the *embedded* default: SQLite, local files and a file-
 from pathlib import Path
 
 import dj_database_url
+from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
-from captioner.env import env_bool, env_int, env_list, env_path, env_text
+from captioner.env import env_bool, env_int, env_list, env_path, env_rate, env_text
 from captioner.secret import secret_key_ensure
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -54,13 +55,18 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "captioner.request_id.RequestIdMiddleware",
     "captioner.health.HealthMiddleware",
+    "captioner.metrics_endpoint.MetricsMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "captioner.security_headers.SecurityHeadersMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "captioner.request_body.RequestBodyMiddleware",
+    "captioner.api.throttles.RateLimitMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "captioner.sign_in.SignInMiddleware",
     "captioner.visitors.VisitorMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -96,7 +102,11 @@ if DATABASE_URL:
         ) from error
     if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
         # Many request threads share few connections; services give theirs back while a photo waits for the model.
-        DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 16, "timeout": 10}}
+        DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"min_size": 1, "max_size": 16, "timeout": 5}
+        # One that died with the server is found out before it is used, and replaced.
+        DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+        # Behind a pooler such as pgbouncer a cursor would be looked for on another connection than it was opened on.
+        DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = env_bool("DATABASE_TRANSACTION_POOLING", False)
 else:
     DATABASES = {
         "default": {
@@ -118,22 +128,38 @@ S3_ENDPOINT_URL = env_text("S3_ENDPOINT_URL")
 S3_BUCKET = env_text("S3_BUCKET")
 
 
-def _object_storage(prefix: str) -> dict[str, object]:
+def _object_storage(prefix: str, backend: str = "storages.backends.s3.S3Storage") -> dict[str, object]:
     """Where `prefix` ("photos", "weights") is kept: the S3 bucket where one is named, else a local folder."""
     if not S3_BUCKET:
         return {
             "BACKEND": "captioner.storage.AtomicFileSystemStorage",
             "OPTIONS": {"location": DATA_DIR / prefix, "allow_overwrite": True},
         }
+    from botocore.config import Config  # which takes a while to import
+
     return {
-        "BACKEND": "storages.backends.s3.S3Storage",
+        "BACKEND": backend,
         "OPTIONS": {
             "bucket_name": S3_BUCKET,
             "endpoint_url": S3_ENDPOINT_URL or None,
             "access_key": env_text("S3_ACCESS_KEY") or None,
             "secret_key": env_text("S3_SECRET_KEY") or None,
             "region_name": env_text("S3_REGION", "us-east-1"),
-            "addressing_style": env_text("S3_ADDRESSING_STYLE", "path", choices=("path", "virtual", "auto")),
+            # A store that is down is told of while the person still waits, and holds no database connection for long.
+            "client_config": Config(
+                s3={
+                    "addressing_style": env_text(
+                        "S3_ADDRESSING_STYLE", "path", choices=("path", "virtual", "auto")
+                    )
+                },
+                signature_version="s3v4",
+                connect_timeout=2,
+                read_timeout=5,
+                retries={"mode": "standard", "total_max_attempts": 2},
+                # The newer checksums are unknown to many S3 servers; the registry checks SHA-256 itself.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
             "location": prefix,
             "file_overwrite": True,
             "default_acl": None,
@@ -143,17 +169,50 @@ def _object_storage(prefix: str) -> dict[str, object]:
 
 
 STORAGES = {
-    "default": _object_storage("photos"),
+    "default": _object_storage("photos", "captioner.object_storage.ObjectStorage"),
     "weights": _object_storage("weights"),
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
+MODEL_CACHE_MAX_MB = env_int("MODEL_CACHE_MAX_MB", 4000, minimum=0)  # what is in use stays whatever it takes
 STATIC_URL = "/static/"
-STATIC_ROOT = DATA_DIR / "static"
+STATIC_ROOT = env_path("CAPTIONER_STATIC_DIR", DATA_DIR / "static")
+STATIC_COLLECTED = bool(env_text("CAPTIONER_STATIC_DIR"))  # before, by whoever built the image
 STATICFILES_DIRS = [BASE_DIR / "static"]
+
+# --- Cache: counters of rates -------------------------------------------------------------------------------------
+
+REDIS_URL = env_text("REDIS_URL")
+if REDIS_URL:
+    CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": REDIS_URL,
+            "KEY_PREFIX": "captioner",
+            # A request waits for a counter no longer than this, in seconds; without one it goes on uncounted.
+            "OPTIONS": {"socket_connect_timeout": 0.5, "socket_timeout": 0.5},
+        }
+    }
+else:
+    CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+            "OPTIONS": {"MAX_ENTRIES": 100_000},
+        }
+    }
 
 # --- People and their browsers ----------------------------------------------------------------------------------
 
 ALLOW_ANONYMOUS = env_bool("CAPTIONER_ALLOW_ANONYMOUS", not PRODUCTION)
+AUTHENTICATION_BACKENDS = ["captioner.sign_in.ThrottledBackend"]
+# How many proxies in front append to X-Forwarded-For; TLS in production means at least one.
+TRUSTED_PROXIES = env_int("TRUSTED_PROXIES", 1 if PRODUCTION else 0, minimum=0, maximum=10)
+# Requests of each key, of each user with all their keys, and of each address that did not sign in; failures to sign in.
+RATE_LIMITS = {
+    "key": env_rate("RATE_LIMIT_KEY", "3000/m" if PRODUCTION else "off"),
+    "user": env_rate("RATE_LIMIT_USER", "3000/m" if PRODUCTION else "off"),
+    "address": env_rate("RATE_LIMIT_ADDRESS", "300/m" if PRODUCTION else "off"),
+    "sign_in": env_rate("RATE_LIMIT_SIGN_IN", "10/5m"),
+}
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
@@ -167,6 +226,23 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if PRODUCTION else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = PRODUCTION
 X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+# No page has scripts or styles within, so there is no nonce. Images: data: is Swagger's, blob: previews of uploads.
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:", "blob:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+        "base-uri": [NONE],
+        "upgrade-insecure-requests": PRODUCTION,
+    }
+}
 
 # The photo intake has its own, clearer limit; this one only bounds what is held in memory for a request body.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 24 * 1024 * 1024
@@ -185,6 +261,7 @@ REST_FRAMEWORK = {
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["captioner.api.permissions.MayCaption"],
+    "DEFAULT_THROTTLE_CLASSES": ["captioner.api.throttles.CallerThrottle"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
@@ -213,9 +290,9 @@ CAPTION_PRECISION = env_text("CAPTION_PRECISION", "fp32", choices=("auto", "fp32
 
 # --- Background work --------------------------------------------------------------------------------------------
 
-REDIS_URL = env_text("REDIS_URL")
 CELERY_BROKER_URL = env_text("CELERY_BROKER_URL") or REDIS_URL or "filesystem://localhost/"
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a worker waits for its broker as long as it takes
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
@@ -254,21 +331,30 @@ TRAINING_THREADS = env_int("TRAINING_THREADS", 0, minimum=0)  # 0: half of the c
 CODE_REVISION = env_text("CODE_REVISION")  # for images that hold no git checkout
 TRAINING_STALE_SECONDS = env_int("TRAINING_STALE_SECONDS", 600, minimum=5)
 
-# --- Logging ----------------------------------------------------------------------------------------------------
+# --- Logging and metrics ----------------------------------------------------------------------------------------
 
+SENTRY_DSN = env_text("SENTRY_DSN")
+OTEL_EXPORTER_OTLP_ENDPOINT = env_text("OTEL_EXPORTER_OTLP_ENDPOINT")
+METRICS_TOKEN = env_text("METRICS_TOKEN")  # without one /metrics is off in production
 LOG_LEVEL = env_text("LOG_LEVEL", "INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+LOG_FORMAT = env_text("LOG_FORMAT", "line", choices=("line", "json"))
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "filters": {"request_id": {"()": "captioner.request_id.RequestIdFilter"}},
     "formatters": {
-        "line": {"format": "{asctime} {levelname} [{request_id}] {name}: {message}", "style": "{"}
+        "line": {"format": "{asctime} {levelname} [{request_id}] {name}: {message}", "style": "{"},
+        "json": {"()": "captioner.logs.JsonFormatter"},
     },
     "handlers": {
-        "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}
+        "console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT, "filters": ["request_id"]}
     },
     "root": {
         "handlers": ["console"],
         "level": LOG_LEVEL,
+    },
+    # Every task received, done or due is a line otherwise, several a minute; what tasks do, they log themselves.
+    "loggers": {
+        name: {"level": "WARNING"} for name in ("celery.beat", "celery.worker.strategy", "celery.app.trace")
     },
 }

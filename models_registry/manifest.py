@@ -84,19 +84,24 @@ class Manifest:
     def from_json(cls, text: str | bytes) -> "Manifest":
         """Raises `VersionCorrupt` for anything that is not a manifest of a schema this code knows."""
         try:
-            return cls.from_dict(json.loads(text))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            fields = json.loads(text)
+        except ValueError as error:
             raise VersionCorrupt(f"The manifest cannot be read: {error!r}.") from error
+        return cls.from_dict(fields)
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> "Manifest":
-        if fields["schema"] not in _READABLE_SCHEMAS:
-            raise VersionCorrupt(
-                f"Manifest schema {fields['schema']!r} is unknown; this release reads up to {SCHEMA}."
-            )
-        files = tuple(FileEntry(**entry) for entry in fields["files"])
-        lineage = Lineage.from_dict(fields.get("lineage", {}))
-        return cls(**{**fields, "files": files, "lineage": lineage})
+    def from_dict(cls, fields: Any) -> "Manifest":
+        """As `from_json`."""
+        try:
+            if fields["schema"] not in _READABLE_SCHEMAS:
+                raise VersionCorrupt(
+                    f"Manifest schema {fields['schema']!r} is unknown; this release reads up to {SCHEMA}."
+                )
+            files = tuple(FileEntry(**entry) for entry in fields["files"])
+            lineage = Lineage.from_dict(fields.get("lineage", {}))
+            return cls(**{**fields, "files": files, "lineage": lineage})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise VersionCorrupt(f"The manifest cannot be read: {error!r}.") from error
 
 
 def folder_entries(folder: Path, patterns: Sequence[str] = ("*",)) -> tuple[FileEntry, ...]:

@@ -1,17 +1,18 @@
 """The registry's verbs: publish a version, promote it, roll back, find what serves, fetch its files, retire the old."""
 
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.text import slugify
 
-from models_registry import storage
+from models_registry import cache, storage
+from models_registry.card import card_text
 from models_registry.exceptions import (
     NoChampion,
     NotPromotable,
@@ -19,7 +20,16 @@ from models_registry.exceptions import (
     VersionCorrupt,
     VersionExists,
 )
-from models_registry.manifest import FileEntry, Lineage, Manifest, content_sha256, folder_entries
+from models_registry.manifest import (
+    CARD_NAME,
+    MANIFEST_NAME,
+    FileEntry,
+    Lineage,
+    Manifest,
+    content_sha256,
+    folder_entries,
+    folder_verify,
+)
 from models_registry.models import Alias, ModelVersion, Promotion
 
 STARTER_DIR = Path(__file__).resolve().parent / "starter"
@@ -73,8 +83,28 @@ def version_get(version: str) -> ModelVersion:
 
 
 def version_fetch(version: ModelVersion) -> Path:
-    """A local folder with the verified files of `version`. Raises `VersionCorrupt`, `StoreUnavailable`."""
-    return storage.version_read(version.pk, settings.DATA_DIR / "model-cache")
+    """A local folder with the verified files of `version`; nothing is to be written there.
+
+    Raises `VersionCorrupt`, and `StoreUnavailable` when they are not on this machine and the store cannot be reached.
+    """
+    return cache.version_read(version.facts)
+
+
+def version_export(version: ModelVersion, folder: Path) -> None:
+    """Copy the files of `version` and its card to `folder`, which transformers then loads by itself.
+
+    Raises `RegistryError` when the folder is not empty, `VersionCorrupt`, `StoreUnavailable`.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RegistryError(f"{folder} is not empty; name a folder that is new or empty.")
+    manifest, source = version.facts, version_fetch(version)
+    for entry in manifest.files:
+        target = folder / entry.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / entry.name, target)
+    folder_verify(folder, manifest)
+    (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    (folder / CARD_NAME).write_text(card_text(manifest), encoding="utf-8")
 
 
 def version_pin(version: ModelVersion) -> None:

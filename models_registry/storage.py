@@ -1,106 +1,246 @@
 """Where the files of versions are kept: the `weights` storage of the settings, S3 or a local folder.
 
-Layout: `versions/<id>/<file>`, with `manifest.json` written last, so a version without one was never published.
+Layout: `versions/<id>/<file>`. `manifest.json` is written last and only if there is none, so a version without one was
+never published, and of several publishers of one id one wins. Nothing here needs more than plain S3.
 """
 
-import shutil
+import contextlib
+import hashlib
+import logging
+import os
+import posixpath
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from django.core.files.base import ContentFile, File
 from django.core.files.storage import Storage, storages
 
-from models_registry.exceptions import VersionCorrupt
-from models_registry.manifest import MANIFEST_NAME, Manifest, folder_verify
+from models_registry.card import card_text
+from models_registry.exceptions import StoreUnavailable, VersionCorrupt
+from models_registry.manifest import CARD_NAME, MANIFEST_NAME, FileEntry, Manifest
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 1 << 20  # bytes
 
 
 def version_write(folder: Path, manifest: Manifest) -> Manifest:
-    """Copy the files of `folder` that `manifest` lists into the store, then the manifest; returns the stored one."""
-    storage = _storage()
-    for entry in manifest.files:
-        with (folder / entry.name).open("rb") as file:
-            storage.save(_key(manifest.version, entry.name), File(file))
-    storage.save(_key(manifest.version, MANIFEST_NAME), ContentFile(manifest.to_json().encode()))
-    return manifest
+    """Put the files of `folder` that `manifest` lists into the store, check them there, then put the manifest.
+
+    What an earlier attempt has stored is kept. Returns the manifest that stands, which is another publisher's where
+    that one was faster. Raises `StoreUnavailable`, and `VersionCorrupt` when the store holds something else.
+    """
+    with _errors_named():
+        for entry in manifest.files:
+            _file_ensure(folder, manifest.version, entry)
+        standing = _manifest_ensure(manifest)
+        _storage().save(_key(manifest.version, CARD_NAME), ContentFile(card_text(standing).encode()))
+    return standing
+
+
+def version_exists(version: str) -> bool:
+    """Whether `version` was fully published to the store. Raises `StoreUnavailable`."""
+    with _errors_named():
+        return _storage().exists(_key(version, MANIFEST_NAME))
+
+
+def version_check(manifest: Manifest) -> None:
+    """That the store holds the manifest of this version. Raises `VersionCorrupt`, `StoreUnavailable`."""
+    with _errors_named():
+        stored = _manifest_read(manifest.version)
+    if stored is None:
+        raise VersionCorrupt(
+            f"Version {manifest.version} has no manifest in the store: it was never fully published, or removed."
+        )
+    if stored.files != manifest.files:
+        raise VersionCorrupt(f"The store holds other files under the name of {manifest.version}.")
+
+
+def version_download(manifest: Manifest, folder: Path) -> None:
+    """Copy the files of a published version into `folder`, checking each against `manifest`.
+
+    Raises `VersionCorrupt`, `StoreUnavailable`.
+    """
+    version_check(manifest)
+    with _errors_named():
+        for entry in manifest.files:
+            _file_download(manifest.version, entry, folder / entry.name)
 
 
 def version_delete(version: str) -> None:
     """Remove what the store holds of `version`; the manifest goes first, so that nobody reads a part of it."""
-    storage = _storage()
-    if not storage.exists(_key(version, MANIFEST_NAME)):
-        return
-    manifest = _manifest(version)
-    storage.delete(_key(version, MANIFEST_NAME))
-    for entry in manifest.files:
-        storage.delete(_key(version, entry.name))
+    with _errors_named():
+        storage = _storage()
+        storage.delete(_key(version, MANIFEST_NAME))
+        for name in _names(storage, _key(version, "")):
+            storage.delete(name)
 
 
-def version_exists(version: str) -> bool:
-    """Whether `version` was fully published to the store."""
-    return _storage().exists(_key(version, MANIFEST_NAME))
-
-
-def version_read(version: str, cache: Path) -> Path:
-    """A local folder holding the verified files of `version`.
-
-    A store in local files is read in place; anything else is copied once to `cache/<version>`. The hashes are
-    checked every time, for a disk can rot as well as a network can lie.
-
-    Raises `VersionCorrupt`.
-    """
-    manifest = _manifest(version)
-    folder = _local_folder(version) or cache / version
-    if not folder.is_dir():
-        _download(manifest, folder)
-    folder_verify(folder, manifest)
-    return folder
-
-
-def _manifest(version: str) -> Manifest:
-    try:
-        with _storage().open(_key(version, MANIFEST_NAME)) as file:
-            return Manifest.from_json(file.read())
-    except FileNotFoundError:
-        raise VersionCorrupt(
-            f"Version {version} has no manifest in the store: it was never fully published."
-        ) from None
-
-
-def _download(manifest: Manifest, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".fetch-"))
-    try:
-        for entry in manifest.files:
-            target = draft / entry.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with _storage().open(_key(manifest.version, entry.name)) as source, target.open("wb") as copy:
-                shutil.copyfileobj(source, copy, length=1 << 20)
-        folder_verify(draft, manifest)
-        _publish_folder(draft, folder)
-    except FileNotFoundError as error:
-        raise VersionCorrupt(f"Version {manifest.version} is incomplete in the store: {error}.") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _publish_folder(draft: Path, folder: Path) -> None:
-    try:
-        draft.rename(folder)
-    except OSError:
-        # Another process of this machine was faster; what it put there was verified the same way.
-        if not folder.is_dir():
-            raise
-
-
-def _local_folder(version: str) -> Path | None:
+def version_folder(version: str) -> Path | None:
+    """Where the store itself keeps the files of `version`, if that is a local folder."""
     try:
         return Path(_storage().path(_key(version, "")))
     except NotImplementedError:
         return None
 
 
+# --- Files ----------------------------------------------------------------------------------------------------------
+
+
+def _file_ensure(folder: Path, version: str, entry: FileEntry) -> None:
+    if _file_is_stored(version, entry):
+        return
+    with (folder / entry.name).open("rb") as file:
+        _storage().save(_key(version, entry.name), File(file))
+    if not _file_is_stored(version, entry):
+        raise VersionCorrupt(
+            f"Version {version}: {entry.name} reads back from the store other than it was written. "
+            "It may have changed meanwhile; publish again."
+        )
+
+
+def _file_is_stored(version: str, entry: FileEntry) -> bool:
+    digest = hashlib.sha256()
+    try:
+        for chunk in _chunks(_key(version, entry.name)):
+            digest.update(chunk)
+    except FileNotFoundError:
+        return False
+    return digest.hexdigest() == entry.sha256
+
+
+def _file_download(version: str, entry: FileEntry, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    try:
+        with target.open("wb") as file:
+            for chunk in _chunks(_key(version, entry.name)):
+                digest.update(chunk)
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileNotFoundError:
+        raise VersionCorrupt(f"Version {version}: {entry.name} is missing in the store.") from None
+    if digest.hexdigest() != entry.sha256:
+        raise VersionCorrupt(f"Version {version}: {entry.name} is not what was published (SHA-256 differs).")
+
+
+def _chunks(name: str) -> Iterator[bytes]:
+    """The content of an object, a piece at a time. Raises `FileNotFoundError`."""
+    bucket = _bucket()
+    if bucket is None:
+        with _storage().open(name) as file:
+            yield from file.chunks(_CHUNK)
+        return
+    from botocore.exceptions import ClientError
+
+    # Not through the storage's files: those hold all of an object in memory.
+    try:
+        body = bucket.Object(_object_key(name)).get()["Body"]
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+            raise FileNotFoundError(name) from error
+        raise
+    with contextlib.closing(body):
+        yield from body.iter_chunks(_CHUNK)
+
+
+def _names(storage: Storage, folder: str) -> Iterator[str]:
+    try:
+        folders, files = storage.listdir(folder)
+    except FileNotFoundError:
+        return
+    yield from (posixpath.join(folder, name) for name in files)
+    for name in folders:
+        yield from _names(storage, posixpath.join(folder, name))
+
+
+# --- The manifest -----------------------------------------------------------------------------------------------------
+
+
+def _manifest_ensure(manifest: Manifest) -> Manifest:
+    if _create(_key(manifest.version, MANIFEST_NAME), manifest.to_json().encode()):
+        return manifest
+    standing = _manifest_read(manifest.version)
+    if standing is None or standing.files != manifest.files:
+        raise VersionCorrupt(f"The store holds something else under the name of {manifest.version}.")
+    return standing
+
+
+def _manifest_read(version: str) -> Manifest | None:
+    try:
+        return Manifest.from_json(b"".join(_chunks(_key(version, MANIFEST_NAME))))
+    except FileNotFoundError:
+        return None
+
+
+def _create(name: str, content: bytes) -> bool:
+    """Write `name` unless it exists; whether it was written."""
+    bucket = _bucket()
+    if bucket is None:
+        return _create_file(Path(_storage().path(name)), content)
+    from botocore.exceptions import ClientError
+
+    try:
+        bucket.put_object(
+            Key=_object_key(name), Body=content, ContentType="application/json", IfNoneMatch="*"
+        )
+    except ClientError as error:
+        # 409: another such write is under way; one of the two will have been first.
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] in {409, 412}:
+            return False
+        raise
+    return True
+
+
+def _create_file(path: Path, content: bytes) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # A rename would replace what is there; a link fails.
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    finally:
+        Path(draft).unlink()
+    return True
+
+
+# --- The store --------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _errors_named() -> Iterator[None]:
+    """Everything a store may raise becomes `StoreUnavailable`, which says what to look at."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnavailable(f"The store of the weights failed: {error}") from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in {"boto3", "botocore", "s3transfer", "urllib3"}:
+            raise
+        raise StoreUnavailable(
+            f"The store of the weights cannot be used: {error} Look at S3_ENDPOINT_URL, S3_BUCKET and the keys."
+        ) from error
+
+
 def _key(version: str, name: str) -> str:
     return f"versions/{version}/{name}"
+
+
+def _object_key(name: str) -> str:
+    return posixpath.join(_storage().location, name)  # type: ignore[attr-defined]
+
+
+def _bucket() -> Any:
+    """boto3's bucket behind the storage; None where it is a local folder."""
+    return getattr(_storage(), "bucket", None)
 
 
 def _storage() -> Storage:

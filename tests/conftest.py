@@ -20,6 +20,13 @@ _OURS = (
     "WEB_",
     "HOST_",
     "PORT",
+    "RATE_",
+    "TRUSTED_",
+    "METRICS_",
+    "LOG_",
+    "JOB_",
+    "SENTRY_",
+    "OTEL_",
 )
 for _name in [name for name in os.environ if name.startswith(_OURS) or name == "HOST"]:
     del os.environ[_name]
@@ -35,6 +42,7 @@ from concurrent.futures import Future
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.cache import cache
 from PIL import Image
 
 from captioner import runtime, services
@@ -52,6 +60,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.never_answers = False
+        self.confidence: float | None = None
         self.submitted: list[DecodingParameters] = []
         self.futures: list[Future[Prediction]] = []
 
@@ -64,17 +73,18 @@ class FakeEngine:
         future: Future[Prediction] = Future()
         self.futures.append(future)
         if not self.never_answers:
-            future.set_result(fake_prediction(image, parameters.num_captions))
+            future.set_result(fake_prediction(image, parameters.num_captions, self.confidence))
         return future
 
 
-def fake_prediction(image: Image.Image, num_captions: int) -> Prediction:
+def fake_prediction(image: Image.Image, num_captions: int, confidence: float | None = None) -> Prediction:
     candidates = tuple(
         Candidate(
             caption=f"a {image.width} by {image.height} photo" + (f" number {rank}" if rank else ""),
             words=(Token("a", 0.9), Token("photo", 0.4)),
             log_probability=-1.0 - rank,
             token_log_probabilities=(-0.1, -0.9),
+            confidence=confidence,
         )
         for rank in range(num_captions)
     )
@@ -104,6 +114,12 @@ def _isolated_storage(settings, tmp_path: Path) -> None:
 def _fast_passwords(settings) -> None:
     """Hashing that is slow on purpose would be most of the run."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_counts() -> None:
+    """Nobody has asked for anything yet."""
+    cache.clear()
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ ALLOWED = {
     "webui": {"webui", "captioner"},
 }
 # The composition root may name any app; no domain module imports it.
-COMPOSITION_ROOT = {f"captioner.{name}" for name in ("settings", "urls", "wsgi", "celery")}
+COMPOSITION_ROOT = {f"captioner.{name}" for name in ("settings", "urls", "wsgi", "celery", "apps")}
 NO_DJANGO = (
     *(f"captioner.{name}" for name in ("inference", "images", "image_containers", "exceptions", "benchmark")),
     *(

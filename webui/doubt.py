@@ -15,7 +15,7 @@ class Word:
 
     @property
     def percent(self) -> int:
-        return round(100 * self.probability)
+        return percent_of(self.probability)
 
     @property
     def step(self) -> int:
@@ -25,6 +25,10 @@ class Word:
     @property
     def step_name(self) -> str:
         return STEP_NAMES[self.step]
+
+
+def percent_of(share: float) -> int:
+    return round(100 * share)
 
 
 def words_of(words: Iterable[Mapping[str, object]]) -> list[Word]:

@@ -2,7 +2,7 @@
 
 from django import forms
 
-from captioner.models import IDEAL_CAPTION_MAX_LENGTH
+from captioner.models import IDEAL_CAPTION_MAX_LENGTH, ApiKey
 
 RATINGS = range(1, 11)
 
@@ -23,4 +23,13 @@ class FeedbackForm(forms.Form):
     ideal_caption = forms.CharField(
         required=False,
         widget=forms.Textarea(attrs={"rows": 3, "maxlength": IDEAL_CAPTION_MAX_LENGTH}),
+    )
+
+
+class ApiKeyForm(forms.Form):
+    name = forms.CharField(
+        max_length=ApiKey._meta.get_field("name").max_length,
+        widget=forms.TextInput(
+            attrs={"placeholder": "e.g. the shop’s photo importer", "autocomplete": "off"}
+        ),
     )

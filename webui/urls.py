@@ -1,15 +1,27 @@
 """The pages people use; the admin and the API have their own."""
 
-from django.contrib.auth.views import LoginView, LogoutView
-from django.urls import path
+from django.contrib.auth.views import LoginView, LogoutView, PasswordChangeView, PasswordResetConfirmView
+from django.urls import path, reverse_lazy
 
-from webui import views
+from webui import account, views
 
 urlpatterns = [
     path("", views.home, name="home"),
     path("captions/", views.captions, name="captions"),
     path("captions/<uuid:pk>", views.caption, name="caption"),
     path("captions/<uuid:pk>/delete", views.caption_delete, name="caption-delete"),
+    path("account", account.account, name="account"),
+    path("account/keys/<int:pk>/revoke", account.api_key_revoke, name="api-key-revoke"),
+    path(
+        "account/password",
+        PasswordChangeView.as_view(success_url=reverse_lazy("account")),
+        name="password",
+    ),
+    path(
+        "welcome/<uidb64>/<token>",
+        PasswordResetConfirmView.as_view(success_url=reverse_lazy("home"), post_reset_login=True),
+        name="welcome",
+    ),
     path("login", LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("logout", LogoutView.as_view(), name="logout"),
 ]

@@ -13,14 +13,14 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
-from captioner import images, runtime, services
+from captioner import images, rates, runtime, services
 from captioner.api.errors import problem_from
 from captioner.connections import client_gone
 from captioner.exceptions import CaptionerError, ClientGone, InvalidFeedback, ModelUnavailable
 from captioner.inference.types import DecodingParameters
 from captioner.models import Caption, CaptionQuerySet
 from captioner.visitors import owner_of
-from webui.doubt import words_of
+from webui.doubt import percent_of, words_of
 from webui.forms import FeedbackForm, SearchForm
 from webui.paging import page_of
 
@@ -58,6 +58,10 @@ def home(request: HttpRequest) -> HttpResponse:
             f"You sent {len(uploads)} photos; at most {settings.UPLOAD_MAX_PHOTOS} are captioned at a time."
         )
         return _home(request, [problem], status=400)
+    wait = rates.retry_after(rates.caller_take(request, request.user.pk, api_key_id=None))
+    if wait is not None:
+        problem = f"You sent photos more often than allowed. Try again in {rates.seconds_in_words(wait)}."
+        return _home(request, [problem], status=429, headers={"Retry-After": str(wait)})
     return _upload(request, uploads, parameters)
 
 
@@ -157,6 +161,7 @@ def _caption(request: HttpRequest, shown: Caption, form: FeedbackForm, status: i
         "caption": shown,
         "feedback": getattr(shown, "feedback", None),
         "words": words_of(shown.words),
+        "confidence": None if shown.confidence is None else percent_of(shown.confidence),
         "form": form,
         # One of them, however many saves hastily followed each other.
         "saved": next((told for told in messages.get_messages(request) if "feedback" in told.tags), ""),

@@ -2,10 +2,10 @@
 
 from django.contrib.auth.models import AbstractBaseUser
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
-from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.exceptions import AuthenticationFailed, Throttled
 from rest_framework.request import Request
 
-from captioner import services
+from captioner import rates, services
 from captioner.models import ApiKey
 
 
@@ -18,6 +18,10 @@ class ApiKeyAuthentication(BaseAuthentication):
             return None
         api_key = services.api_key_find(secret.strip().decode("latin-1"))
         if api_key is None:
+            # Whoever tries keys is counted here, for throttles come after this.
+            wait = rates.retry_after(rates.caller_take(request._request, user_id=None, api_key_id=None))
+            if wait is not None:
+                raise Throttled(wait)
             raise AuthenticationFailed("This API key is unknown or was revoked.")
         return api_key.user, api_key
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ from captioner.exceptions import (
     InvalidImage,
     ModelUnavailable,
     Overloaded,
+    StorageUnavailable,
+    TooManyAttempts,
 )
 
 if TYPE_CHECKING:  # pages import this module and should not load REST framework's views
@@ -106,12 +109,18 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Django's `handler500`: tells nothing about the defect, which is in the log."""
-    if not request.path.startswith("/api/"):
-        return defaults.server_error(request)
-    return Problem(
-        "internal-error", 500, "Something failed here. It was logged; please try again."
-    ).response()
+    """Django's `handler500`: tells nothing about a defect, which is in the log; what is down for now is a 503."""
+    error = sys.exc_info()[1]
+    problem = problem_from(error) if isinstance(error, Exception) else None
+    if problem is None or problem.status != 503:
+        problem = Problem("internal-error", 500, "Something failed here. It was logged; please try again.")
+    if request.path.startswith("/api/"):
+        return problem.response()
+    response = defaults.server_error(request, template_name=f"{problem.status}.html")
+    response.status_code = problem.status
+    for name, value in problem.headers.items():
+        response[name] = value
+    return response
 
 
 def _captioner_problem(error: Exception) -> Problem | None:
@@ -123,8 +132,12 @@ def _captioner_problem(error: Exception) -> Problem | None:
             return _invalid_fields([(error.field, str(error))])
         case Overloaded():
             return _retryable("overloaded", 429, str(error), error.retry_after)
+        case TooManyAttempts():
+            return _retryable("too-many-attempts", 429, str(error), error.retry_after)
         case ModelUnavailable():
             return _retryable("model-unavailable", 503, str(error), _UNAVAILABLE_RETRY_AFTER)
+        case StorageUnavailable():
+            return _retryable("storage-unavailable", 503, str(error), _UNAVAILABLE_RETRY_AFTER)
         case DeadlineExceeded():
             return Problem("deadline-exceeded", 504, str(error))
         case ClientGone():

@@ -1,7 +1,7 @@
 """Routes of the API, without trailing slashes."""
 
 from django.urls import include, path, re_path
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.routers import SimpleRouter
 
 from captioner.api.errors import no_such_url
@@ -15,6 +15,6 @@ router.register("captions", CaptionViewSet, basename="caption")
 urlpatterns = [
     path("v1/", include(router.urls)),
     path("schema", SpectacularAPIView.as_view(), name="schema"),
-    path("docs", SpectacularSwaggerView.as_view(url_name="api:schema"), name="docs"),
+    path("docs", SpectacularSwaggerSplitView.as_view(url_name="api:schema"), name="docs"),
     re_path("", no_such_url),
 ]

@@ -5,6 +5,7 @@ import math
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -60,6 +61,7 @@ class Batcher:
         max_wait_seconds: float = 10.0,
         cost: CostModel | None = None,
     ) -> None:
+        self.on_batch: Callable[[int, float], None] | None = None  # told photos and seconds of each batch
         self._max_batch = max_batch
         self._max_wait_seconds = max_wait_seconds
         # The condition guards everything below and tells the inference thread of work, or that there will be
@@ -258,6 +260,8 @@ class Batcher:
             self._batches += 1
             self._photos += len(batch)
             self._last_batch_size = len(batch)
+        if self.on_batch is not None:
+            self.on_batch(len(batch), seconds)
 
 
 def _rows(batch: list[_Request]) -> int:

@@ -1,4 +1,4 @@
-"""Pixels -> token sequences with log-probabilities, by the lean greedy loop or by `generate()`."""
+"""Pixels -> token sequences with log-probabilities, by the lean loops or by `generate()`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captioner.inference.gpt2 import Gpt2GreedyDecoder
+from captioner.inference.gpt2 import Gpt2Decoder
 from captioner.inference.types import MAX_NEW_TOKENS, DecodingParameters
 
 
@@ -28,7 +28,7 @@ class Decoder:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._has_encoder = model.config.model_type == "vision-encoder-decoder"
-        self._greedy = Gpt2GreedyDecoder(model) if Gpt2GreedyDecoder.supports(model) else None
+        self._lean = Gpt2Decoder(model) if Gpt2Decoder.supports(model) else None
         # BLIP's text decoder has generation settings of its own, and ends captions with [SEP].
         self._generator = getattr(model, "text_decoder", model)
         self._generator.generation_config = model.generation_config
@@ -42,14 +42,26 @@ class Decoder:
         """Pixels of shape (batch, 3, height, width) -> for each photo `num_beams` sequences, best first."""
         pixels = pixels.to(self._model.dtype)
         length = min(parameters.max_new_tokens, self.max_new_tokens)
-        if self._greedy is not None and parameters.num_beams == 1:
-            token_ids, log_probabilities = self._greedy(self._project(self._encode(pixels)), length)
-        else:
-            token_ids, log_probabilities = self._generate(pixels, parameters.num_beams, length)
+        if self._lean is not None:
+            return self._search(self._lean, pixels, parameters.num_beams, length)
+        return self._cut(*self._generate(pixels, parameters.num_beams, length), parameters.num_beams)
+
+    def _search(
+        self, lean: Gpt2Decoder, pixels: Tensor, num_beams: int, max_new_tokens: int
+    ) -> list[list[Sequence]]:
+        states = self._project(self._encode(pixels))
+        if num_beams == 1:
+            return self._cut(*lean.greedy(states, max_new_tokens), num_beams)
+        return [
+            [Sequence(list(each.token_ids), list(each.log_probabilities)) for each in hypotheses]
+            for hypotheses in lean.beams(states, num_beams, max_new_tokens)
+        ]
+
+    def _cut(self, token_ids: Tensor, log_probabilities: Tensor, num_beams: int) -> list[list[Sequence]]:
+        """Rows of shape (batch * num_beams, emitted tokens) -> the sequences of each photo, without padding."""
         rows = zip(token_ids.tolist(), log_probabilities.tolist(), strict=True)
         sequences = [self._cut_at_end(*row) for row in rows]
-        beams = parameters.num_beams
-        return [sequences[start : start + beams] for start in range(0, len(sequences), beams)]
+        return [sequences[start : start + num_beams] for start in range(0, len(sequences), num_beams)]
 
     def _generate(self, pixels: Tensor, num_beams: int, max_new_tokens: int) -> tuple[Tensor, Tensor]:
         output = self._model.generate(

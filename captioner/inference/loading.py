@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from captioner.exceptions import IncompatibleModel
+from captioner.inference.calibration import Calibration, calibration_read
 
 PICKLED_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack"})
 
@@ -23,6 +24,7 @@ class CaptioningModel:
     model: Any
     tokenizer: Any
     image_processor: Any
+    calibration: Calibration | None = None
 
     def in_bf16(self) -> "CaptioningModel":
         """A copy that computes in bfloat16, sharing tokenizer and image processor."""
@@ -49,7 +51,7 @@ def load_model(folder: Path) -> CaptioningModel:
         raise IncompatibleModel(
             f"{folder.name} has no tokenizer: save it beside the weights (tokenizer.json)."
         )
-    return CaptioningModel(model.eval(), tokenizer, image_processor)
+    return CaptioningModel(model.eval(), tokenizer, image_processor, calibration_read(folder))
 
 
 def thread_count() -> int:

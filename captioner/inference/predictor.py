@@ -89,11 +89,13 @@ class Predictor:
 
     def _candidate(self, sequence: Sequence) -> Candidate:
         words = merge_tokens(self._parts.tokenizer, sequence.token_ids, sequence.log_probabilities)
+        calibration = self._parts.calibration
         return Candidate(
             caption=" ".join(word.text for word in words),
             words=words,
             log_probability=math.fsum(sequence.log_probabilities),
             token_log_probabilities=tuple(sequence.log_probabilities),
+            confidence=calibration.confidence(sequence.log_probabilities) if calibration else None,
         )
 
     def _best(self, pixels: Tensor) -> Candidate:

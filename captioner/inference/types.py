@@ -48,13 +48,15 @@ class Candidate:
 
     `token_log_probabilities` are natural logarithms, one per sub-word token the model emitted, the
     end-of-caption token included when it was reached; `log_probability` is their sum. They are the model's
-    own probabilities, before constraints such as n-gram blocking.
+    own probabilities, before constraints such as n-gram blocking. `confidence`, from 0 to 1, is how often people
+    accept such a caption; None where the weights were never calibrated.
     """
 
     caption: str
     words: tuple[Token, ...]
     log_probability: float
     token_log_probabilities: tuple[float, ...]
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from captioner.env import env_bool, env_int, env_list, env_path, env_text
+from captioner.env import env_bool, env_int, env_list, env_path, env_rate, env_text
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +72,25 @@ def test_lists_and_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert env_list("THING", []) == ["a", "b"]
     monkeypatch.setenv("THING", str(tmp_path / "x" / ".." / "y"))
     assert env_path("THING", tmp_path) == tmp_path / "y"
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("500/5m", (500, 300)),
+        ("10/s", (10, 1)),
+        ("1/2h", (1, 7200)),
+        ("1000/d", (1000, 86400)),
+        ("off", None),
+    ],
+)
+def test_rates(monkeypatch: pytest.MonkeyPatch, text: str, rate: tuple[int, int] | None) -> None:
+    monkeypatch.setenv("THING", text)
+    assert env_rate("THING", "1/s") == rate
+
+
+@pytest.mark.parametrize("text", ["0/m", "10", "10/0m", "10/w", "/m", "-1/m", "many"])
+def test_what_is_no_rate(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("THING", text)
+    with pytest.raises(ImproperlyConfigured, match="write a number per time"):
+        env_rate("THING", "1/s")

@@ -37,6 +37,13 @@ def test_a_caption_is_logged_with_how_it_came_about(fake_engine: FakeEngine, vis
     assert (caption.visitor, caption.user, caption.confidence) == (visitor.visitor, None, None)
 
 
+def test_a_calibrated_confidence_is_logged(fake_engine: FakeEngine, visitor: Owner) -> None:
+    fake_engine.confidence = 0.31234
+    caption = create(draw_jpeg(), visitor, parameters=DecodingParameters(num_captions=2, num_beams=2))
+    assert caption.confidence == 0.312
+    assert caption.alternatives[0]["confidence"] == 0.312
+
+
 def test_the_model_versions_own_parameters_are_the_default(fake_engine: FakeEngine, visitor: Owner) -> None:
     create(draw_jpeg(), visitor)
     assert fake_engine.submitted == [FakeEngine.default_parameters]

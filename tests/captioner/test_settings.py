@@ -100,3 +100,28 @@ def test_anonymous_use_is_on_by_default_and_off_in_production_unless_set(
     tmp_path: Path, environment: dict[str, str], expected: bool
 ) -> None:
     assert read_settings(tmp_path, "s.ALLOW_ANONYMOUS", **environment) is expected
+
+
+def test_production_is_safe_in_browsers_and_limits_callers(tmp_path: Path) -> None:
+    secure, redirect, hsts, proxies, rates, policy = read_settings(
+        tmp_path,
+        "[[s.SESSION_COOKIE_SECURE, s.CSRF_COOKIE_SECURE], s.SECURE_SSL_REDIRECT, s.SECURE_HSTS_SECONDS,"
+        " s.TRUSTED_PROXIES, s.RATE_LIMITS, s.CONTENT_SECURITY_POLICY['DIRECTIVES']]",
+        **PRODUCTION,
+    )
+    assert (secure, redirect, proxies) == ([True, True], True, 1)
+    assert hsts >= 180 * 24 * 3600
+    assert all(rates.values())
+    assert policy["upgrade-insecure-requests"] is True
+
+
+def test_the_default_trusts_no_proxy_and_limits_only_signing_in(tmp_path: Path) -> None:
+    proxies, rates = read_settings(tmp_path, "[s.TRUSTED_PROXIES, s.RATE_LIMITS]", RATE_LIMIT_KEY="10/s")
+    assert proxies == 0
+    assert rates == {"key": [10, 1], "user": None, "address": None, "sign_in": [10, 300]}
+
+
+def test_rates_are_counted_in_redis_where_there_is_one(tmp_path: Path) -> None:
+    caches = read_settings(tmp_path, "s.CACHES['default']", REDIS_URL="redis://cache:6379/1")
+    assert caches["BACKEND"] == "django.core.cache.backends.redis.RedisCache"
+    assert caches["LOCATION"] == "redis://cache:6379/1"

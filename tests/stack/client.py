@@ -6,6 +6,7 @@ import threading
 import urllib.error
 import urllib.request
 import uuid
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +69,7 @@ class Load:
 
     url: str
     clients: int
+    headers: dict[str, str] = field(default_factory=dict)
     answers: list[Answer] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
 
@@ -91,10 +93,13 @@ class Load:
         while not self._stop.is_set():
             number += 1
             try:
-                self.answers.append(caption(self.url, draw_photo(number)))
+                self.answers.append(caption(self.url, draw_photo(number), **self.headers))
             except (OSError, ValueError) as error:
                 self.broken.append(repr(error))
                 self._stop.wait(0.05)
+
+    def statuses(self) -> Counter[int]:
+        return Counter(answer.status for answer in list(self.answers))
 
     def answered(self) -> set[str]:
         """The ids of the captions that clients were given."""

@@ -14,7 +14,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -64,23 +65,68 @@ def process(arguments: list[str | Path], log: Path, **options) -> Iterator[subpr
             child.wait()
 
 
-def listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+def listens(port: int, host: str = "127.0.0.1") -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
         return True
     return False
 
 
-@contextlib.contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
-    """A fresh PostgreSQL cluster; yields its `DATABASE_URL`."""
+@dataclass
+class Server:
+    """A server that can be killed and started again where it was. `url` is how clients find it."""
+
+    url: str
+    arguments: list[str | Path]
+    log: Path
+    answers: Callable[[], bool]
+    options: dict = field(default_factory=dict)
+    process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.arguments, stdout=output, stderr=output, start_new_session=True, **self.options
+            )
+        wait_until(self.answers, f"{Path(self.arguments[0]).name} answers (see {self.log})")
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal that ends the server, and wait for the end."""
+        self.process.send_signal(number)
+        self.process.wait(timeout=60)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator["Server"]:
+        try:
+            self.start()
+            yield self
+        finally:
+            if self.process is not None and self.process.poll() is None:
+                self.process.send_signal(signal.SIGCONT)
+                self.process.terminate()
+                try:
+                    self.process.wait(timeout=45)
+                except subprocess.TimeoutExpired:
+                    os.killpg(self.process.pid, signal.SIGKILL)
+                    self.process.wait()
+
+
+def make_reachable(folder: Path) -> None:
+    """pytest's folders are private to the user who runs it; servers that run as another must pass through."""
+    for parent in [folder, *folder.parents[:3]]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+
+
+def postgresql_server(folder: Path, host: str = "127.0.0.1") -> Server:
+    """A fresh PostgreSQL cluster, not started yet."""
+    import psycopg
+
     folders = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
     initdb, postgres = find_program("initdb", *folders), find_program("postgres", *folders)
     data, port = folder / "postgresql", free_port()
     data.mkdir()
     if _SERVER_USER:
         shutil.chown(data, _SERVER_USER)
-        for parent in data.parents[:3]:  # pytest's folders are private to the user who runs it
-            parent.chmod(parent.stat().st_mode | 0o011)
+        make_reachable(folder)
     subprocess.run(
         [initdb, "--pgdata", data, "--username", "captioner", "--auth", "trust", "--no-sync"],
         check=True,
@@ -88,54 +134,76 @@ def postgresql(folder: Path) -> Iterator[str]:
         user=_SERVER_USER,
         cwd="/",
     )
-    arguments = [postgres, "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", data, "-F"]
-    with process(arguments, folder / "postgresql.log", user=_SERVER_USER, cwd="/"):
-        import psycopg
+    with (data / "pg_hba.conf").open("a") as rules:
+        rules.write("host all all samenet trust\n")
+    url = f"postgres://captioner@{host}:{port}/postgres"
 
-        url = f"postgres://captioner@127.0.0.1:{port}/postgres"
+    def answers() -> bool:
+        with contextlib.suppress(psycopg.OperationalError), psycopg.connect(url, connect_timeout=2):
+            return True
+        return False
 
-        def answers() -> bool:
-            with contextlib.suppress(psycopg.OperationalError), psycopg.connect(url, connect_timeout=2):
-                return True
-            return False
+    arguments = [postgres, "-D", data, "-p", str(port), "-h", host, "-k", data, "-F"]
+    return Server(url, arguments, folder / "postgresql.log", answers, {"user": _SERVER_USER, "cwd": "/"})
 
-        wait_until(answers, "PostgreSQL answers")
-        yield url
+
+@contextlib.contextmanager
+def postgresql(folder: Path) -> Iterator[str]:
+    """A fresh PostgreSQL cluster; yields its `DATABASE_URL`."""
+    with postgresql_server(folder).running() as server:
+        yield server.url
+
+
+def redis_server(folder: Path, host: str = "127.0.0.1") -> Server:
+    """A Redis server that survives a kill with what it held, as deploy/compose.yml runs it; not started yet."""
+    program, port = find_program("redis-server"), free_port()
+    arguments = [program, "--port", str(port), "--bind", host, "--protected-mode", "no", "--dir", str(folder)]
+    arguments += ["--appendonly", "yes", "--save", ""]
+    return Server(f"redis://{host}:{port}/0", arguments, folder / "redis.log", partial(listens, port, host))
 
 
 @contextlib.contextmanager
 def redis(folder: Path) -> Iterator[str]:
-    """A Redis server that keeps nothing; yields its URL."""
-    program, port = find_program("redis-server"), free_port()
-    arguments = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    with process(arguments, folder / "redis.log"):
-        wait_until(lambda: listens(port), "Redis answers")
-        yield f"redis://127.0.0.1:{port}/0"
+    """A Redis server; yields its URL."""
+    with redis_server(folder).running() as server:
+        yield server.url
+
+
+def s3_server(folder: Path, host: str = "127.0.0.1") -> Server:
+    """An S3 server (moto) that holds everything in memory, not started yet; `s3_variables` name it."""
+    port = free_port()
+    arguments = [BIN / "moto_server", "-H", host, "-p", str(port)]
+    return Server(f"http://{host}:{port}", arguments, folder / "s3.log", partial(listens, port, host))
+
+
+def s3_variables(server: Server) -> dict[str, str]:
+    return {
+        "S3_ENDPOINT_URL": server.url,
+        "S3_BUCKET": "captioner",
+        "S3_ACCESS_KEY": "test-key",
+        "S3_SECRET_KEY": "test-secret",
+    }
 
 
 @contextlib.contextmanager
 def s3(folder: Path) -> Iterator[dict[str, str]]:
     """An S3 server (moto) with an empty bucket; yields the environment variables that name it."""
+    with s3_server(folder).running() as server:
+        bucket_make(s3_variables(server))
+        yield s3_variables(server)
+
+
+def bucket_make(environment: dict[str, str]) -> None:
     import boto3
 
-    port = free_port()
-    environment = {
-        "S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "S3_BUCKET": "captioner",
-        "S3_ACCESS_KEY": "test-key",
-        "S3_SECRET_KEY": "test-secret",
-    }
-    with process([BIN / "moto_server", "-H", "127.0.0.1", "-p", str(port)], folder / "s3.log"):
-        wait_until(lambda: listens(port), "the S3 server answers")
-        client = boto3.client(
-            "s3",
-            endpoint_url=environment["S3_ENDPOINT_URL"],
-            aws_access_key_id="test-key",
-            aws_secret_access_key="test-secret",
-            region_name="us-east-1",
-        )
-        client.create_bucket(Bucket="captioner")
-        yield environment
+    client = boto3.client(
+        "s3",
+        endpoint_url=environment["S3_ENDPOINT_URL"],
+        aws_access_key_id=environment["S3_ACCESS_KEY"],
+        aws_secret_access_key=environment["S3_SECRET_KEY"],
+        region_name="us-east-1",
+    )
+    client.create_bucket(Bucket=environment["S3_BUCKET"])
 
 
 @dataclass

@@ -1,12 +1,13 @@
-"""Make a database and a store ready to serve: schema, static files, starter weights, an administrator."""
+"""Make a database and a store ready to serve: schema, bucket, static files, starter weights, an administrator."""
 
 from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from captioner import services
+from captioner import servers, services
+from captioner.exceptions import ServersUnavailable
 from models_registry import services as registry
 from models_registry.exceptions import RegistryError
 
@@ -15,17 +16,31 @@ class Command(BaseCommand):
     help = "Prepare everything the service needs to start. Running it again changes nothing that is in place."
     requires_migrations_checks = False
 
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--wait",
+            type=float,
+            default=0,
+            metavar="SECONDS",
+            help="how long to wait for the database and the S3 store to answer (default: not at all)",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
-        call_command("migrate", interactive=False, verbosity=0)
-        call_command("collectstatic", interactive=False, verbosity=0)
         try:
+            servers.servers_wait(options["wait"])
+            call_command("migrate", interactive=False, verbosity=0)
+            if not settings.STATIC_COLLECTED:
+                call_command("collectstatic", interactive=False, verbosity=0)
             version = registry.starter_register()
-        except RegistryError as error:
+        except (ServersUnavailable, RegistryError) as error:
             raise CommandError(str(error)) from error
         password = services.administrator_ensure()
+        address = f"http://{settings.HOST}:{settings.PORT}"
+        if settings.PRODUCTION and settings.ALLOWED_HOSTS:
+            address = f"https://{settings.ALLOWED_HOSTS[0]}"
         self.stdout.write(f"Starter weights: {version}")
-        self.stdout.write(f"Captioner:       http://{settings.HOST}:{settings.PORT}/")
-        self.stdout.write(f"Administration:  http://{settings.HOST}:{settings.PORT}/admin/")
+        self.stdout.write(f"Captioner:       {address}/")
+        self.stdout.write(f"Administration:  {address}/admin/")
         if password:
             self.stdout.write(
                 self.style.SUCCESS(f"Sign in as:      admin / {password}   (shown only this once)")

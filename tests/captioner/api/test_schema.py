@@ -72,6 +72,8 @@ def test_docs_load_local_assets_only(client: Client) -> None:
     assert response.status_code == 200
     assets = re.findall(r'(?:src|href)="([^"]+)"', response.content.decode())
     assert len(assets) >= 3
+    assert assets.pop() == "/api/docs?script="
+    assert client.get("/api/docs?script=").headers["Content-Type"].startswith("application/javascript")
     for asset in assets:
         assert asset.startswith("/static/")
         assert finders.find(asset.removeprefix("/static/"))

@@ -377,3 +377,16 @@ def test_stats_show_what_happened(start: Start) -> None:
     assert (stats.batches, stats.photos, stats.last_batch_size, stats.queue_depth) == (2, 4, 3, 0)
     assert stats.is_alive
     assert not stats.is_draining
+
+
+# --- Telling others ---
+
+
+def test_who_listens_is_told_each_batch_that_went_well(start: Start) -> None:
+    batcher, predictor = start(max_batch=4)
+    told: list[tuple[int, float]] = []
+    batcher.on_batch = lambda size, seconds: told.append((size, seconds))
+    futures = submit(batcher, 1, 2, 3)
+    predictor.open()
+    answers(futures)
+    assert [size for size, _ in told] == [1, 3]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from captioner.inference.decoding import Decoder
-from captioner.inference.gpt2 import Gpt2GreedyDecoder
+from captioner.inference.gpt2 import Gpt2Decoder
 from captioner.inference.loading import load_model
 from captioner.inference.predictor import Predictor
 from captioner.inference.probe import drawn_images
@@ -22,9 +22,9 @@ def decoder(folder: Path, *, lean: bool = True, **generation: Any) -> Decoder:
     model = load_model(folder).model
     model.generation_config.update(**generation)
     decoder = Decoder(model)
-    assert decoder._greedy is not None
+    assert decoder._lean is not None
     if not lean:
-        decoder._greedy = None
+        decoder._lean = None
     return decoder
 
 
@@ -57,6 +57,42 @@ def test_the_lean_loop_emits_what_generate_emits(
         assert ours.log_probabilities == pytest.approx(theirs.log_probabilities, abs=1e-4)
 
 
+@pytest.mark.parametrize("family", GPT2_FAMILIES)
+@pytest.mark.parametrize(("batch", "beams"), [(1, 2), (6, 3), (2, 5)])
+@pytest.mark.parametrize("with_end", [False, True])
+@pytest.mark.parametrize(
+    "generation",
+    [
+        {},
+        {"no_repeat_ngram_size": 2},
+        {"length_penalty": 0.0},
+        {"length_penalty": 2.0, "no_repeat_ngram_size": 3},
+        {"length_penalty": -1.0},
+        {"early_stopping": True},
+    ],
+    ids=str,
+)
+def test_the_lean_beams_find_what_generate_finds(
+    family: str,
+    batch: int,
+    beams: int,
+    with_end: bool,
+    generation: dict[str, Any],
+    checkpoints: dict[str, Path],
+    photos: torch.Tensor,
+) -> None:
+    folder = checkpoints[family]
+    if with_end:
+        generation = generation | {"eos_token_id": ends_seen(folder, photos)}
+    parameters = DecodingParameters(beams, beams, 16)
+    lean = decoder(folder, **generation)(photos[:batch], parameters)
+    reference = decoder(folder, lean=False, **generation)(photos[:batch], parameters)
+    for ours, theirs in zip(lean, reference, strict=True):
+        assert [each.token_ids for each in ours] == [each.token_ids for each in theirs]
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.log_probabilities == pytest.approx(other.log_probabilities, abs=1e-4)
+
+
 @pytest.mark.parametrize("beams", [1, 3])
 def test_sequences_are_those_of_the_plain_model(
     beams: int, checkpoints: dict[str, Path], photos: torch.Tensor
@@ -87,8 +123,8 @@ def test_the_loop_stops_when_every_row_has_ended(checkpoints: dict[str, Path], p
     folder = checkpoints["vit_gpt2"]
     lean = decoder(folder, eos_token_id=ends_seen(folder, photos))
     steps: list[int] = []
-    step = lean._greedy._step
-    lean._greedy._step = lambda tokens, position, caches: (
+    step = lean._lean._step
+    lean._lean._step = lambda tokens, position, caches: (
         steps.append(position) or step(tokens, position, caches)
     )
     [[sequence]] = lean(photos[:1], DecodingParameters(max_new_tokens=60))
@@ -128,16 +164,22 @@ def test_ngram_blocking_of_the_checkpoint_is_followed(
 
 @pytest.mark.parametrize(
     "generation",
-    [{"repetition_penalty": 1.3}, {"min_length": 5}, {"suppress_tokens": [7]}, {"forced_eos_token_id": 1}],
+    [
+        {"repetition_penalty": 1.3},
+        {"min_length": 5},
+        {"suppress_tokens": [7]},
+        {"forced_eos_token_id": 1},
+        {"early_stopping": "never"},
+    ],
 )
 def test_settings_unknown_to_the_lean_loop_are_left_to_generate(
     generation: dict[str, Any], checkpoints: dict[str, Path]
 ) -> None:
     model = load_model(checkpoints["vit_gpt2"]).model
-    assert Gpt2GreedyDecoder.supports(model)
+    assert Gpt2Decoder.supports(model)
     model.generation_config.update(**generation)
-    assert not Gpt2GreedyDecoder.supports(model)
-    assert Decoder(model)._greedy is None
+    assert not Gpt2Decoder.supports(model)
+    assert Decoder(model)._lean is None
 
 
 @pytest.mark.parametrize(
@@ -151,7 +193,7 @@ def test_settings_unknown_to_the_lean_loop_are_left_to_generate(
 def test_unusual_attention_is_left_to_generate(config: dict[str, bool], checkpoints: dict[str, Path]) -> None:
     model = load_model(checkpoints["vit_gpt2"]).model
     model.decoder.config.update(config)
-    assert not Gpt2GreedyDecoder.supports(model)
+    assert not Gpt2Decoder.supports(model)
 
 
 @pytest.mark.parametrize("family", ["blip", "git"])

@@ -1,0 +1,96 @@
+"""Copy the stored objects (photos and weights) to a folder and back. The database is dumped beside: see deploy/backup.
+
+The folder holds `photos/`, `weights/` and `objects.sha256`, which `sha256sum --check` reads. Objects never change under
+their name, so a copy that is there already is not fetched again; what is gone from the store goes from the folder too,
+for a deleted photo must not live on in backups.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from django.core.files.base import File
+from django.core.files.storage import Storage, storages
+
+from captioner.exceptions import BackupCorrupt
+
+_FOLDERS = {"photos": "default", "weights": "weights"}  # of the backup: the storage it is a copy of
+_HASHES = "objects.sha256"
+_PART = ".part"
+
+
+def objects_export(folder: Path) -> Iterator[str]:
+    """Make `folder` a copy of the store; yields each object's name in it, once it is there."""
+    known = _hashes_read(folder) if (folder / _HASHES).exists() else {}
+    hashes: dict[str, str] = {}
+    for top, alias in _FOLDERS.items():
+        for name in _names(storages[alias]):
+            copy = f"{top}/{name}"
+            if copy not in known or not (folder / copy).is_file():
+                known[copy] = _fetch(storages[alias], name, folder / copy)
+            hashes[copy] = known[copy]
+            yield copy
+    _hashes_write(folder, hashes)
+    for top in _FOLDERS:
+        for path in (folder / top).rglob("*"):
+            if path.is_file() and path.relative_to(folder).as_posix() not in hashes:
+                path.unlink()
+
+
+def objects_import(folder: Path) -> Iterator[str]:
+    """Put every object of `folder` into the store; yields each one's name once it is there.
+
+    Raises `BackupCorrupt` at an object that is missing or is not what was backed up.
+    """
+    hashes = _hashes_read(folder)
+    # A version's manifest comes after its files: a version with a manifest is complete.
+    for copy in sorted(hashes, key=lambda copy: (copy.endswith("manifest.json"), copy)):
+        path = folder / copy
+        if not path.is_file() or _sha256(path) != hashes[copy]:
+            raise BackupCorrupt(f"{path} is missing or damaged; take this file from another backup.")
+        top, _, name = copy.partition("/")
+        with path.open("rb") as file:
+            storages[_FOLDERS[top]].save(name, File(file))
+        yield copy
+
+
+def _names(storage: Storage, folder: str = "") -> Iterator[str]:
+    try:
+        folders, files = storage.listdir(folder)
+    except FileNotFoundError:  # local files, and nothing was stored yet
+        return
+    for file in files:
+        if not file.startswith("."):  # a local store's drafts
+            yield str(PurePosixPath(folder, file))
+    for inner in folders:
+        yield from _names(storage, str(PurePosixPath(folder, inner)))
+
+
+def _fetch(storage: Storage, name: str, target: Path) -> str:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(target.name + _PART)
+    with storage.open(name) as source, draft.open("wb") as copy:
+        shutil.copyfileobj(source, copy, length=1 << 20)
+    draft.replace(target)
+    return _sha256(target)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hashes_read(folder: Path) -> dict[str, str]:
+    try:
+        lines = (folder / _HASHES).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise BackupCorrupt(f"{folder} holds no {_HASHES}, so it is no finished backup.") from None
+    return {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
+
+
+def _hashes_write(folder: Path, hashes: dict[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / (_HASHES + _PART)
+    draft.write_text("".join(f"{sha256}  {name}\n" for name, sha256 in hashes.items()), encoding="utf-8")
+    draft.replace(folder / _HASHES)

@@ -1,0 +1,173 @@
+"""What Prometheus is told, summed over all processes of this machine: web workers, and workers of batch jobs.
+
+Each process keeps its numbers in files of its own under `CAPTIONER_DATA_DIR/metrics` (the library's multiprocess
+mode), and whichever answers `/metrics` adds them up. Numbers of processes that ended count on; what they were doing
+does not. Nothing is made before it is used, so that commands leave no files.
+"""
+
+import os
+import re
+import socket
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, cast
+
+from django.conf import settings
+from django.utils.functional import SimpleLazyObject
+
+from captioner.exceptions import (
+    CaptionerError,
+    ClientGone,
+    DeadlineExceeded,
+    InvalidImage,
+    ModelUnavailable,
+    Overloaded,
+)
+
+# The library looks for its variable when it is imported. Containers may share the folder, but not process ids.
+FOLDER = Path(settings.DATA_DIR, "metrics", socket.gethostname())
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(FOLDER)
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest  # noqa: E402
+from prometheus_client.multiprocess import MultiProcessCollector  # noqa: E402
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
+_REASONS = {
+    InvalidImage: "invalid_image",
+    Overloaded: "overloaded",
+    DeadlineExceeded: "deadline_exceeded",
+    ModelUnavailable: "model_unavailable",
+    ClientGone: "client_gone",
+}
+_loaded: set[tuple[str, str]] = set()  # name and version of all that this process ever served
+_FILE_PID = re.compile(r"_(\d+)\.db$")
+
+
+def _lazily(kind: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    def make() -> T:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        return kind(*args, **kwargs)
+
+    return cast(T, SimpleLazyObject(make))
+
+
+_histogram = partial(_lazily, Histogram)
+_counter = partial(_lazily, Counter)
+_gauge = partial(_lazily, Gauge)
+
+queue_depth: Gauge = _gauge(
+    "captioner_queue_depth", "Photos accepted and not answered yet.", multiprocess_mode="livesum"
+)
+queue_seconds: Histogram = _histogram(
+    "captioner_queue_seconds", "Time each photo waited for the model.", buckets=_SECONDS
+)
+preprocess_seconds: Histogram = _histogram(
+    "captioner_preprocess_seconds", "Time to decode and resize each photo.", buckets=_SECONDS
+)
+inference_seconds: Histogram = _histogram(
+    "captioner_inference_seconds", "Time the model took for each batch.", buckets=_SECONDS
+)
+batch_size: Histogram = _histogram(
+    "captioner_batch_size", "Photos in each batch.", buckets=(1, 2, 4, 8, 16, 32, 64)
+)
+captions: Counter = _counter(
+    "captioner_captions", "Photos by how it went: captioned, rejected or failed.", ["outcome"]
+)
+rejects: Counter = _counter("captioner_rejects", "Photos that got no caption, by reason.", ["reason"])
+model_info: Gauge = _gauge(
+    "captioner_model_info", "1 for the version that serves.", ["name", "version"], multiprocess_mode="livemax"
+)
+model_load_seconds: Gauge = _gauge(
+    "captioner_model_load_seconds",
+    "Time the last version took to load and warm up.",
+    multiprocess_mode="livemostrecent",
+)
+canary_share: Gauge = _gauge(
+    "captioner_canary_share",
+    "Share of photos that a challenger captions.",
+    multiprocess_mode="livemostrecent",
+)
+http_requests: Counter = _counter(
+    "captioner_http_requests", "Requests answered.", ["view", "method", "status"]
+)
+http_seconds: Histogram = _histogram(
+    "captioner_http_request_seconds", "Time to answer.", ["view"], buckets=_SECONDS
+)
+
+
+def serving_start() -> None:
+    """Show every number from zero, and forget those of an earlier run of the service."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for path in _files_of_the_dead("*"):
+        path.unlink(missing_ok=True)
+    queue_depth.inc(0)
+    canary_share.set(0)
+    for outcome in ("captioned", "rejected", "failed"):
+        captions.labels(outcome)
+    for reason in (*_REASONS.values(), "failed"):
+        rejects.labels(reason)
+
+
+def exposition() -> bytes:
+    """All numbers of this machine in Prometheus' text format."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for path in _files_of_the_dead("gauge_live*"):
+        path.unlink(missing_ok=True)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(FOLDER))  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+def photo_accepted(future: "Future[Any]") -> None:
+    """Count a photo as queued until its future is done or was cancelled."""
+    queue_depth.inc()
+    future.add_done_callback(lambda _: queue_depth.dec())
+
+
+def batch_done(size: int, seconds: float) -> None:
+    """For `Batcher.on_batch`."""
+    batch_size.observe(size)
+    inference_seconds.observe(seconds)
+
+
+def model_loaded(name: str, version: str, seconds: float) -> None:
+    """This version serves from now on, and no other."""
+    _loaded.add((name, version))
+    for labels in _loaded:
+        model_info.labels(*labels).set(labels == (name, version))
+    model_load_seconds.set(seconds)
+
+
+def rejects_counted(step: Callable[P, T]) -> Callable[P, T]:
+    """`step`, a part of captioning one photo, with its exceptions counted."""
+
+    @wraps(step)
+    def counted(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return step(*args, **kwargs)
+        except Exception as error:
+            captions.labels("rejected" if isinstance(error, CaptionerError) else "failed").inc()
+            rejects.labels(_REASONS.get(type(error), "failed")).inc()
+            raise
+
+    return counted
+
+
+def _files_of_the_dead(pattern: str) -> list[Path]:
+    paths = ((path, _FILE_PID.search(path.name)) for path in FOLDER.glob(f"{pattern}.db"))
+    return [path for path, match in paths if match and not _is_alive(int(match.group(1)))]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,0 +1,41 @@
+# Shared by the scripts beside it. They work on the services of compose.yml; with DATABASE_URL set, on servers that are
+# reached directly, with the application's other variables beside it and PYTHON as the interpreter.
+# shellcheck shell=bash
+set -euo pipefail
+umask 077
+deploy=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+compose() { docker compose --project-directory "$deploy" "$@"; }
+runs_in_compose() { [ -z "${DATABASE_URL:-}" ]; }
+say() { echo "$(date -u +%H:%M:%S) $*"; }
+fail() { echo "$*" >&2; exit 1; }
+
+# postgres PROGRAM ARGUMENTS...: a PostgreSQL client program on our database.
+postgres() {
+    if runs_in_compose; then
+        compose exec -T postgres "$@" --username captioner --dbname captioner
+    else
+        "$@" --dbname "$DATABASE_URL"
+    fi
+}
+
+# objects DIRECTION FOLDER: photos and weights between the store and a folder of this machine.
+objects() {
+    if runs_in_compose; then
+        compose run --rm --no-deps -T --user "$(id -u):$(id -g)" --env CAPTIONER_DATA_DIR=/tmp/captioner \
+            --volume "$2:/backup" setup python manage.py objects "$1" /backup
+    else
+        "${PYTHON:-python}" "$deploy/../manage.py" objects "$1" "$2"
+    fi
+}
+
+# rows_of_dump FILE: the table and the number of its rows, line by line.
+rows_of_dump() {
+    if runs_in_compose; then
+        compose exec -T postgres pg_restore --data-only --file=- <"$1"
+    else
+        pg_restore --data-only --file=- "$1"
+    fi | awk '/^COPY /{table = $2; rows = 0; inside = 1; next}
+              inside && /^\\\.$/{print table, rows; inside = 0}
+              inside{rows++}' | sort
+}

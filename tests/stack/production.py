@@ -1,0 +1,267 @@
+"""Captioner as deploy/ runs it: nginx with TLS, web, workers and beat as processes on PostgreSQL, Redis and an S3 server.
+
+The configuration of nginx and gunicorn is that of deploy/, and so are the commands of workers and beat; what Docker's
+engine would do (start processes, render nginx's templates) is done here.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import psycopg
+import yaml
+
+from tests.stack import client, servers
+from tests.stack.servers import BIN, ROOT, Server
+
+DEPLOY = ROOT / "deploy"
+DOMAIN = "localhost"
+SECRET_KEY = "only for tests: " + "0123456789abcdef" * 4
+# As an image of ours would, nginx runs as somebody who owns nothing else.
+_NGINX_USER = "nobody" if os.geteuid() == 0 else None
+
+
+def compose_command(service: str) -> list[str | Path]:
+    """The command of a service in deploy/compose.yml, with the programs of this environment."""
+    compose = yaml.safe_load((DEPLOY / "compose.yml").read_text())
+    program, *arguments = compose["services"][service]["command"]
+    return [BIN / program, *arguments]
+
+
+def certificates_make(folder: Path) -> Path:
+    """An authority of our own, and a certificate by it for `DOMAIN`; returns the authority's certificate."""
+    openssl = servers.find_program("openssl")
+    folder.mkdir()
+
+    def run(*arguments: str | Path) -> None:
+        subprocess.run([openssl, *arguments], cwd=folder, check=True, capture_output=True)
+
+    (folder / "san").write_text(f"subjectAltName=DNS:{DOMAIN}")
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    run("req", "-x509", *key, "-subj", "/CN=Test authority", "-keyout", "ca.key", "-out", "ca.pem")
+    run("req", *key, "-subj", f"/CN={DOMAIN}", "-keyout", "privkey.pem", "-out", "request.pem")
+    signing = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "san"]
+    run("x509", "-req", "-in", "request.pem", *signing, "-out", "fullchain.pem")
+    return folder / "ca.pem"
+
+
+@dataclass
+class Nginx:
+    """nginx on deploy/nginx, its templates rendered the way its image does it."""
+
+    folder: Path
+    https_port: int
+    http_port: int
+    server: Server
+
+    @property
+    def url(self) -> str:
+        return f"https://{DOMAIN}:{self.https_port}"
+
+    def web_servers(self, *addresses: str) -> None:
+        """Send new requests to these hosts only, with the script that deploy/upgrade uses."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            "NGINX_DIR": str(self.folder / "etc"),
+            "NGINX_PREFIX": str(self.folder / "run"),
+        }
+        subprocess.run(
+            [DEPLOY / "nginx" / "web-servers", *addresses], env=environment, check=True, user=_NGINX_USER
+        )
+
+
+def nginx_make(folder: Path, web_server: str, **limits: str) -> Nginx:
+    """Render the configuration; not started yet."""
+    program = servers.find_program("nginx", "/usr/sbin")
+    etc, prefix = folder / "etc", folder / "run"
+    for needed in (etc / "conf.d", prefix, folder / "acme"):
+        needed.mkdir(parents=True)
+    shutil.copy(DEPLOY / "nginx" / "nginx.conf", etc)
+    shutil.copytree(DEPLOY / "nginx" / "errors", etc / "errors")
+    shutil.copy("/etc/nginx/mime.types", etc)
+    ports = servers.free_port(), servers.free_port()
+    variables = {
+        "DOMAIN": DOMAIN,
+        "WEB_SERVER": web_server,
+        "HTTPS_PORT": str(ports[0]),
+        "HTTP_PORT": str(ports[1]),
+        "LIMIT_RATE": "1000r/s",
+        "LIMIT_BURST": "1000",
+        "LIMIT_CONNECTIONS": "200",
+        "ACME_DIR": str(folder / "acme"),
+        "CERTIFICATES_DIR": str(folder / "certificates"),
+        "NGINX_DIR": str(etc),
+        **limits,
+    }
+    for template in (DEPLOY / "nginx" / "templates").glob("*.template"):
+        text = subprocess.run(
+            [servers.find_program("envsubst"), " ".join(f"${{{name}}}" for name in variables)],
+            input=template.read_text(),
+            env=variables,
+            text=True,
+            check=True,
+            capture_output=True,
+        ).stdout
+        (etc / "conf.d" / template.stem).write_text(text)
+    certificates_make(folder / "certificates")
+    log = folder / "nginx.log"
+    log.touch()
+    if _NGINX_USER:
+        servers.make_reachable(folder)
+        for path in [*folder.rglob("*"), folder]:
+            shutil.chown(path, _NGINX_USER)
+    arguments = [program, "-p", f"{prefix}/", "-c", etc / "nginx.conf", "-g", "daemon off;"]
+    subprocess.run([*arguments, "-t", "-q"], check=True, user=_NGINX_USER, stdout=subprocess.DEVNULL)
+    answers = partial(servers.listens, ports[0])
+    server = Server(
+        f"https://{DOMAIN}:{ports[0]}", arguments, log, answers, {"user": _NGINX_USER, "cwd": "/"}
+    )
+    return Nginx(folder, *ports, server)
+
+
+@dataclass
+class Web:
+    """A web process of gunicorn; `prefix` is what starts it elsewhere than on this host."""
+
+    host: str
+    port: int
+    environment: dict[str, str]
+    log: Path
+    prefix: Sequence[str] = ()
+    process: subprocess.Popen | None = None
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [*self.prefix, BIN / "gunicorn", "--config", DEPLOY / "gunicorn.conf.py"],
+                cwd=ROOT,
+                env=self.environment | {"HOST": self.host, "PORT": str(self.port)},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def is_ready(self) -> bool:
+        with contextlib.suppress(OSError):
+            url = f"http://{self.address}/readyz"
+            return json.load(urllib.request.urlopen(url, timeout=5))["state"] == "ready"
+        return False
+
+    def wait_ready(self) -> None:
+        servers.wait_until(self.is_ready, f"ready (see {self.log})", seconds=120)
+
+    def stop(self) -> None:
+        """TERM, and wait for the end."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(timeout=60)
+
+
+@dataclass
+class Production:
+    """The servers, one nginx, and the processes started so far."""
+
+    folder: Path
+    postgresql: Server
+    redis: Server
+    s3: Server
+    environment: dict[str, str]
+    nginx: Nginx
+    stack: contextlib.ExitStack
+    api_key: str = ""
+    webs: list[Web] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return self.nginx.url
+
+    @property
+    def key(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.api_key}"}
+
+    def load(self, clients: int = 4) -> client.Load:
+        return client.Load(self.url, clients, self.key)
+
+    def manage(self, *arguments: str) -> str:
+        return servers.manage(self.environment, *arguments)
+
+    def api_key_make(self) -> None:
+        code = (
+            "from captioner.services import api_key_create; from django.contrib.auth.models import User;"
+            "print('KEY', api_key_create(User.objects.get(username='admin'), 'test')[1])"
+        )
+        (self.api_key,) = re.findall(r"^KEY (\S+)$", self.manage("shell", "-c", code), re.MULTILINE)
+
+    def web_add(self, host: str = "127.0.0.1", prefix: Sequence[str] = ()) -> Web:
+        """One more web process with data of its own, like a container's; not started yet."""
+        number = len(self.webs)
+        environment = self.environment | {"CAPTIONER_DATA_DIR": str(self.folder / f"web-{number}")}
+        port = servers.free_port()
+        web = Web(host, port, environment, self.folder / f"web-{number}.log", prefix)
+        self.webs.append(web)
+        self.stack.callback(web.stop)
+        return web
+
+    def service_start(self, service: str) -> subprocess.Popen:
+        """A worker or beat, by its command in deploy/compose.yml."""
+        environment = self.environment | {"CAPTIONER_DATA_DIR": str(self.folder / service)}
+        log = self.folder / f"{service}.log"
+        return self.stack.enter_context(
+            servers.process(compose_command(service), log, env=environment, cwd=ROOT)
+        )
+
+    def logged_ids(self) -> list[str]:
+        """The ids of all captions in the database."""
+        with psycopg.connect(self.postgresql.url) as database:
+            return [str(row[0]) for row in database.execute("SELECT id FROM captioner_caption")]
+
+
+@contextlib.contextmanager
+def production(folder: Path, host: str = "127.0.0.1", **limits: str) -> Iterator[Production]:
+    """Data servers and nginx running, set up with an API key; web processes, workers and beat are still to be started."""
+    with contextlib.ExitStack() as stack:
+        postgresql = stack.enter_context(servers.postgresql_server(folder, host).running())
+        redis = stack.enter_context(servers.redis_server(folder, host).running())
+        s3 = stack.enter_context(servers.s3_server(folder, host).running())
+        environment = {
+            "PATH": os.environ["PATH"],
+            "CAPTIONER_PRODUCTION": "true",
+            "CAPTIONER_DATA_DIR": str(folder / "setup"),
+            "SECRET_KEY": SECRET_KEY,
+            "ALLOWED_HOSTS": DOMAIN,
+            "DATABASE_URL": postgresql.url,
+            "REDIS_URL": redis.url,
+            "OMP_NUM_THREADS": "2",
+            # One key sends all the load here.
+            "RATE_LIMIT_KEY": "off",
+            "RATE_LIMIT_USER": "off",
+            **servers.s3_variables(s3),
+        }
+        servers.manage(environment, "collectstatic", "--no-input", "--verbosity", "0")
+        environment["CAPTIONER_STATIC_DIR"] = str(folder / "setup" / "static")
+        servers.manage(environment, "setup", "--wait", "60")
+        nginx = nginx_make(folder / "nginx", web_server="127.0.0.1:9", **limits)
+        stack.enter_context(nginx.server.running())
+        site = Production(folder, postgresql, redis, s3, environment, nginx, stack)
+        site.api_key_make()
+        yield site
+
+
+def request_id() -> str:
+    return uuid.uuid4().hex

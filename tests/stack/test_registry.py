@@ -1,0 +1,223 @@
+"""The registry on real S3 servers: moto, and Ceph's gateway, which checks signatures."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from django.core.files.base import ContentFile
+from django.core.files.storage import storages
+
+import captioner.settings
+from models_registry import cache, services, storage
+from models_registry.exceptions import StoreUnavailable, VersionCorrupt, VersionExists
+from models_registry.manifest import CARD_NAME, MANIFEST_NAME, DataSnapshot, Lineage, Manifest
+from models_registry.models import ModelVersion
+from tests.stack import ceph, servers
+
+pytestmark = [pytest.mark.stack, pytest.mark.django_db]
+
+Environment = dict[str, str]
+
+
+@pytest.fixture(scope="module", params=[servers.s3, ceph.gateway], ids=["moto", "ceph"])
+def s3(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+    with request.param(tmp_path_factory.mktemp("s3")) as environment:
+        yield environment
+
+
+@pytest.fixture
+def store(s3: Environment, monkeypatch: pytest.MonkeyPatch, settings, tmp_path: Path) -> Callable[..., None]:
+    """The weights are kept in a bucket of their own; call it to change how it is reached."""
+
+    def configure(**changes: str) -> None:
+        for name, value in (s3 | changes).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(captioner.settings, "S3_BUCKET", os.environ["S3_BUCKET"])
+        monkeypatch.setattr(captioner.settings, "S3_ENDPOINT_URL", os.environ["S3_ENDPOINT_URL"])
+        settings.STORAGES = settings.STORAGES | {
+            "weights": captioner.settings._object_storage(f"weights-{tmp_path.name}")
+        }
+
+    configure()
+    settings.DATA_DIR = tmp_path / "data"
+    return configure
+
+
+@pytest.fixture
+def folder(tmp_path: Path, store: Callable[..., None]) -> Path:
+    return make_folder(tmp_path / "weights-to-publish")
+
+
+def make_folder(folder: Path, weights: bytes = b"weights" * 2_000_000) -> Path:
+    """Large enough for an upload in parts."""
+    (folder / "data").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(weights)
+    (folder / "data" / "feedback.jsonl").write_text('{"caption": "a dog"}\n')
+    return folder
+
+
+def publish(folder: Path, name: str = "tiny") -> ModelVersion:
+    lineage = Lineage(base="tiny-0", data=DataSnapshot("data/feedback.jsonl", "1" * 64, {"train": 1}))
+    return services.version_publish(
+        folder, model_name=name, origin="a test", licence="Apache-2.0", lineage=lineage
+    )
+
+
+def stored(version: ModelVersion | Manifest, name: str) -> str:
+    return f"versions/{getattr(version, 'version', None) or version.pk}/{name}"
+
+
+def test_a_version_is_published_fetched_promoted_and_rolled_back(folder: Path, tmp_path: Path) -> None:
+    first = publish(folder)
+    second = publish(make_folder(tmp_path / "better", b"better"), "better")
+    fetched = services.version_fetch(first)
+    assert (fetched / "model.safetensors").read_bytes() == b"weights" * 2_000_000
+    assert (fetched / "data" / "feedback.jsonl").exists()
+    for version in (first, second):
+        services.version_promote(version, reason="better")
+    assert services.champion_get() == second
+    assert services.champion_rollback(reason="worse") == services.champion_get() == first
+
+
+def test_the_card_tells_people_in_the_bucket_where_a_version_comes_from(folder: Path) -> None:
+    version = publish(folder)
+    card = storages["weights"].open(stored(version, CARD_NAME)).read().decode()
+    assert f"# {version.pk}" in card
+    assert "| Trained from | tiny-0 |" in card
+    assert "| train | 1 |" in card
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_eight_publishers_of_one_version_one_wins(folder: Path) -> None:
+    def attempt(_: int) -> ModelVersion | VersionExists:
+        from django.db import connection
+
+        try:
+            return publish(folder)
+        except VersionExists as error:
+            return error
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(attempt, range(8)))
+    [version] = [outcome for outcome in outcomes if isinstance(outcome, ModelVersion)]
+    assert services.version_fetch(version).is_dir()
+
+
+def test_of_eight_writers_of_one_manifest_one_wins(store: Callable[..., None]) -> None:
+    together = threading.Barrier(8)
+
+    def attempt(number: int) -> bool:
+        together.wait()
+        return storage._create("versions/raced/manifest.json", f"{number}".encode())
+
+    with ThreadPoolExecutor(8) as pool:
+        wins = list(pool.map(attempt, range(8)))
+    assert sum(wins) == 1
+    assert storages["weights"].open("versions/raced/manifest.json").read().decode() == str(wins.index(True))
+
+
+def test_one_flipped_byte_in_the_store_is_refused_and_nothing_of_it_is_kept(folder: Path) -> None:
+    version = publish(folder)
+    flipped = bytearray((folder / "model.safetensors").read_bytes())
+    flipped[3] ^= 1
+    storages["weights"].save(stored(version, "model.safetensors"), ContentFile(bytes(flipped)))
+    with pytest.raises(VersionCorrupt, match=r"model\.safetensors is not what was published"):
+        services.version_fetch(version)
+    assert not list(cache._root().iterdir())
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", MANIFEST_NAME])
+def test_what_is_missing_in_the_store_is_told(folder: Path, name: str) -> None:
+    version = publish(folder)
+    storages["weights"].delete(stored(version, name))
+    with pytest.raises(VersionCorrupt, match="missing in the store|no manifest in the store"):
+        services.version_fetch(version)
+
+
+def test_what_was_fetched_once_needs_no_store(folder: Path, store: Callable[..., None]) -> None:
+    version = publish(folder)
+    services.version_fetch(version)
+    store(S3_ENDPOINT_URL=f"http://127.0.0.1:{servers.free_port()}")
+    assert services.version_fetch(version).is_dir()
+
+
+def test_what_was_never_fetched_needs_the_store_and_says_so(folder: Path, store: Callable[..., None]) -> None:
+    version = publish(folder)
+    store(S3_ENDPOINT_URL=f"http://127.0.0.1:{servers.free_port()}")
+    with pytest.raises(StoreUnavailable, match="S3_ENDPOINT_URL"):
+        services.version_fetch(version)
+
+
+def test_a_copy_that_rotted_is_fetched_again(folder: Path) -> None:
+    version = publish(folder)
+    copy = services.version_fetch(version) / "model.safetensors"
+    copy.write_bytes(b"rotten")
+    assert services.version_fetch(version) == copy.parent
+    assert copy.read_bytes() == b"weights" * 2_000_000
+
+
+def test_a_wrong_key_is_refused_readably(
+    folder: Path, store: Callable[..., None], request: pytest.FixtureRequest
+) -> None:
+    if "moto" in request.node.name:
+        return  # which checks no signatures
+    store(S3_SECRET_KEY="not-the-secret")
+    with pytest.raises(StoreUnavailable, match="SignatureDoesNotMatch"):
+        publish(folder)
+    assert not ModelVersion.objects.exists()
+
+
+def test_retention_removes_what_the_store_holds(folder: Path, tmp_path: Path) -> None:
+    version = publish(folder)
+    services.version_promote(publish(make_folder(tmp_path / "better", b"better"), "better"), reason="better")
+    assert services.versions_retain(keep=0, dry_run=False) == [version]
+    assert not list(storage._names(storages["weights"], stored(version, "")))
+    assert publish(folder) == version
+
+
+# --- Killed at each step ------------------------------------------------------------------------------------------------
+
+
+def publish_killed(tmp_path: Path, **environment: str) -> list[dict]:
+    environment |= {
+        "PATH": os.environ["PATH"],
+        "CAPTIONER_DATA_DIR": str(tmp_path / "data"),
+        "DJANGO_SETTINGS_MODULE": "captioner.settings",
+        "PYTHONPATH": str(servers.ROOT),
+    }
+    servers.manage(environment, "migrate", "--verbosity", "0")
+    script = servers.ROOT / "tests" / "stack" / "publish_killed.py"
+    result = subprocess.run(
+        [sys.executable, script, tmp_path / "folders"], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def require_clean_kills(reports: list[dict], least: int) -> None:
+    assert len(reports) >= least
+    for report in reports:
+        assert report["status"] == -signal.SIGKILL
+        assert (report["partial"], report["champion_moved"]) == ([], False), report
+        assert (report["again"], report["champion_moved_then"]) == (0, True), report
+
+
+def test_a_publisher_killed_at_any_request_leaves_nothing_partial_and_can_begin_again(
+    s3: Environment, tmp_path: Path
+) -> None:
+    # Of two files: looked for, written, read again. Then the manifest, then the card, each before and after.
+    require_clean_kills(publish_killed(tmp_path, **s3), least=2 * (2 * 3 + 2))
+
+
+def test_nor_does_one_whose_store_is_a_folder(tmp_path: Path) -> None:
+    # Two files and the card are synced and renamed, the manifest is synced and linked.
+    require_clean_kills(publish_killed(tmp_path), least=2 * (3 * 2 + 2))
