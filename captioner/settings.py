@@ -323,7 +323,9 @@ CELERY_BEAT_SCHEDULE = {
 # --- Learning ---------------------------------------------------------------------------------------------------
 
 TRAINING_MIN_NEW_FEEDBACK = env_int("TRAINING_MIN_NEW_FEEDBACK", 50, minimum=1)
-TRAINING_PROMOTE_TO = env_text("TRAINING_PROMOTE_TO", "champion", choices=("champion", "challenger", "nothing"))
+TRAINING_PROMOTE_TO = env_text(
+    "TRAINING_PROMOTE_TO", "champion", choices=("champion", "challenger", "nothing")
+)
 TRAINING_AUTHOR_ROWS = env_int("TRAINING_AUTHOR_ROWS", 5, minimum=1)
 TRAINING_ORIGINAL_PHOTOS = env_text("TRAINING_ORIGINAL_PHOTOS")
 TRAINING_REPLAY_PHOTOS = env_text("TRAINING_REPLAY_PHOTOS")

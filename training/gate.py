@@ -23,9 +23,67 @@ MAX_LATENCY_RATIO = 1.1
 
 # What a caption that was cut short, or that games the metric, ends on. (A word list of English, as captions are.)
 FUNCTION_WORDS = frozenset(
-    """a an the and or but nor of in on at by for to from with without into onto over under near next behind beside
-    between through across along around above below is are was were be been being has have had that which who whose
-    while as his her its their this these those some no two very""".split()
+    [
+        "a",
+        "an",
+        "the",
+        "and",
+        "or",
+        "but",
+        "nor",
+        "of",
+        "in",
+        "on",
+        "at",
+        "by",
+        "for",
+        "to",
+        "from",
+        "with",
+        "without",
+        "into",
+        "onto",
+        "over",
+        "under",
+        "near",
+        "next",
+        "behind",
+        "beside",
+        "between",
+        "through",
+        "across",
+        "along",
+        "around",
+        "above",
+        "below",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "being",
+        "has",
+        "have",
+        "had",
+        "that",
+        "which",
+        "who",
+        "whose",
+        "while",
+        "as",
+        "his",
+        "her",
+        "its",
+        "their",
+        "this",
+        "these",
+        "those",
+        "some",
+        "no",
+        "two",
+        "very",
+    ]
 )
 
 
@@ -122,7 +180,10 @@ def decide(
         *_guards(candidate.captions, champion.captions),
         _latency_check(latency_ratio),
         Check(
-            "loads in a clean process and captions golden photos", golden_captioned, golden_note or "yes", "yes"
+            "loads in a clean process and captions golden photos",
+            golden_captioned,
+            golden_note or "yes",
+            "yes",
         ),
     )
     verdict, reason = _verdict(checks, holdout)
@@ -164,9 +225,7 @@ def _original_check(interval: Interval | None) -> Check:
 
 
 def _shown(interval: Interval) -> str:
-    return (
-        f"{interval.mean:+.1f} CIDEr-D ({interval.lower:+.1f} to {interval.upper:+.1f}, {interval.photos} photos)"
-    )
+    return f"{interval.mean:+.1f} CIDEr-D ({interval.lower:+.1f} to {interval.upper:+.1f}, {interval.photos} photos)"
 
 
 def _guards(captions: Sequence[str], champion: Sequence[str]) -> tuple[Check, ...]:
@@ -183,7 +242,10 @@ def _guards(captions: Sequence[str], champion: Sequence[str]) -> tuple[Check, ..
             f"at most {MAX_FUNCTION_WORD_ENDINGS:.0%}",
         ),
         Check(
-            "distinct captions", ratio >= MIN_DISTINCT_RATIO, f"{ratio:.2f}x", f"at least {MIN_DISTINCT_RATIO:g}x"
+            "distinct captions",
+            ratio >= MIN_DISTINCT_RATIO,
+            f"{ratio:.2f}x",
+            f"at least {MIN_DISTINCT_RATIO:g}x",
         ),
         Check(
             "mean length",

@@ -5,6 +5,7 @@ import logging
 from celery import shared_task
 
 from training import services
+from training.yielding import yield_processor
 
 logger = logging.getLogger(__name__)
 
@@ -23,5 +24,6 @@ def runs_sweep_task() -> None:
 
 @shared_task
 def run_execute_task(run_id: int) -> None:
-    """Consumed by the trainer alone (the queue "training")."""
+    """Consumed by the trainer alone (the queue "training"), in a process of its own."""
+    yield_processor()
     services.run_execute(run_id)
