@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import hashlib
 import io
+import itertools
 import math
 import re
 import struct
@@ -192,7 +193,7 @@ def difference_hash(image: Image.Image) -> str:
     """
     cells = image.resize((9, 8), Image.Resampling.BOX, reducing_gap=2.0).convert("L").tobytes()
     rows = (cells[start : start + 9] for start in range(0, 72, 9))
-    bits = "".join("01"[right > left] for row in rows for left, right in zip(row, row[1:], strict=False))
+    bits = "".join("01"[right > left] for row in rows for left, right in itertools.pairwise(row))
     return f"{int(bits, 2):016x}"
 
 

@@ -13,11 +13,11 @@ class LearnConfig:
     A step takes `batch` corrections, as many replayed captions and, where ratings count, as many ratings.
     """
 
-    passes: float = 12.0  # over the corrections
-    min_steps: int = 60
+    passes: float = 6.0  # over the corrections
+    min_steps: int = 80
     max_steps: int = 4000
     batch: int = 16
-    lr: float = 3e-4
+    lr: float = 5e-4
     lora_lr: float = 2e-4
     weight_decay: float = 0.01
     warmup: int = 20

@@ -159,7 +159,7 @@ def _draw(salt: str, group: str) -> float:
 
 
 def _deduplicate(rows: Sequence[FeedbackRow]) -> list[FeedbackRow]:
-    """One correction per (photos, author) and per (photos, words), one rating per (photos, author, caption); the newest."""
+    """The newest correction per (group, author) and (group, words), and rating per (group, author, caption)."""
     seen: set[tuple[str, ...]] = set()
     kept = []
     for row in reversed(rows):

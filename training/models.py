@@ -1,4 +1,4 @@
-"""What was learned when, from what, with which outcome: the training runs, and the photos that are held out for ever."""
+"""What was learned when, from what, with which outcome; and the photos that are held out for ever."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def run_folder(run: TrainingRun) -> Path:
 def run_work(
     run: TrainingRun, snapshot: Snapshot, base: ModelVersion, champion: ModelVersion, tick: Tick
 ) -> Outcome:
-    """Do the whole run, from wherever an earlier attempt was stopped. Raises `NothingToLearn`, and what `tick` raises."""
+    """Do the whole run, from wherever an earlier attempt stopped. Raises `NothingToLearn`, and what `tick` raises."""
     torch.set_num_threads(settings.TRAINING_THREADS or max(1, thread_count() // 2))
     config = LearnConfig(seed=run.seed)
     work = Workspace(run_folder(run), base, champion, tick)
@@ -190,7 +190,7 @@ def _was_worse(ideal: str, logged: str, rating: int | None) -> bool:
 
 
 def _replay(work: Workspace, captioner: Captioner, photos: _FeedbackPhotos) -> tuple[Any, list[Replay]]:
-    """Features of everything that is learned from, and what is replayed: base training captions, else the base's own."""
+    """Features of all that is learned from, and what is replayed: base training captions, else the base's own."""
     if not settings.TRAINING_REPLAY_PHOTOS:
         first = photos.first_replayed
         captions = captioner.captions(
