@@ -63,7 +63,10 @@ class Captioner:
     @classmethod
     def load(cls, folder: Path) -> Captioner:
         """The checkpoint in `folder`. Raises `IncompatibleModel`, also for a class that training does not know."""
-        parts = load_model(folder)
+        with torch.random.fork_rng(devices=[]):
+            # transformers draws weights that a checkpoint lacks and nothing reads (poolers), and `save` writes them.
+            torch.manual_seed(0)
+            parts = load_model(folder)
         family = parts.model.config.model_type
         if family not in _ENCODERS:
             raise IncompatibleModel(
