@@ -38,7 +38,7 @@ _Status, _Verdict = TrainingRun.Status, TrainingRun.Verdict
 
 def run_request(*, by: User | None = None, seed: int = 0) -> TrainingRun:
     """Queue a run and tell the trainer. Raises `RunRefused` while another one is queued or running."""
-    return _run_create(TrainingRun.Trigger.PERSON, by=by, seed=seed)
+    return _run_create(TrainingRun.Trigger.PERSON, requested_by=by, seed=seed)
 
 
 def run_request_scheduled() -> TrainingRun | None:
