@@ -5,13 +5,10 @@ BIN := $(VENV)/bin
 export VENV
 export CAPTIONER_DATA_DIR ?= $(CURDIR)/var
 
-.PHONY: run install test bench check format
+.PHONY: run install test bench check check-deploy format
 
 run: install
-	@mkdir -p "$(CAPTIONER_DATA_DIR)"
-	@$(BIN)/python deploy/port_free.py
-	@umask 077 && $(BIN)/python manage.py setup
-	@exec $(BIN)/supervisord --configuration deploy/supervisord.conf
+	@exec $(BIN)/python deploy/run.py
 
 install: $(VENV)/.installed
 
@@ -31,6 +28,10 @@ check: $(VENV)/.installed-tests
 	CAPTIONER_PRODUCTION=true SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))')" \
 	ALLOWED_HOSTS=captions.example.org DATABASE_URL=postgres://captioner@localhost/captioner \
 	REDIS_URL=redis://localhost:6379/0 $(BIN)/python manage.py check --deploy --fail-level WARNING
+
+# The files of deploy/: nginx, compose, Dockerfile, Kubernetes, alerts, scripts. Needs their tools; see deploy/check.
+check-deploy: $(VENV)/.installed-tests
+	BIN=$(BIN) deploy/check
 
 format: $(VENV)/.installed-tests
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,6 @@
 """The administrators' side: keys, photos, captions, and the queue where feedback is approved or rejected."""
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from django.contrib import admin, messages
 from django.contrib.auth.models import User
@@ -17,11 +17,17 @@ from django.utils.safestring import SafeString
 from captioner import (
     admin_users,  # noqa: F401  registers users
     services,
+    trials,
 )
 from captioner.admin_filters import CaptionVersionFilter, FeedbackVersionFilter, RatingFilter, StatusFilter
-from captioner.models import ApiKey, Caption, Feedback, Photo
+from captioner.models import ApiKey, Caption, ChallengerTrial, Feedback, Job, JobPhoto, Owned, Photo
 from captioner.word_diff import word_diff
 from models_registry.admin import ModelAdmin, ReadOnlyAdmin
+
+if TYPE_CHECKING:
+    TabularInline = admin.TabularInline[JobPhoto, Job]
+else:
+    TabularInline = admin.TabularInline
 
 admin.site.site_header = "Captioner"
 admin.site.site_title = "Captioner"
@@ -39,11 +45,11 @@ def photo_image(photo: Photo, css_class: str, alt: str = "") -> SafeString:
     )
 
 
-def owner_name(caption: Caption) -> str:
-    if caption.user is None:
-        return f"visitor {str(caption.visitor)[:8]}"
-    name = caption.user.get_username()
-    return f"{name}, with the key {caption.api_key}" if caption.api_key else name
+def owner_name(owned: Owned) -> str:
+    if owned.user is None:
+        return f"visitor {str(owned.visitor)[:8]}"
+    name = owned.user.get_username()
+    return f"{name}, with the key {owned.api_key}" if owned.api_key else name
 
 
 class RecordAdmin(ReadOnlyAdmin):
@@ -180,6 +186,81 @@ class CaptionAdmin(RecordAdmin):
     @admin.display(description="Alternatives")
     def alternatives_shown(self, caption: Caption) -> SafeString:
         return format_html_join("", "<div>{}</div>", ([other["caption"]] for other in caption.alternatives))
+
+
+@admin.register(ChallengerTrial)
+class ChallengerTrialAdmin(ReadOnlyAdmin):
+    """What a challenger made of people's photos without answering, and above it how it compares so far."""
+
+    list_display = ["thumbnail", "champion_said", "challenger_said", "model_version", "kind", "created_at"]
+    list_display_links = ["challenger_said"]
+    list_filter = ["kind", ("error", admin.EmptyFieldListFilter), "created_at"]
+    list_select_related = ["caption__photo"]
+    readonly_fields = (
+        "thumbnail",
+        "champion_said",
+        "challenger_said",
+        "model_version",
+        "kind",
+        "inference_ms",
+    )
+    fields = readonly_fields
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        context = {"comparison": trials.challenger_compare(), **(extra_context or {})}
+        return super().changelist_view(request, context)
+
+    @admin.display(description="Photo")
+    def thumbnail(self, trial: ChallengerTrial) -> SafeString:
+        return photo_image(trial.caption.photo, "thumbnail")
+
+    @admin.display(description="The champion said")
+    def champion_said(self, trial: ChallengerTrial) -> str:
+        return trial.caption.text
+
+    @admin.display(description="The challenger said")
+    def challenger_said(self, trial: ChallengerTrial) -> str:
+        return str(trial)
+
+
+class JobPhotoInline(TabularInline):
+    """What became of each photo that failed: those are what somebody asks about."""
+
+    model = JobPhoto
+    verbose_name_plural = "Photos that failed"
+    fields = readonly_fields = ("index", "name", "reason", "error", "attempts")
+    can_delete = False
+    max_num = 0
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[JobPhoto]:
+        return super().get_queryset(request).filter(state=JobPhoto.State.FAILED)
+
+
+@admin.register(Job)
+class JobAdmin(ReadOnlyAdmin):
+    list_display = ["__str__", "owner_shown", "status", "captioned", "failed", "created_at", "finished_at"]
+    list_filter = ["status", "created_at"]
+    list_select_related = ["user", "api_key"]
+    readonly_fields = ("owner_shown", "status", "photo_count", "options", "created_at", "finished_at")
+    fields = readonly_fields
+    inlines = [JobPhotoInline]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
+        return Job.objects.with_progress().select_related("user", "api_key")
+
+    @admin.display(description="Owner")
+    def owner_shown(self, job: Job) -> str:
+        return owner_name(job)
+
+    @admin.display(description="Captioned")
+    def captioned(self, job: Any) -> int:
+        return int(job.captioned)
+
+    @admin.display(description="Failed")
+    def failed(self, job: Any) -> int:
+        return int(job.failed)
 
 
 @admin.register(Feedback)

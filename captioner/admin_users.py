@@ -17,7 +17,7 @@ admin.site.unregister(User)
 
 
 @admin.register(User)
-class InvitingUserAdmin(UserAdmin):
+class InvitingUserAdmin(UserAdmin):  # type: ignore[type-arg]  # which it does not take when it runs
     """Django's, and a link for the person after adding somebody without a password, or on request."""
 
     actions = ["invite"]

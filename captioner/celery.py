@@ -31,3 +31,17 @@ def _logging_as_django(**_: Any) -> None:
 @signals.task_prerun.connect
 def _task_begin(task_id: str, **_: Any) -> None:
     request_id.task_begin(task_id)
+
+
+@signals.worker_process_init.connect
+def _threads_as_in_web_workers(**_: Any) -> None:
+    """See deploy/gunicorn.conf.py. Read when torch is imported, with the first photos."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
+@signals.worker_process_shutdown.connect
+def _engine_stop(**_: Any) -> None:
+    """A worker's process has an engine of its own once it had photos to caption; its thread would not let it end."""
+    from captioner import runtime  # which needs Django, set up by then
+
+    runtime.engine_drain(timeout=5)

@@ -20,6 +20,18 @@ class InvalidImage(CaptionerError):
         self.reason = reason
 
 
+class InvalidArchive(CaptionerError):
+    """The photos sent for a job cannot be taken.
+
+    `reason` is a stable code: `empty`, `too_many` (photos), `too_large` (bytes in all), `not_an_archive`,
+    `unsafe_name`, `encrypted`, `unsupported` (compression) or `damaged`.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class InvalidFeedback(CaptionerError):
     """The feedback says nothing, or says something outside the allowed range; `field` names the culprit."""
 
@@ -65,6 +77,22 @@ class IncompatibleModel(CaptionerError):
 
 class ClientGone(CaptionerError):
     """The client closed its connection while its photo was waiting; the work was dropped."""
+
+
+class PhotoDone(CaptionerError):
+    """Another worker has captioned this photo of a job, or the job was cancelled; this caption is not logged."""
+
+
+class IdempotencyKeyInUse(CaptionerError):
+    """The first request with this `Idempotency-Key` is still under way; `retry_after` is in seconds."""
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class IdempotencyKeyReused(CaptionerError):
+    """Something else was sent with this `Idempotency-Key` before."""
 
 
 class ServersUnavailable(CaptionerError):

@@ -7,10 +7,13 @@ does not. Nothing is made before it is used, so that commands leave no files.
 
 import os
 import re
+import shutil
 import socket
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -24,6 +27,7 @@ from captioner.exceptions import (
     InvalidImage,
     ModelUnavailable,
     Overloaded,
+    StorageUnavailable,
 )
 
 # The library looks for its variable when it is imported. Containers may share the folder, but not process ids.
@@ -43,17 +47,27 @@ _REASONS = {
     DeadlineExceeded: "deadline_exceeded",
     ModelUnavailable: "model_unavailable",
     ClientGone: "client_gone",
+    StorageUnavailable: "storage_unavailable",
 }
 _loaded: set[tuple[str, str]] = set()  # name and version of all that this process ever served
+_FORGOTTEN_SECONDS = 7 * 24 * 3600
 _FILE_PID = re.compile(r"_(\d+)\.db$")
 
 
+_making = threading.Lock()
+
+
 def _lazily(kind: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    @cache
     def make() -> T:
         FOLDER.mkdir(parents=True, exist_ok=True)
         return kind(*args, **kwargs)
 
-    return cast(T, SimpleLazyObject(make))
+    def make_once() -> T:
+        with _making:  # several threads may come first, and the library takes no number twice
+            return make()
+
+    return cast(T, SimpleLazyObject(make_once))
 
 
 _histogram = partial(_lazily, Histogram)
@@ -105,6 +119,11 @@ def serving_start() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for path in _files_of_the_dead("*"):
         path.unlink(missing_ok=True)
+    for (
+        folder
+    ) in FOLDER.parent.iterdir():  # those of containers that were replaced, where they share the folder
+        if folder != FOLDER and time.time() - _changed_at(folder) > _FORGOTTEN_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
     queue_depth.inc(0)
     canary_share.set(0)
     for outcome in ("captioned", "rejected", "failed"):
@@ -161,6 +180,10 @@ def rejects_counted(step: Callable[P, T]) -> Callable[P, T]:
 def _files_of_the_dead(pattern: str) -> list[Path]:
     paths = ((path, _FILE_PID.search(path.name)) for path in FOLDER.glob(f"{pattern}.db"))
     return [path for path, match in paths if match and not _is_alive(int(match.group(1)))]
+
+
+def _changed_at(folder: Path) -> float:
+    return max((path.stat().st_mtime for path in [folder, *folder.glob("*")]), default=0.0)
 
 
 def _is_alive(pid: int) -> bool:

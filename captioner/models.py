@@ -3,12 +3,16 @@
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Self, TypeVar
 
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
-from django.db.models import Q
+from django.db.models import Count, OuterRef, Q, Subquery
+from django.db.models.functions import Coalesce
+
+OwnedT = TypeVar("OwnedT", bound="Owned")
 
 IDEAL_CAPTION_MAX_LENGTH = 500  # characters
 
@@ -61,8 +65,41 @@ class Photo(models.Model):
         return f"photo {self.sha256[:12]}"
 
 
-class CaptionQuerySet(models.QuerySet["Caption"]):
-    def owned_by(self, owner: Owner) -> "CaptionQuerySet":
+class Owned(models.Model):
+    """What somebody made: a signed-in user, an API key in the name of its user, or an anonymous visitor."""
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="%(class)ss"
+    )
+    api_key = models.ForeignKey(
+        ApiKey,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="%(class)ss",
+        help_text="The key it was made with; `user` is then the key's user.",
+    )
+    visitor = models.UUIDField(null=True, blank=True, help_text="The anonymous visitor's cookie.")
+
+    class Meta:
+        abstract = True
+        constraints = [
+            models.CheckConstraint(
+                name="%(class)s_user_or_visitor",
+                condition=Q(user__isnull=False, visitor__isnull=True)
+                | Q(user__isnull=True, visitor__isnull=False, api_key__isnull=True),
+            ),
+        ]
+
+    @property
+    def owner(self) -> Owner:
+        if self.api_key is not None:
+            return Owner(api_key=self.api_key)
+        return Owner(user=self.user, visitor=self.visitor)
+
+
+class OwnedQuerySet(models.QuerySet[OwnedT]):
+    def owned_by(self, owner: Owner) -> Self:
         """What this person may see. A key sees what it made; its user sees that as well."""
         if owner.api_key is not None:
             return self.filter(api_key=owner.api_key)
@@ -70,6 +107,8 @@ class CaptionQuerySet(models.QuerySet["Caption"]):
             return self.filter(user=owner.user)
         return self.filter(visitor=owner.visitor)
 
+
+class CaptionQuerySet(OwnedQuerySet["Caption"]):
     def with_details(self) -> "CaptionQuerySet":
         return self.select_related("photo", "feedback")
 
@@ -86,28 +125,17 @@ class CaptionQuerySet(models.QuerySet["Caption"]):
         return self.filter(Q(created_at__gt=created_at) | Q(pk__gt=pk), created_at__gte=created_at)
 
 
-class Caption(models.Model):
+class Caption(Owned):
     """One logged interaction: a photo, what the model answered, and how it came to that answer."""
 
     class Source(models.TextChoices):
         WEB = "web", "Web page"
         API = "api", "REST API"
+        BATCH = "batch", "Batch job"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     photo = models.ForeignKey(Photo, on_delete=models.PROTECT, related_name="captions")
-    user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="captions"
-    )
-    api_key = models.ForeignKey(
-        ApiKey,
-        null=True,
-        blank=True,
-        on_delete=models.CASCADE,
-        related_name="captions",
-        help_text="The key it was made with; `user` is then the key's user.",
-    )
-    visitor = models.UUIDField(null=True, blank=True, help_text="The anonymous visitor's cookie.")
-    source = models.CharField(max_length=3, choices=Source)
+    source = models.CharField(max_length=8, choices=Source)
 
     text = models.TextField()
     confidence = models.FloatField(
@@ -119,28 +147,22 @@ class Caption(models.Model):
     )
     token_log_probabilities = models.JSONField(default=list, help_text="Natural logarithms, one per token.")
     model_name = models.CharField(max_length=100)
-    model_version = models.CharField(max_length=100, db_index=True)
+    model_version = models.CharField(max_length=100)
     decoding = models.JSONField(default=dict, help_text="The decoding parameters that were used.")
     timings_ms = models.JSONField(default=dict, help_text="Milliseconds spent per step.")
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = CaptionQuerySet.as_manager()
 
-    class Meta:
+    class Meta(Owned.Meta):
         ordering = ["-created_at", "-id"]
-        constraints = [
-            models.CheckConstraint(
-                name="caption_user_or_visitor",
-                condition=Q(user__isnull=False, visitor__isnull=True)
-                | Q(user__isnull=True, visitor__isnull=False, api_key__isnull=True),
-            ),
-        ]
         # Each person's history is read newest first, a page at a time: one index per kind of owner does it.
         indexes = [
             models.Index(fields=["-created_at", "-id"], name="caption_newest"),
             models.Index(fields=["user", "-created_at", "-id"], name="caption_user_newest"),
             models.Index(fields=["api_key", "-created_at", "-id"], name="caption_api_key_newest"),
             models.Index(fields=["visitor", "-created_at", "-id"], name="caption_visitor_newest"),
+            models.Index(fields=["model_version", "-created_at"], name="caption_version_newest"),
         ]
 
     def __str__(self) -> str:
@@ -201,3 +223,148 @@ class Feedback(models.Model):
 
     def __str__(self) -> str:
         return self.ideal_caption or f"rated {self.rating}"
+
+
+class ChallengerTrial(models.Model):
+    """What a challenger made of a photo that the champion answered: its caption, or how it failed."""
+
+    class Kind(models.TextChoices):
+        CANARY = "canary", "It was to answer, and failed"
+        SHADOW = "shadow", "It captioned along, unseen"
+
+    caption = models.ForeignKey(
+        Caption, on_delete=models.CASCADE, related_name="trials", help_text="What the person was answered."
+    )
+    kind = models.CharField(max_length=6, choices=Kind)
+    model_version = models.CharField(max_length=100)
+    text = models.TextField(blank=True)
+    error = models.TextField(blank=True)
+    inference_ms = models.FloatField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.CheckConstraint(
+                name="trial_ends_one_way",
+                condition=(Q(text="") & ~Q(error="")) | (~Q(text="") & Q(error="")),
+            ),
+        ]
+        indexes = [models.Index(fields=["model_version", "-created_at"], name="trial_version_newest")]
+
+    def __str__(self) -> str:
+        return self.text or self.error
+
+
+def _photo_count(state: str) -> Coalesce:
+    photos = JobPhoto.objects.filter(job=OuterRef("pk"), state=state).order_by().values("job")
+    return Coalesce(Subquery(photos.annotate(count=Count("pk")).values("count")), 0)
+
+
+class JobQuerySet(OwnedQuerySet["Job"]):
+    def with_progress(self) -> "JobQuerySet":
+        """With `captioned`, `failed`, `cancelled` and `pending`: how many of its photos are.
+
+        Subqueries count for the jobs of one page only, where a join would count for all of them first.
+        """
+        return self.annotate(**{state.value: _photo_count(state) for state in JobPhoto.State})
+
+
+class Job(Owned):
+    """Many photos sent at once, captioned in the background by whichever workers are free."""
+
+    class Status(models.TextChoices):
+        RECEIVING = "receiving", "Being received"
+        QUEUED = "queued", "Waiting for a worker"
+        RUNNING = "running", "Running"
+        FINISHED = "finished", "Finished"
+        CANCELLED = "cancelled", "Cancelled"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    status = models.CharField(max_length=9, choices=Status, default=Status.RECEIVING)
+    photo_count = models.PositiveIntegerField()
+    options = models.JSONField(default=dict, help_text="The decoding parameters that were asked for.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta(Owned.Meta):
+        ordering = ["-created_at", "-id"]
+        indexes = [
+            models.Index(fields=["user", "-created_at", "-id"], name="job_user_newest"),
+            models.Index(fields=["visitor", "-created_at", "-id"], name="job_visitor_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"job {str(self.pk)[:8]} of {self.photo_count} photos"
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in {Job.Status.FINISHED, Job.Status.CANCELLED}
+
+
+class JobPhotoQuerySet(models.QuerySet["JobPhoto"]):
+    def pending(self) -> "JobPhotoQuerySet":
+        return self.filter(state=JobPhoto.State.PENDING)
+
+    def claimable(self, now: datetime) -> "JobPhotoQuerySet":
+        """Those to be captioned that no worker is busy with."""
+        return self.pending().filter(Q(leased_until__isnull=True) | Q(leased_until__lt=now))
+
+
+class JobPhoto(models.Model):
+    """One photo of a job: what is known of it, and how far it got. The workers' only memory."""
+
+    class State(models.TextChoices):
+        PENDING = "pending", "Pending"
+        CAPTIONED = "captioned", "Captioned"
+        FAILED = "failed", "Failed"
+        CANCELLED = "cancelled", "Cancelled"
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="photos")
+    index = models.PositiveIntegerField(help_text="Its place in what was sent, from 0.")
+    name = models.CharField(max_length=255, help_text="As its sender called it; never a path of ours.")
+    state = models.CharField(max_length=9, choices=State, default=State.PENDING)
+    caption = models.OneToOneField(
+        Caption, null=True, blank=True, on_delete=models.SET_NULL, related_name="job_photo"
+    )
+    reason = models.CharField(max_length=32, blank=True, help_text="Why it failed, as a code.")
+    error = models.TextField(blank=True, help_text="Why it failed, in words.")
+    input = models.CharField(
+        max_length=100, blank=True, help_text="Its bytes in the storage, until it is done."
+    )
+    attempts = models.PositiveSmallIntegerField(default=0)
+    enqueued_at = models.DateTimeField(null=True, blank=True, help_text="Since when a task for it is queued.")
+    leased_until = models.DateTimeField(null=True, blank=True, help_text="Until when a worker has it.")
+
+    objects = JobPhotoQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["job", "index"]
+        constraints = [models.UniqueConstraint(fields=["job", "index"], name="job_photo_once")]
+        indexes = [
+            models.Index(fields=["job", "state"], name="job_photo_state"),
+            # What the sweep looks through: few rows, however many jobs are done.
+            models.Index(fields=["state", "enqueued_at"], condition=~Q(input=""), name="job_photo_open"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.state})"
+
+
+class IdempotentRequest(models.Model):
+    """A request that its sender may repeat: what it made, once it did. Deleted with what it made."""
+
+    owner = models.CharField(max_length=64)
+    key = models.CharField(max_length=255, help_text="The `Idempotency-Key`.")
+    fingerprint = models.CharField(max_length=64, help_text="SHA-256 of what was sent.")
+    caption = models.ForeignKey(Caption, null=True, on_delete=models.CASCADE, related_name="+")
+    job = models.ForeignKey(Job, null=True, on_delete=models.CASCADE, related_name="+")
+    started_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["owner", "key"], name="idempotent_request_once")]
+
+    def __str__(self) -> str:
+        return self.key

@@ -24,6 +24,7 @@ class RequestBodyMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         request.encoding = "utf-8"
         length = int(request.META.get("CONTENT_LENGTH") or 0)
-        if length > settings.UPLOAD_MAX_PHOTOS * MAX_BYTES + _FORM_FIELDS_BYTES:
+        largest = max(settings.UPLOAD_MAX_PHOTOS * MAX_BYTES, settings.JOB_MAX_MEGABYTES * 2**20)
+        if length > largest + _FORM_FIELDS_BYTES:
             raise RequestDataTooBig(f"The request body has {length:,} bytes.")
         return self.get_response(request)

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -25,7 +26,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 from PIL import Image
 
-from captioner import images, metrics, runtime
+from captioner import images, metrics, runtime, trials
 from captioner.exceptions import (
     CaptionerError,
     ClientGone,
@@ -36,6 +37,7 @@ from captioner.exceptions import (
 )
 from captioner.inference.types import Candidate, DecodingParameters, Prediction
 from captioner.models import IDEAL_CAPTION_MAX_LENGTH, ApiKey, Caption, Feedback, Owner, Photo
+from captioner.serving import Engine, Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +58,7 @@ class _Pending:
     """A photo that the engine has accepted and not answered yet."""
 
     photo: images.DecodedPhoto
-    parameters: DecodingParameters
-    model_name: str
-    future: "Future[Prediction]"
+    ticket: Ticket
     submitted_at: float  # time.monotonic(), as is the deadline
     deadline: float
     decode_seconds: float
@@ -71,15 +71,17 @@ def caption_create(
     source: Caption.Source,
     parameters: DecodingParameters | None = None,
     is_abandoned: Callable[[], bool] = lambda: False,
+    on_logged: Callable[[Caption], None] = lambda _: None,
 ) -> Caption:
     """Caption one photo and log the interaction; the caption is in the log when this returns.
 
-    `parameters` defaults to what the serving model version asks for. `is_abandoned` is asked now and then while
-    waiting: once it is true, the work is dropped.
+    `parameters` defaults to what the version that captions the photo asks for. `is_abandoned` is asked now and then
+    while waiting: once it is true, the work is dropped. `on_logged` runs in the transaction that logs the caption;
+    when it raises, nothing is logged.
 
     Raises `InvalidImage`, `Overloaded`, `DeadlineExceeded`, `ModelUnavailable`, `StorageUnavailable` or `ClientGone`.
     """
-    return _caption_finish(_caption_submit(data, parameters), owner, source, is_abandoned)
+    return _caption_finish(_caption_submit(data, parameters), owner, source, is_abandoned, on_logged)
 
 
 def captions_create(
@@ -89,8 +91,11 @@ def captions_create(
     source: Caption.Source,
     parameters: DecodingParameters | None = None,
     is_abandoned: Callable[[], bool] = lambda: False,
+    on_logged: Callable[[int, Caption], None] = lambda _place, _caption: None,
 ) -> list[Caption | CaptionerError]:
     """Caption several photos as `caption_create` would; in each one's place its caption, or what was wrong with it.
+
+    `on_logged` is given the photo's place, from 0, as well.
 
     The engine gets a whole batch before its first answer is awaited, so that the photos share batches. The next one
     is read from `photos` only then, so that memory holds the pixels of one batch, however many photos there are.
@@ -101,15 +106,17 @@ def captions_create(
     outcomes: list[Caption | CaptionerError] = []
     while batch := list(islice(photos, settings.CAPTION_MAX_BATCH)):
         submitted = [_attempt(_caption_submit, data, parameters) for data in batch]
-        pending = [item for item in submitted if isinstance(item, _Pending)]
         try:
-            finished = [_attempt(_caption_finish, item, owner, source, is_abandoned) for item in pending]
-        except ClientGone:
-            for item in pending:
-                item.future.cancel()
-            raise
-        answers = iter(finished)
-        outcomes += [next(answers) if isinstance(item, _Pending) else item for item in submitted]
+            for item in submitted:
+                if isinstance(item, CaptionerError):
+                    outcomes.append(item)
+                    continue
+                note = partial(on_logged, len(outcomes))
+                outcomes.append(_attempt(_caption_finish, item, owner, source, is_abandoned, note))
+        finally:
+            for item in submitted:
+                if isinstance(item, _Pending):
+                    item.ticket.cancel()  # of use only where something else than one photo failed
     return outcomes
 
 
@@ -155,7 +162,7 @@ def caption_delete(caption: Caption) -> None:
 
 
 def _photo_submit(
-    engine: runtime.Engine, path: Path, parameters: DecodingParameters
+    engine: Engine, path: Path, parameters: DecodingParameters
 ) -> "Future[Prediction] | CaptionerError":
     try:
         return engine.submit(images.decode(path.read_bytes()).image, parameters, deadline=math.inf)
@@ -177,16 +184,13 @@ def _caption_submit(data: bytes, parameters: DecodingParameters | None) -> _Pend
     started = time.monotonic()
     deadline = started + settings.CAPTION_TIMEOUT_SECONDS
     photo = images.decode(data, max_wait_seconds=settings.CAPTION_MAX_WAIT_SECONDS)
-    parameters = parameters or engine.default_parameters
     submitted = time.monotonic()
-    future = engine.submit(photo.image, parameters, deadline)
-    metrics.photo_accepted(future)
+    ticket = engine.photo_submit(photo.image, photo.sha256, parameters, deadline)
+    metrics.photo_accepted(ticket.future)
     metrics.preprocess_seconds.observe(time.monotonic() - started)
     return _Pending(
         photo=photo,
-        parameters=parameters,
-        model_name=engine.model_name,
-        future=future,
+        ticket=ticket,
         submitted_at=submitted,
         deadline=deadline,
         decode_seconds=submitted - started,
@@ -201,15 +205,20 @@ def _connection_release() -> None:
 
 @metrics.rejects_counted
 def _caption_finish(
-    pending: _Pending, owner: Owner, source: Caption.Source, is_abandoned: Callable[[], bool]
+    pending: _Pending,
+    owner: Owner,
+    source: Caption.Source,
+    is_abandoned: Callable[[], bool],
+    on_logged: Callable[[Caption], None],
 ) -> Caption:
     # The engine is busy with the photo now; this thread meanwhile prepares what will be stored.
     jpeg = images.encode(pending.photo.image)
     _connection_release()
     prediction = _prediction_wait(pending, is_abandoned)
     metrics.queue_seconds.observe(prediction.queue_seconds)
-    caption = _caption_log(pending, prediction, jpeg, owner, source)
+    caption = _caption_log(pending, prediction, jpeg, owner, source, on_logged)
     metrics.captions.labels("captioned").inc()
+    _challenger_try(pending, caption)
     return caption
 
 
@@ -226,20 +235,25 @@ def _attempt(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Cap
 def _prediction_wait(pending: _Pending, is_abandoned: Callable[[], bool]) -> Prediction:
     while True:
         try:
-            return pending.future.result(timeout=_CLIENT_CHECK_SECONDS)
+            return pending.ticket.result(timeout=_CLIENT_CHECK_SECONDS)
         except FutureTimeout:
             if is_abandoned():
-                pending.future.cancel()
+                pending.ticket.cancel()
                 raise ClientGone("The client closed its connection while its photo was waiting.") from None
             if time.monotonic() > pending.deadline:
-                pending.future.cancel()
+                pending.ticket.cancel()
                 raise DeadlineExceeded(
                     f"No caption within {settings.CAPTION_TIMEOUT_SECONDS} seconds; please try again."
                 ) from None
 
 
 def _caption_log(
-    pending: _Pending, prediction: Prediction, jpeg: bytes, owner: Owner, source: Caption.Source
+    pending: _Pending,
+    prediction: Prediction,
+    jpeg: bytes,
+    owner: Owner,
+    source: Caption.Source,
+    on_logged: Callable[[Caption], None],
 ) -> Caption:
     best, *others = prediction.candidates
     caption = Caption(
@@ -252,9 +266,9 @@ def _caption_log(
         words=[asdict(word) for word in best.words],
         alternatives=[_alternative(candidate) for candidate in others],
         token_log_probabilities=list(best.token_log_probabilities),
-        model_name=pending.model_name,
+        model_name=pending.ticket.version.model_name,
         model_version=prediction.model_version,
-        decoding=asdict(pending.parameters),
+        decoding=asdict(pending.ticket.parameters),
         timings_ms={
             "decode": _milliseconds(pending.decode_seconds),
             "queue": _milliseconds(prediction.queue_seconds),
@@ -265,7 +279,19 @@ def _caption_log(
     with transaction.atomic():
         caption.photo = _photo_store(pending.photo, jpeg)
         caption.save(force_insert=True)
+        on_logged(caption)
     return caption
+
+
+def _challenger_try(pending: _Pending, caption: Caption) -> None:
+    """Log how a challenger failed this photo, or let it caption the photo too when there is nothing else to do."""
+    ticket = pending.ticket
+    if ticket.failure is not None:
+        trials.trial_failed(caption, *ticket.failure)
+        return
+    challenger = runtime.engine().challenger
+    if challenger is not None and challenger.version is not ticket.version:
+        challenger.shadow_offer(caption.pk, pending.photo.image, pending.photo.sha256, ticket.parameters)
 
 
 def _alternative(candidate: Candidate) -> dict[str, object]:
@@ -299,19 +325,20 @@ def _photo_store(decoded: images.DecodedPhoto, jpeg: bytes) -> Photo:
         },
     )
     if created:
-        with _storage_required():
+        with storage_required():
             default_storage.save(name, ContentFile(jpeg))
     return photo
 
 
 def photo_open(photo: Photo) -> "File[bytes]":
     """The stored JPEG. Raises `FileNotFoundError` when it is lost, `StorageUnavailable` when it cannot be had now."""
-    with _storage_required():
+    with storage_required():
         return photo.file.open()
 
 
 @contextlib.contextmanager
-def _storage_required() -> Iterator[None]:
+def storage_required() -> Iterator[None]:
+    """Around what needs the store: raises `StorageUnavailable` where that fails."""
     try:
         yield
     except FileNotFoundError:
@@ -327,7 +354,7 @@ def _photo_delete(photo: Photo) -> None:
     # The file goes last: should removing it fail, the rows are rolled back and nothing points at nothing.
     name = str(photo.file.name)
     photo.delete()
-    with _storage_required():
+    with storage_required():
         default_storage.delete(name)
 
 

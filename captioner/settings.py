@@ -5,6 +5,7 @@ With nothing set this is the *embedded* default: SQLite, local files and a file-
 """
 
 from pathlib import Path
+from typing import Any
 
 import dj_database_url
 from csp.constants import NONE, SELF
@@ -20,6 +21,10 @@ DEBUG = env_bool("DEBUG", False)
 
 HOST = env_text("HOST", "127.0.0.1")
 PORT = env_int("PORT", 8000, minimum=1, maximum=65535)
+WEB_WORKERS = env_int("WEB_WORKERS", 1, minimum=1, maximum=64)  # processes; each holds a copy of the weights
+WEB_THREADS = env_int(
+    "WEB_THREADS", 64, minimum=1, maximum=512
+)  # of each: how many requests it has at a time
 
 if PRODUCTION and not env_text("SECRET_KEY"):
     raise ImproperlyConfigured(
@@ -95,18 +100,23 @@ TEMPLATES = [
 DATABASE_URL = env_text("DATABASE_URL")
 if DATABASE_URL:
     try:
-        DATABASES = {"default": dict(dj_database_url.parse(DATABASE_URL))}
+        DATABASES: dict[str, dict[str, Any]] = {"default": dict(dj_database_url.parse(DATABASE_URL))}
     except ValueError as error:  # whose message would show the password
         raise ImproperlyConfigured(
             "DATABASE_URL is no database URL; write e.g. postgres://user:password@host:5432/captioner."
         ) from error
     if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
-        # Many request threads share few connections; services give theirs back while a photo waits for the model.
-        DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"min_size": 1, "max_size": 16, "timeout": 5}
-        # One that died with the server is found out before it is used, and replaced.
-        DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
-        # Behind a pooler such as pgbouncer a cursor would be looked for on another connection than it was opened on.
-        DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = env_bool("DATABASE_TRANSACTION_POOLING", False)
+        DATABASES["default"] |= {
+            "OPTIONS": {
+                **DATABASES["default"].get("OPTIONS", {}),  # from the URL, such as sslmode
+                # Many request threads share few connections; services give theirs back while a photo waits.
+                "pool": {"min_size": 1, "max_size": 16, "timeout": 5},
+            },
+            # One that died with the server is found out before it is used, and replaced.
+            "CONN_HEALTH_CHECKS": True,
+            # Behind pgbouncer a cursor would be looked for on another connection than it was opened on.
+            "DISABLE_SERVER_SIDE_CURSORS": env_bool("DATABASE_TRANSACTION_POOLING", False),
+        }
 else:
     DATABASES = {
         "default": {
@@ -171,6 +181,9 @@ def _object_storage(prefix: str, backend: str = "storages.backends.s3.S3Storage"
 STORAGES = {
     "default": _object_storage("photos", "captioner.object_storage.ObjectStorage"),
     "weights": _object_storage("weights"),
+    "uploads": _object_storage(
+        "uploads", "captioner.object_storage.ObjectStorage"
+    ),  # photos of batch jobs, until they are captioned
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
 MODEL_CACHE_MAX_MB = env_int("MODEL_CACHE_MAX_MB", 4000, minimum=0)  # what is in use stays whatever it takes
@@ -286,6 +299,8 @@ CAPTION_MAX_BATCH = env_int("CAPTION_MAX_BATCH", 8, minimum=1, maximum=64)
 CAPTION_TIMEOUT_SECONDS = env_int("CAPTION_TIMEOUT_SECONDS", 20, minimum=1, maximum=300)
 CAPTION_MAX_WAIT_SECONDS = env_int("CAPTION_MAX_WAIT_SECONDS", 3, minimum=1, maximum=300)
 CAPTION_THREADS = env_int("CAPTION_THREADS", 0, minimum=0)  # 0: one per CPU core this process may use
+JOB_MAX_PHOTOS = env_int("JOB_MAX_PHOTOS", 1000, minimum=1, maximum=100_000)  # in one batch job
+JOB_MAX_MEGABYTES = env_int("JOB_MAX_MEGABYTES", 300, minimum=1)  # of one batch job, as sent and as unpacked
 CAPTION_PRECISION = env_text("CAPTION_PRECISION", "fp32", choices=("auto", "fp32", "bf16"))
 
 # --- Background work --------------------------------------------------------------------------------------------
@@ -306,7 +321,8 @@ if CELERY_BROKER_URL.startswith("filesystem://"):
     }
 elif CELERY_BROKER_URL.startswith(("redis://", "rediss://")):
     # Longer than the longest task: Redis hands an unacknowledged message out again after this many seconds.
-    CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 12 * 3600}
+    # Nobody who enqueues something waits long for a server that does not answer.
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 12 * 3600, "socket_connect_timeout": 2}
 # Training has a queue of its own, which only the trainer consumes: a run may take hours.
 CELERY_TASK_ROUTES = {"training.tasks.run_execute_task": {"queue": "training"}}
 # The schedule is kept in the database, where the admin edits it. These entries are written there at every start of
@@ -315,6 +331,13 @@ CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 CELERY_TIMEZONE = TIME_ZONE
 DJANGO_CELERY_BEAT_TZ_AWARE = True
 CELERY_BEAT_SCHEDULE = {
+    # A sweep that is still waiting when the next one is due would find the same.
+    "jobs-sweep": {
+        "task": "captioner.tasks.jobs_sweep_task",
+        "schedule": 20.0,
+        "options": {"expires": 20.0},
+    },
+    "requests-sweep": {"task": "captioner.tasks.requests_sweep_task", "schedule": 3600.0},
     "photos-sweep": {"task": "captioner.tasks.photos_sweep_task", "schedule": 3600.0},
     "sessions-clear": {"task": "captioner.tasks.sessions_clear_task", "schedule": 24 * 3600.0},
     "training-runs-sweep": {"task": "training.tasks.runs_sweep_task", "schedule": 60.0},

@@ -1,13 +1,33 @@
 """Celery tasks of the captioning app: thin callers of services."""
 
 import logging
+import uuid
 
 from celery import shared_task
 from django.core.management import call_command
 
-from captioner import services
+from captioner import idempotency, jobs, services
 
 logger = logging.getLogger(__name__)
+
+
+@shared_task
+def job_photos_caption_task(job_id: str, indexes: list[int]) -> None:
+    jobs.job_photos_caption(uuid.UUID(job_id), indexes)
+
+
+@shared_task
+def jobs_sweep_task() -> None:
+    if found := jobs.jobs_sweep():
+        logger.warning("Enqueued %d photos of jobs that no message led to.", found)
+
+
+@shared_task
+def requests_sweep_task() -> None:
+    """Hourly: what requests left behind that nobody will ask for any more."""
+    if swept := jobs.uploads_sweep():
+        logger.info("Removed what was left of %d jobs.", swept)
+    idempotency.requests_sweep()
 
 
 @shared_task

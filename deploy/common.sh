@@ -5,7 +5,7 @@ set -euo pipefail
 umask 077
 deploy=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-compose() { docker compose --project-directory "$deploy" "$@"; }
+compose() { (cd "$deploy" && docker compose "$@"); } # where .env and the files it names are
 runs_in_compose() { [ -z "${DATABASE_URL:-}" ]; }
 say() { echo "$(date -u +%H:%M:%S) $*"; }
 fail() { echo "$*" >&2; exit 1; }

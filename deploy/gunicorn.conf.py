@@ -3,16 +3,19 @@
 Never preloaded: torch and the engine are made after the fork, once per worker.
 """
 
+import errno
 import os
 import select
 import signal
+import socket
+import struct
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-from captioner.env import env_int, env_text
+from captioner import settings
 from captioner.logs import gunicorn_logging
 
 # Threads of the model that wait for each other spin for a fraction of a millisecond, then sleep. Without the spinning,
@@ -21,12 +24,47 @@ from captioner.logs import gunicorn_logging
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
-class DrainingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """Told to stop, takes whoever has connected already and closes its door before it finishes its work.
+# Seconds that a client may be silent in the middle of its request, or take nothing of its answer. Each of these
+# occupies a thread, and clients that all went silent would otherwise occupy every one of them for good.
+STALL_SECONDS = 30
+
+
+class ClientSocket(socket.socket):
+    """A client's connection, which counts as lost once it stalls.
+
+    The kernel counts each wait. Python's own timeout would bound the whole of an answer, however fast it is read.
+    """
+
+    def __init__(self, accepted: socket.socket) -> None:
+        super().__init__(fileno=accepted.detach())
+        seconds = struct.pack("ll", STALL_SECONDS, 0)
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
+
+    def recv(self, *args: Any) -> bytes:
+        try:
+            return super().recv(*args)
+        except BlockingIOError:
+            raise ConnectionResetError(errno.ECONNRESET, "The client is silent") from None
+
+    def sendall(self, *args: Any) -> None:
+        try:
+            super().sendall(*args)
+        except BlockingIOError:
+            raise ConnectionResetError(errno.ECONNRESET, "The client does not read") from None
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """Gives up on clients that stall; told to stop, takes whoever has connected already and closes its door.
 
     The worker it extends leaves the listening socket open until the work is done: clients still connect, wait for as
     long as that takes, and are cut off at the end. A closed door sends them to another host at once.
     """
+
+    def handle(self, conn: Any) -> Any:
+        if not isinstance(conn.sock, ClientSocket):
+            conn.sock = ClientSocket(conn.sock)
+        return super().handle(conn)
 
     def set_accept_enabled(self, enabled: bool) -> None:
         super().set_accept_enabled(enabled)
@@ -36,15 +74,15 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
             while self.nr_conns < self.worker_connections and select.select([listener], [], [], 0)[0]:
                 self.accept(listener)
             listener.close()
-        self.sockets = []
+        self.sockets: list[Any] = []
 
 
 wsgi_app = "captioner.wsgi:application"
-_host = env_text("HOST", "127.0.0.1")
-bind = f"{f'[{_host}]' if ':' in _host else _host}:{env_int('PORT', 8000)}"
-worker_class = DrainingWorker
-workers = env_int("WEB_WORKERS", 1, minimum=1)
-threads = env_int("WEB_THREADS", 64, minimum=1)
+bind = f"{f'[{settings.HOST}]' if ':' in settings.HOST else settings.HOST}:{settings.PORT}"
+worker_class = Worker
+workers = settings.WEB_WORKERS
+threads = settings.WEB_THREADS
+sendfile = False  # which knows no bound of a client that does not read
 preload_app = False
 timeout = 60  # seconds without a sign of life from a worker's main thread
 graceful_timeout = 30  # seconds for accepted requests after TERM
@@ -53,7 +91,7 @@ keepalive = 75  # seconds; longer than a proxy keeps its own connections
 _MEMORY = Path("/dev/shm")  # noqa: S108
 worker_tmp_dir = str(_MEMORY) if _MEMORY.is_dir() else None
 proc_name = "captioner-web"
-if env_text("LOG_FORMAT") == "json":
+if settings.LOG_FORMAT == "json":
     logconfig_dict = gunicorn_logging()
 control_socket_disable = True  # it would lie outside of CAPTIONER_DATA_DIR, shared by all instances
 

@@ -1,14 +1,20 @@
-"""What serves and what served when, to be looked at; the registry's services change it."""
+"""What serves and what served when, and the buttons that change it; the registry's services do the work."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from django.contrib import admin
-from django.http import HttpRequest
+from django.contrib import admin, messages
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.shortcuts import get_object_or_404, redirect
+from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from models_registry.models import Alias, ModelVersion, Promotion
+from models_registry import processes, services
+from models_registry.exceptions import RegistryError
+from models_registry.models import Alias, ModelVersion, Promotion, Rollout, ServingProcess
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
@@ -35,13 +41,59 @@ class ReadOnlyAdmin(ModelAdmin):
 
 @admin.register(ModelVersion)
 class ModelVersionAdmin(ReadOnlyAdmin):
-    list_display = ["id", "model_name", "serves_as", "created_at"]
-    readonly_fields = ("id", "model_name", "serves_as", "created_at", "manifest_pretty")
+    list_display = ["id", "model_name", "serves_as", "pinned", "retired_at", "created_at"]
+    readonly_fields = (
+        "id",
+        "model_name",
+        "serves_as",
+        "pinned",
+        "retired_at",
+        "created_at",
+        "manifest_pretty",
+    )
     fields = readonly_fields
     search_fields = ["id", "model_name"]
 
     def get_queryset(self, request: HttpRequest) -> Any:
         return super().get_queryset(request).prefetch_related("aliases")
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.act_view)
+        return [path("<slug:pk>/act", view, name="models_registry_modelversion_act"), *super().get_urls()]
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        context = {"alerts": processes.alerts_current(), **(extra_context or {})}
+        return super().changelist_view(request, context)
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        version = ModelVersion.objects.filter(pk=object_id).first()
+        context = {"may_promote": may_promote(request), "choices": version and _choices(version)}
+        return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
+
+    def act_view(self, request: HttpRequest, pk: str) -> HttpResponse:
+        """Do what the pressed button says with a version."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        if not may_promote(request):
+            raise PermissionDenied
+        version = get_object_or_404(ModelVersion, pk=pk)
+        try:
+            told = _act(
+                version, request.POST.get("action", ""), request.POST.get("reason", "").strip(), request
+            )
+        except RegistryError as error:
+            self.message_user(request, str(error), messages.ERROR)
+        else:
+            self.message_user(request, told, messages.SUCCESS)
+        return redirect("admin:models_registry_modelversion_change", pk)
 
     @admin.display(description="Serves as")
     def serves_as(self, version: ModelVersion) -> str | None:
@@ -52,6 +104,51 @@ class ModelVersionAdmin(ReadOnlyAdmin):
         return format_html("<pre>{}</pre>", json.dumps(version.manifest, indent=2, ensure_ascii=False))
 
 
+def may_promote(request: HttpRequest) -> bool:
+    """Whoever may change what an alias points at may change what serves."""
+    return cast(User, request.user).has_perm("models_registry.change_alias")
+
+
+def _choices(version: ModelVersion) -> list[tuple[str, str]]:
+    """The buttons that make sense for a version."""
+    aliases = {alias.name for alias in version.aliases.all()}
+    choices = []
+    if Alias.Name.CHAMPION in aliases:
+        if previous := services.champion_previous():
+            choices.append(("rollback", f"Roll back to {previous}"))
+    elif version.retired_at is None:
+        choices.append(("promote", "Make it the champion"))
+    if Alias.Name.CHALLENGER in aliases:
+        choices.append(("clear", "Take the challenger back"))
+    elif Alias.Name.CHAMPION not in aliases and version.retired_at is None:
+        choices.append(("challenge", "Try it as the challenger"))
+    choices.append(("unpin", "Unpin") if version.pinned else ("pin", "Pin"))
+    return choices
+
+
+def _act(version: ModelVersion, action: str, reason: str, request: HttpRequest) -> str:
+    """Do it and tell; raises `RegistryError`."""
+    by = cast(User, request.user)
+    if action in {"pin", "unpin"}:
+        (services.version_pin if action == "pin" else services.version_unpin)(version)
+        return f"{version} is {action}ned."
+    if not reason:
+        raise RegistryError("Say why: the reason is kept in the log.")
+    match action:
+        case "promote":
+            services.version_promote(version, reason=reason, by=by)
+            return f"{version} is the champion."
+        case "challenge":
+            services.version_promote(version, alias=Alias.Name.CHALLENGER, reason=reason, by=by)
+            return f"{version} is the challenger."
+        case "rollback":
+            return f"{services.champion_rollback(reason=reason, by=by)} is the champion again."
+        case "clear":
+            services.challenger_clear(reason=reason, by=by, only=version)
+            return f"{version} is no challenger any more."
+    raise Http404("There is no such button.")
+
+
 @admin.register(Alias)
 class AliasAdmin(ReadOnlyAdmin):
     list_display = ["name", "version", "updated_at"]
@@ -60,6 +157,50 @@ class AliasAdmin(ReadOnlyAdmin):
 
 @admin.register(Promotion)
 class PromotionAdmin(ReadOnlyAdmin):
-    list_display = ["created_at", "alias", "version", "promoted_by", "reason"]
-    list_filter = ["alias", "created_at"]
+    list_display = ["created_at", "alias", "action", "version", "promoted_by", "reason"]
+    list_filter = ["alias", "action", "created_at"]
     list_select_related = ["version", "promoted_by"]
+
+
+@admin.register(Rollout)
+class RolloutAdmin(ModelAdmin):
+    """One row, which is changed only."""
+
+    list_display = [
+        "__str__",
+        "max_error_rate",
+        "max_latency_ratio",
+        "max_rating_drop",
+        "min_captions",
+        "min_ratings",
+    ]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        return redirect("admin:models_registry_rollout_change", services.rollout_update().pk)
+
+
+@admin.register(ServingProcess)
+class ServingProcessAdmin(ReadOnlyAdmin):
+    list_display = [
+        "name",
+        "state",
+        "champion",
+        "previous",
+        "challenger",
+        "trouble",
+        "memory_mb",
+        "started_at",
+        "seen_at",
+    ]
+
+    @admin.display(description="Alerts")
+    def trouble(self, process: ServingProcess) -> str | None:
+        return "; ".join(process.alerts) or None

@@ -9,6 +9,10 @@ class VersionExists(RegistryError):
     """A version of this id was published before; versions are immutable."""
 
 
+class VersionUnknown(RegistryError):
+    """No version has this id."""
+
+
 class VersionCorrupt(RegistryError):
     """A stored version is incomplete or its bytes do not match its manifest; it must not be served."""
 

@@ -3,12 +3,15 @@
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
 from django.conf import settings
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
 from models_registry.exceptions import AppendOnly
 from models_registry.manifest import Manifest
 
 M = TypeVar("M", bound=models.Model)
+
+_SHARE = [MinValueValidator(0.0), MaxValueValidator(1.0)]
 
 
 class ModelVersion(models.Model):
@@ -51,6 +54,68 @@ class Alias(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} → {self.version_id}"
+
+
+class Rollout(models.Model):
+    """How a challenger is tried, and what it may not do. There is one row; see `services.rollout_get`."""
+
+    canary_share = models.FloatField(
+        default=0.0,
+        validators=_SHARE,
+        help_text="Share of photos that a challenger answers, 0 to 1. The same photo always goes the same way.",
+    )
+    shadow_share = models.FloatField(
+        default=0.1,
+        validators=_SHARE,
+        help_text="Share of the champion's photos that a challenger captions too, in idle moments, unseen.",
+    )
+    max_error_rate = models.FloatField(
+        default=0.02, validators=_SHARE, help_text="A challenger that surely fails more often is taken back."
+    )
+    max_latency_ratio = models.FloatField(
+        default=2.0,
+        validators=[MinValueValidator(1.0)],
+        help_text="A challenger whose median time is more than this many times the champion's is taken back.",
+    )
+    max_rating_drop = models.FloatField(
+        default=0.5,
+        validators=[MinValueValidator(0.0)],
+        help_text="A challenger surely rated this much worse (of 1 to 10) is taken back.",
+    )
+    min_captions = models.PositiveIntegerField(
+        default=10, validators=[MinValueValidator(2)], help_text="Before its speed is judged."
+    )
+    min_ratings = models.PositiveIntegerField(
+        default=20, validators=[MinValueValidator(2)], help_text="Of each version, before they are compared."
+    )
+
+    class Meta:
+        verbose_name = verbose_name_plural = "rollout of a challenger"
+        constraints = [models.CheckConstraint(name="rollout_is_one_row", condition=models.Q(pk=1))]
+
+    def __str__(self) -> str:
+        return f"{self.canary_share:.0%} of photos answered, {self.shadow_share:.0%} captioned unseen"
+
+
+class ServingProcess(models.Model):
+    """What a process that serves has last said about itself; see `processes`."""
+
+    name = models.CharField(primary_key=True, max_length=200, help_text="Host and process id.")
+    state = models.CharField(max_length=20)
+    champion = models.CharField(max_length=100, blank=True)
+    previous = models.CharField(max_length=100, blank=True, help_text="Warm: a rollback to it is immediate.")
+    challenger = models.CharField(max_length=100, blank=True)
+    alerts = models.JSONField(default=list, help_text="What does not work as it should.")
+    memory_mb = models.PositiveIntegerField(null=True, blank=True, help_text="Resident memory.")
+    started_at = models.DateTimeField()
+    seen_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name_plural = "serving processes"
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class AppendOnlyQuerySet(models.QuerySet[M]):

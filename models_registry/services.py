@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.text import slugify
@@ -19,6 +20,7 @@ from models_registry.exceptions import (
     RegistryError,
     VersionCorrupt,
     VersionExists,
+    VersionUnknown,
 )
 from models_registry.manifest import (
     CARD_NAME,
@@ -30,7 +32,7 @@ from models_registry.manifest import (
     folder_entries,
     folder_verify,
 )
-from models_registry.models import Alias, ModelVersion, Promotion
+from models_registry.models import Alias, ModelVersion, Promotion, Rollout
 
 STARTER_DIR = Path(__file__).resolve().parent / "starter"
 _STARTER_NAME = "captioner-starter"
@@ -74,11 +76,11 @@ def version_publish(
 
 
 def version_get(version: str) -> ModelVersion:
-    """The version of this id. Raises `RegistryError` naming the newest ones when there is none."""
+    """The version of this id. Raises `VersionUnknown` naming the newest ones."""
     found = ModelVersion.objects.filter(pk=version).first()
     if found is None:
         newest = ", ".join(ModelVersion.objects.values_list("pk", flat=True)[:5]) or "none yet"
-        raise RegistryError(f"There is no version {version}. The newest are: {newest}.")
+        raise VersionUnknown(f"There is no version {version}. The newest are: {newest}.")
     return found
 
 
@@ -269,6 +271,35 @@ def challenger_clear(
             return None
         _challenger_remove(challenger, reason=reason, by=by, report=report)
         return challenger
+
+
+def aliases_get() -> dict[str, ModelVersion]:
+    """What each alias points at, in one query."""
+    return {alias.name: alias.version for alias in Alias.objects.select_related("version")}
+
+
+def rollout_get() -> Rollout:
+    """How challengers are tried."""
+    return Rollout.objects.filter(pk=1).first() or Rollout(pk=1)
+
+
+def rollout_update(**changes: float) -> Rollout:
+    """Change how challengers are tried. Raises `RegistryError` naming what is out of range."""
+    rollout = rollout_get()
+    for name, value in changes.items():
+        setattr(rollout, name, value)
+    try:
+        rollout.clean_fields()
+    except ValidationError as error:
+        told = "; ".join(f"{name}: {' '.join(texts)}" for name, texts in error.message_dict.items())
+        raise RegistryError(told) from error
+    rollout.save()
+    return rollout
+
+
+def challenger_since() -> datetime | None:
+    """When the standing challenger became one."""
+    return Alias.objects.filter(name=Alias.Name.CHALLENGER).values_list("updated_at", flat=True).first()
 
 
 def _aliases_lock() -> dict[str, str]:

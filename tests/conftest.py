@@ -48,6 +48,7 @@ from PIL import Image
 from captioner import runtime, services
 from captioner.inference.types import Candidate, DecodingParameters, Prediction, Token
 from captioner.models import Caption, Owner
+from captioner.serving import Ticket
 
 
 class FakeEngine:
@@ -63,6 +64,17 @@ class FakeEngine:
         self.confidence: float | None = None
         self.submitted: list[DecodingParameters] = []
         self.futures: list[Future[Prediction]] = []
+
+    challenger = previous = None
+
+    @property
+    def champion(self) -> "FakeEngine":
+        return self
+
+    def photo_submit(
+        self, image: Image.Image, sha256: str, parameters: DecodingParameters | None, deadline: float
+    ) -> Ticket:
+        return Ticket(self, image, sha256, parameters, deadline)
 
     def submit(
         self, image: Image.Image, parameters: DecodingParameters, deadline: float
@@ -101,7 +113,7 @@ def fake_prediction(image: Image.Image, num_captions: int, confidence: float | N
 def _isolated_storage(settings, tmp_path: Path) -> None:
     """Photos and weights of each test go to a folder of its own; static files need no collecting."""
     storages = {name: dict(config) for name, config in settings.STORAGES.items()}
-    for name in ("default", "weights"):
+    for name in ("default", "weights", "uploads"):
         storages[name] = {
             "BACKEND": "captioner.storage.AtomicFileSystemStorage",
             "OPTIONS": {"location": tmp_path / name, "allow_overwrite": True},

@@ -33,7 +33,7 @@ def account(request: HttpRequest) -> HttpResponse:
         "made": made,
         "secret": secret,
         "api_keys": user.api_keys.filter(revoked_at__isnull=True).order_by("-created_at", "-pk"),
-        "captions_url": request.build_absolute_uri(reverse("api:caption-list")),
+        "api_url": request.build_absolute_uri(reverse("api:caption-list")),
     }
     return render(request, "webui/account.html", context, status=400 if form.errors else 201 if made else 200)
 

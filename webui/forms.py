@@ -30,6 +30,6 @@ class ApiKeyForm(forms.Form):
     name = forms.CharField(
         max_length=ApiKey._meta.get_field("name").max_length,
         widget=forms.TextInput(
-            attrs={"placeholder": "e.g. the shop’s photo importer", "autocomplete": "off"}
+            attrs={"placeholder": "e.g. the shop's photo importer", "autocomplete": "off"}
         ),
     )

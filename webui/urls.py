@@ -3,13 +3,16 @@
 from django.contrib.auth.views import LoginView, LogoutView, PasswordChangeView, PasswordResetConfirmView
 from django.urls import path, reverse_lazy
 
-from webui import account, views
+from webui import account, jobs, views
 
 urlpatterns = [
     path("", views.home, name="home"),
     path("captions/", views.captions, name="captions"),
     path("captions/<uuid:pk>", views.caption, name="caption"),
     path("captions/<uuid:pk>/delete", views.caption_delete, name="caption-delete"),
+    path("jobs/", jobs.jobs, name="jobs"),
+    path("jobs/<uuid:pk>", jobs.job, name="job"),
+    path("jobs/<uuid:pk>/cancel", jobs.job_cancel, name="job-cancel"),
     path("account", account.account, name="account"),
     path("account/keys/<int:pk>/revoke", account.api_key_revoke, name="api-key-revoke"),
     path(

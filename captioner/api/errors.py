@@ -15,7 +15,7 @@ from django.core.exceptions import (
     SuspiciousOperation,
 )
 from django.db import DatabaseError, InterfaceError, OperationalError
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
@@ -24,6 +24,9 @@ from rest_framework.exceptions import APIException, UnsupportedMediaType, Valida
 from captioner.exceptions import (
     ClientGone,
     DeadlineExceeded,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    InvalidArchive,
     InvalidFeedback,
     InvalidImage,
     ModelUnavailable,
@@ -31,6 +34,7 @@ from captioner.exceptions import (
     StorageUnavailable,
     TooManyAttempts,
 )
+from models_registry.exceptions import NotPromotable, VersionUnknown
 
 if TYPE_CHECKING:  # pages import this module and should not load REST framework's views
     from rest_framework.request import Request
@@ -40,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 _INVALID_IMAGE_STATUS = {"too_large": 413, "not_an_image": 415}  # by reason; every other one is a 422
+_INVALID_ARCHIVE_STATUS = {"too_large": 413, "too_many": 413, "not_an_archive": 415}
 # Seconds after which a model that is loading, or a database that is restarting, is worth another try.
 _UNAVAILABLE_RETRY_AFTER = 5
 
@@ -125,9 +130,20 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 def _captioner_problem(error: Exception) -> Problem | None:
     match error:
+        case VersionUnknown():
+            return Problem("not-found", 404, str(error))
+        case NotPromotable():
+            return Problem("not-promotable", 409, str(error))
         case InvalidImage():
             status = _INVALID_IMAGE_STATUS.get(error.reason, 422)
             return Problem("invalid-image", status, str(error), extensions={"reason": error.reason})
+        case InvalidArchive():
+            status = _INVALID_ARCHIVE_STATUS.get(error.reason, 422)
+            return Problem("invalid-archive", status, str(error), extensions={"reason": error.reason})
+        case IdempotencyKeyInUse():
+            return _retryable("idempotency-key-in-use", 409, str(error), error.retry_after)
+        case IdempotencyKeyReused():
+            return Problem("idempotency-key-reused", 422, str(error))
         case InvalidFeedback():
             return _invalid_fields([(error.field, str(error))])
         case Overloaded():
@@ -160,6 +176,8 @@ def _framework_problem(error: Exception) -> Problem | None:
             return Problem(
                 "request-too-large", 413, f"The request body is larger than the {limit} MiB accepted."
             )
+        case UnreadablePostError():
+            return Problem("bad-request", 400, "The request body did not arrive as a whole.")
         case SuspiciousOperation() | MultiPartParserError():
             return Problem("bad-request", 400, str(error))
         case OperationalError() | InterfaceError():

@@ -2,30 +2,48 @@
 
 import io
 from collections.abc import Mapping
+from shutil import copyfileobj
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
-from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.files.uploadedfile import SimpleUploadedFile, UploadedFile
 from django.http import HttpRequest
+from gunicorn.http.errors import NoMoreData, ParseException
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser, JSONParser
 
 
-def body_bound(request: HttpRequest) -> None:
-    """Raise `RequestDataTooBig` before a body above `DATA_UPLOAD_MAX_MEMORY_SIZE` is read, files included.
+def body_bound(request: HttpRequest, limit: int | None = None) -> None:
+    """Raise `RequestDataTooBig` before a body above `limit` bytes is read, files included.
+
+    By default that is `DATA_UPLOAD_MAX_MEMORY_SIZE`, which is also the most that is taken in chunks.
 
     Django sees no body at all where no length is given. Where the server marks the body's end, one sent in
-    chunks is taken here, up to the limit, and has a length from then on.
+    chunks is taken here, up to the limit, and has a length from then on. Raises `ParseError` where its chunks are
+    malformed, or end before the body does.
     """
-    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    most_in_memory = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    limit = most_in_memory if limit is None else limit
     is_chunked = not request.META.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" in request.META
     if is_chunked and request.META.get("wsgi.input_terminated"):
-        body = request.META["wsgi.input"].read(limit + 1)
+        limit = min(limit, most_in_memory)
+        body = _chunks_read(request.META["wsgi.input"], limit + 1)
         request.META["CONTENT_LENGTH"] = str(len(body))
         request._stream = io.BytesIO(body)
     if int(request.META.get("CONTENT_LENGTH") or 0) > limit:
         raise RequestDataTooBig
+
+
+def _chunks_read(stream: Any, size: int) -> bytes:
+    try:
+        body: bytes = stream.read(size)
+    except ParseException as error:
+        raise ParseError(f"The chunks of the request body are malformed: {error}.") from error
+    except (NoMoreData, ConnectionError) as error:
+        raise ParseError("The request body ended before its last chunk.") from error
+    return body
 
 
 class JsonObjectParser(JSONParser):
@@ -56,3 +74,18 @@ class PhotoParser(BaseParser):
 
 class OctetStreamParser(PhotoParser):
     media_type = "application/octet-stream"
+
+
+class ZipParser(BaseParser):
+    """The body is an archive, which is kept in a temporary file once it is long."""
+
+    media_type = "application/zip"
+
+    def parse(
+        self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        file = SpooledTemporaryFile(settings.FILE_UPLOAD_MAX_MEMORY_SIZE)  # noqa: SIM115  closed with the request
+        copyfileobj(stream, file)
+        size = file.tell()
+        file.seek(0)
+        return {"archive": UploadedFile(file, "archive.zip", self.media_type, size)}

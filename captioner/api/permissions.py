@@ -10,6 +10,15 @@ if TYPE_CHECKING:  # REST framework's views import this module
     from rest_framework.views import APIView
 
 
+class MayPromote(BasePermission):
+    """Staff whom the admin allows to change what an alias points at."""
+
+    message = "Only staff that may change aliases can see and change what serves."
+
+    def has_permission(self, request: Request, view: "APIView") -> bool:
+        return request.user.is_staff and request.user.has_perm("models_registry.change_alias")
+
+
 class MayCaption(BasePermission):
     """Users and API keys always; anonymous visitors where `CAPTIONER_ALLOW_ANONYMOUS` says so."""
 

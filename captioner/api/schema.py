@@ -16,6 +16,7 @@ from drf_spectacular.utils import (
 )
 
 from captioner.api import errors
+from captioner.api.idempotency import HEADER
 from captioner.api.pagination import CaptionPagination
 from captioner.api.serializers import (
     CaptionBase64Serializer,
@@ -24,8 +25,11 @@ from captioner.api.serializers import (
     DecodingOptionsSerializer,
     FeedbackRequestSerializer,
     FeedbackSerializer,
+    JobSerializer,
+    JobUploadSerializer,
     ProblemSerializer,
 )
+from captioner.job_results import FORMATS
 
 _PAGE_SIZE = {
     "type": "integer",
@@ -73,10 +77,19 @@ def problems(*statuses: int) -> dict[tuple[int, str], OpenApiResponse]:
     """Responses of these statuses as problem details; those that every operation can give are added."""
     return {
         (status, errors.MEDIA_TYPE): OpenApiResponse(ProblemSerializer, HTTPStatus(status).phrase)
-        for status in sorted({*statuses, 400, 401, 403, 503})
+        for status in sorted({*statuses, 400, 401, 403, 429, 503})
     }
 
 
+_IDEMPOTENCY_KEY = OpenApiParameter(
+    HEADER,
+    str,
+    OpenApiParameter.HEADER,
+    description=(
+        "Makes it safe to send a request again when its answer was lost: for a day, the same key with the same"
+        " content gets what was made the first time. Any text of up to 255 characters, e.g. a UUID."
+    ),
+)
 _CREATE = extend_schema(
     summary="Caption a photo",
     description=(
@@ -85,6 +98,7 @@ _CREATE = extend_schema(
     ),
     parameters=[
         DecodingOptionsSerializer,
+        _IDEMPOTENCY_KEY,
         OpenApiParameter("Location", OpenApiTypes.URI, OpenApiParameter.HEADER, response=[201]),
         OpenApiParameter(
             "Retry-After", int, OpenApiParameter.HEADER, description="Seconds", response=[429, 503]
@@ -96,7 +110,7 @@ _CREATE = extend_schema(
         "image/*": OpenApiTypes.BINARY,
         "application/octet-stream": OpenApiTypes.BINARY,
     },
-    responses={201: CaptionSerializer, **problems(413, 415, 422, 429, 504)},
+    responses={201: CaptionSerializer, **problems(409, 413, 415, 422, 504)},
     examples=[OpenApiExample("A caption", _CAPTION, response_only=True, status_codes=["201"])],
 )
 _FEEDBACK = extend_schema(
@@ -130,4 +144,41 @@ CAPTIONS = extend_schema_view(
         responses={(200, "image/jpeg"): OpenApiTypes.BINARY, 304: None, **problems(404)},
     ),
     feedback=_FEEDBACK,
+)
+
+JOBS = extend_schema_view(
+    create=extend_schema(
+        summary="Caption many photos in the background",
+        description=(
+            "Send one ZIP (`archive`, or as the request body) or several photos (`image`). A photo that cannot be"
+            " captioned is told in the results and stops no other. Captions stay in your history as well."
+        ),
+        parameters=[
+            DecodingOptionsSerializer,
+            _IDEMPOTENCY_KEY,
+            OpenApiParameter("Location", OpenApiTypes.URI, OpenApiParameter.HEADER, response=[202]),
+        ],
+        request={"multipart/form-data": JobUploadSerializer, "application/zip": OpenApiTypes.BINARY},
+        responses={202: JobSerializer, **problems(409, 413, 415, 422)},
+    ),
+    list=extend_schema(
+        summary="Your jobs, newest first",
+        parameters=[OpenApiParameter(CaptionPagination.page_size_query_param, _PAGE_SIZE)],
+        responses={200: JobSerializer, **problems(422)},
+    ),
+    retrieve=extend_schema(summary="How far a job got", responses={200: JobSerializer, **problems(404)}),
+    destroy=extend_schema(
+        summary="Cancel a job",
+        description="No more of its photos are captioned; its captions so far stay, in the results and your history.",
+        responses={204: None, **problems(404)},
+    ),
+    results=extend_schema(
+        summary="What became of a job's photos",
+        description="So far, in the order they were sent. `coco` is the results format of the COCO caption evaluation.",
+        parameters=[OpenApiParameter("format", str, enum=[*FORMATS], default="jsonl")],
+        responses={
+            **{(200, results.media_type.split(";")[0]): OpenApiTypes.STR for results in FORMATS.values()},
+            **problems(404, 422),
+        },
+    ),
 )

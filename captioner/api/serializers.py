@@ -11,7 +11,7 @@ from rest_framework.reverse import reverse
 
 from captioner import runtime, services
 from captioner.inference.types import MAX_NEW_TOKENS, MAX_NUM_BEAMS, MAX_NUM_CAPTIONS, DecodingParameters
-from captioner.models import IDEAL_CAPTION_MAX_LENGTH, Caption, Feedback, Photo
+from captioner.models import IDEAL_CAPTION_MAX_LENGTH, Caption, Feedback, Job, Photo
 
 DECODING_OPTIONS = tuple(field.name for field in dataclasses.fields(DecodingParameters))
 
@@ -108,6 +108,24 @@ class CaptionBase64Serializer(DecodingOptionsSerializer):
     )
 
 
+class JobOptionsSerializer(DecodingOptionsSerializer):
+    """As for one photo, except that a job need not wait for the model: wishes are kept as they are."""
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        try:
+            services.parameters_from(DecodingParameters(), **attrs)
+        except ValueError as error:
+            raise serializers.ValidationError({"num_beams": [str(error)]}) from None
+        return attrs
+
+
+class JobUploadSerializer(JobOptionsSerializer):
+    """For the description of the API; what is uploaded, the view takes."""
+
+    archive = UploadField(required=False, help_text="A ZIP of photos.")
+    image = serializers.ListField(child=UploadField(), required=False, help_text="Photos, instead of a ZIP.")
+
+
 class FeedbackRequestSerializer(serializers.Serializer[Any]):
     """What the caption was worth. One of the two is required; sending feedback again replaces it."""
 
@@ -198,6 +216,42 @@ class CaptionSerializer(serializers.ModelSerializer[Caption]):
         return {
             name: reverse(f"api:caption-{route}", [caption.pk], request=request)
             for name, route in routes.items()
+        }
+
+
+class JobPhotosSerializer(serializers.Serializer[Any]):
+    """How many photos got how far."""
+
+    total = serializers.IntegerField(source="photo_count", read_only=True)
+    captioned = serializers.IntegerField(read_only=True)
+    failed = serializers.IntegerField(read_only=True)
+    cancelled = serializers.IntegerField(read_only=True)
+    pending = serializers.IntegerField(read_only=True)
+
+
+class JobLinksSerializer(serializers.Serializer[Any]):
+    self = serializers.URLField()
+    results = serializers.URLField()
+
+
+class JobSerializer(serializers.ModelSerializer[Job]):
+    status = serializers.ChoiceField(
+        [status.value for status in Job.Status if status != Job.Status.RECEIVING], read_only=True
+    )
+    photos = JobPhotosSerializer(source="*", read_only=True)
+    links = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Job
+        fields = ["id", "status", "photos", "created_at", "finished_at", "links"]
+        read_only_fields = fields
+
+    @extend_schema_field(JobLinksSerializer)
+    def get_links(self, job: Job) -> dict[str, str]:
+        request = self.context["request"]
+        routes = {"self": "detail", "results": "results"}
+        return {
+            name: reverse(f"api:job-{route}", [job.pk], request=request) for name, route in routes.items()
         }
 
 

@@ -5,12 +5,16 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from rest_framework.routers import SimpleRouter
 
 from captioner.api.errors import no_such_url
+from captioner.api.job_views import JobViewSet
+from captioner.api.versions import VersionViewSet
 from captioner.api.views import CaptionViewSet
 
 app_name = "api"
 
 router = SimpleRouter(trailing_slash=False, use_regex_path=False)
 router.register("captions", CaptionViewSet, basename="caption")
+router.register("jobs", JobViewSet, basename="job")
+router.register("models", VersionViewSet, basename="model")
 
 urlpatterns = [
     path("v1/", include(router.urls)),

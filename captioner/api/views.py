@@ -1,5 +1,6 @@
 """REST over the services: each method reads its request, calls one service and shows the result."""
 
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from rest_framework.viewsets import GenericViewSet
 from captioner import services
 from captioner.api import schema
 from captioner.api.filters import CaptionFilter
+from captioner.api.idempotency import create_as_asked
 from captioner.api.negotiation import OneRepresentation
 from captioner.api.pagination import CaptionPagination
 from captioner.api.parsers import JsonObjectParser, OctetStreamParser, PhotoParser, body_bound
@@ -60,15 +62,23 @@ class CaptionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericVi
 
     def create(self, request: Request) -> Response:
         photo = _photo_request(request)
-        caption = services.caption_create(
-            photo["image"],
-            owner=owner_of(request),
-            source=Caption.Source.API,
-            parameters=photo["parameters"],
-            is_abandoned=partial(client_gone, request._request),
+        image, parameters = photo["image"], photo["parameters"]
+        caption, headers = create_as_asked(
+            request,
+            lambda note: services.caption_create(
+                image,
+                owner=owner_of(request),
+                source=Caption.Source.API,
+                parameters=parameters,
+                is_abandoned=partial(client_gone, request._request),
+                on_logged=note,
+            ),
+            options=asdict(parameters) if parameters else {},
+            content=lambda: [image],
         )
         answer = self.get_serializer(caption).data
-        return Response(answer, status.HTTP_201_CREATED, headers={"Location": answer["links"]["self"]})
+        headers["Location"] = answer["links"]["self"]
+        return Response(answer, status.HTTP_201_CREATED, headers=headers)
 
     def destroy(self, request: Request, pk: str) -> Response:
         services.caption_delete(self.get_object())

@@ -77,14 +77,20 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="inference", daemon=False)
         self._thread.start()
 
-    def submit(self, pixels: Tensor, parameters: DecodingParameters, deadline: float) -> Future[Prediction]:
-        """Queue one photo, pixels of shape (3, height, width).
+    def submit(
+        self,
+        pixels: Tensor,
+        parameters: DecodingParameters,
+        deadline: float,
+        predictor: BatchPredictor | None = None,
+    ) -> Future[Prediction]:
+        """Queue one photo, pixels of shape (3, height, width), that was preprocessed for `predictor`.
 
         Cancel the future to drop the photo while it is queued. The future raises `DeadlineExceeded` when the
         photo was still queued at its deadline, or what the model raised. Raises `Overloaded` at once when the
         photo would probably not be done in time, `ModelUnavailable` when draining.
         """
-        request = self._request(pixels, parameters, deadline)
+        request = self._request(pixels, parameters, deadline, predictor)
         with self._changed:
             self._require_room(request)
             self._queue.append(request)
@@ -110,7 +116,24 @@ class Batcher:
 
     def swap(self, predictor: BatchPredictor) -> None:
         """Caption photos submitted from now on with `predictor`; those already queued end on the old one."""
-        self._predictor = predictor
+        with self._changed:
+            self._predictor = predictor
+            self._cost = self._cost.start_over(self._max_batch)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs and nothing waits."""
+        with self._changed:
+            return not self._queue and self._busy_until is None
+
+    def sibling(self, predictor: BatchPredictor) -> "Batcher":
+        """A batcher with a thread of its own for other weights; it predicts waits as this one until it knows better."""
+        return Batcher(
+            predictor,
+            max_batch=self._max_batch,
+            max_wait_seconds=self._max_wait_seconds,
+            cost=self._cost.start_over(self._max_batch),
+        )
 
     def drain(self, timeout: float) -> bool:
         """Refuse new photos, finish the accepted ones and end the thread.
@@ -147,8 +170,14 @@ class Batcher:
                 is_draining=self._is_draining,
             )
 
-    def _request(self, pixels: Tensor, parameters: DecodingParameters, deadline: float) -> _Request:
-        return _Request(pixels, parameters, deadline, self._predictor, time.monotonic())
+    def _request(
+        self,
+        pixels: Tensor,
+        parameters: DecodingParameters,
+        deadline: float,
+        predictor: BatchPredictor | None = None,
+    ) -> _Request:
+        return _Request(pixels, parameters, deadline, predictor or self._predictor, time.monotonic())
 
     def _require_room(self, request: _Request) -> None:
         if self._is_draining:

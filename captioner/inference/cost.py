@@ -19,6 +19,13 @@ class CostModel:
             self._prior.add(rows, seconds)
         self.per_row, self.per_batch = _fit(self._prior, self._recent)
 
+    def start_over(self, max_rows: int) -> "CostModel":
+        """A model for other weights: it predicts the same up to `max_rows`, and forgets that as it learns."""
+        successor = CostModel()
+        for rows in (1, max_rows):
+            successor.observe(rows, self.predict(rows))
+        return successor
+
     def observe(self, rows: int, seconds: float) -> None:
         """Learn that a batch of `rows` rows took `seconds`."""
         self._recent.decay(FORGETTING)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import threading
 from pathlib import Path
 from typing import Literal, Self
 
@@ -22,7 +23,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 
 class Predictor:
-    """Captions batches of photos. `preprocess` may be called from any thread, `predict` from one at a time.
+    """Captions batches of photos. All methods may be called from any thread; `predict` does one batch at a time.
 
     `preprocess` turns an RGB `PIL.Image` into float32 pixels of shape (3, height, width).
     """
@@ -33,6 +34,8 @@ class Predictor:
         self.preprocess = make_preprocess(parts.image_processor)
         self._parts = parts
         self._decode = Decoder(parts.model)
+        # The decoder's caches are for one batch at a time, and a version may pass from one thread to another.
+        self._decoding = threading.Lock()
 
     @classmethod
     def load(
@@ -77,7 +80,9 @@ class Predictor:
 
         Candidates of a photo have different captions and come best first.
         """
-        return [self._candidates(sequences, parameters) for sequences in self._decode(pixels, parameters)]
+        with self._decoding:
+            decoded = self._decode(pixels, parameters)
+        return [self._candidates(sequences, parameters) for sequences in decoded]
 
     def _candidates(self, sequences: list[Sequence], parameters: DecodingParameters) -> tuple[Candidate, ...]:
         distinct: dict[str, Candidate] = {}

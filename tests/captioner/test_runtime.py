@@ -1,7 +1,7 @@
 """The bridge from the registry to a serving engine, with a tiny random checkpoint."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from captioner import runtime
 from captioner.exceptions import IncompatibleModel, ModelUnavailable
 from models_registry import services as registry
 from models_registry.exceptions import NoChampion, VersionCorrupt
-from models_registry.models import ModelVersion
+from models_registry.models import Alias, ModelVersion, ServingProcess
 from tests.captioner.inference.checkpoints import SAVERS
 
 pytestmark = pytest.mark.django_db
@@ -28,13 +28,27 @@ def _fresh_runtime(monkeypatch: pytest.MonkeyPatch, settings) -> Iterator[None]:
 
 
 @pytest.fixture
-def champion(tmp_path: Path) -> ModelVersion:
-    SAVERS["blip"](tmp_path / "tiny")
-    version = registry.version_publish(
-        tmp_path / "tiny", model_name="tiny", origin="a test", licence="Apache-2.0"
-    )
+def publish(tmp_path: Path) -> Callable[[str], ModelVersion]:
+    """Publishes a version of another content under each name."""
+
+    def publish(name: str) -> ModelVersion:
+        folder = tmp_path / name
+        SAVERS["blip"](folder)
+        (folder / "name.txt").write_text(name)
+        return registry.version_publish(folder, model_name=name, origin="a test", licence="Apache-2.0")
+
+    return publish
+
+
+@pytest.fixture
+def champion(publish: Callable[[str], ModelVersion]) -> ModelVersion:
+    version = publish("tiny")
     registry.version_promote(version, reason="a test")
     return version
+
+
+def weights(version: ModelVersion) -> Path:
+    return Path(storages["weights"].path(f"versions/{version.pk}/model.safetensors"))
 
 
 def caption(engine: runtime.Engine) -> str:
@@ -68,8 +82,7 @@ def test_without_a_champion_the_reason_is_readable(client: Client) -> None:
 
 
 def test_corrupt_weights_are_never_loaded(champion: ModelVersion, client: Client) -> None:
-    path = Path(storages["weights"].path(f"versions/{champion.pk}/model.safetensors"))
-    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    weights(champion).write_bytes(weights(champion).read_bytes()[:-1] + b"!")
     with pytest.raises(VersionCorrupt):
         runtime.engine_load()
     assert client.get("/readyz").status_code == 503
@@ -95,3 +108,176 @@ def test_a_checkpoint_is_tried_before_it_is_published(tmp_path: Path) -> None:
     assert isinstance(runtime.checkpoint_try(tmp_path / "tiny"), str)
     with pytest.raises(IncompatibleModel):
         runtime.checkpoint_try(tmp_path)
+
+
+# --- Following the registry ---
+
+
+def follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look at the registry, at a time when whatever failed before may be tried again."""
+    for trouble in runtime._state.troubles.values():
+        monkeypatch.setattr(trouble, "retry_at", 0.0)
+    runtime.registry_follow()
+
+
+def test_a_new_champion_is_swapped_in_and_a_rollback_needs_no_loading(
+    champion: ModelVersion, publish: Callable[[str], ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = runtime.engine_load()
+    better = publish("better")
+    registry.version_promote(better, reason="better")
+    runtime.registry_follow()
+    assert runtime.engine() is engine
+    assert (engine.model_name, engine.model_version) == ("better", better.pk)
+    assert caption(engine)
+    monkeypatch.setattr(runtime, "version_load", lambda _: pytest.fail("it is warm"))
+    registry.champion_rollback(reason="worse")
+    runtime.registry_follow()
+    assert engine.model_version == champion.pk
+    assert runtime.engine_status()["previous"] == {"version": better.pk}
+
+
+def break_weights(version: ModelVersion) -> None:
+    weights(version).write_bytes(weights(version).read_bytes()[:-1] + b"!")
+
+
+def remove_weights(version: ModelVersion) -> None:
+    weights(version).rename(weights(version).with_suffix(".away"))
+
+
+def remove_manifest(version: ModelVersion) -> None:
+    manifest = weights(version).with_name("manifest.json")
+    manifest.rename(manifest.with_suffix(".away"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (break_weights, "not what was published"),
+        (remove_weights, "is missing"),
+        (remove_manifest, "no manifest"),
+    ],
+)
+def test_what_is_damaged_leaves_the_last_good_serving_with_an_alert_until_it_is_mended(
+    champion: ModelVersion,
+    publish: Callable[[str], ModelVersion],
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[ModelVersion], None],
+    told: str,
+) -> None:
+    engine = runtime.engine_load()
+    better = publish("better")
+    good = weights(better).read_bytes()
+    damage(better)
+    registry.version_promote(better, reason="better")
+    runtime.registry_follow()
+    assert engine.model_version == champion.pk
+    ready = client.get("/readyz")
+    assert ready.status_code == 200
+    assert told in ready.json()["alerts"][0]
+    runtime._report()
+    assert told in ServingProcess.objects.get().alerts[0]
+    for away in weights(better).parent.glob("*.away"):
+        away.rename(away.with_suffix(".json" if away.stem == "manifest" else ".safetensors"))
+    weights(better).write_bytes(good)
+    follow(monkeypatch)
+    assert engine.model_version == better.pk
+    assert client.get("/readyz").json()["alerts"] == []
+
+
+def test_what_is_no_captioner_leaves_the_last_good_serving(
+    champion: ModelVersion, tmp_path: Path, client: Client
+) -> None:
+    engine = runtime.engine_load()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "model.safetensors").write_bytes(b"no weights at all")
+    version = registry.version_publish(tmp_path / "text", model_name="text", origin="a test", licence="MIT")
+    registry.version_promote(version, reason="why not")
+    runtime.registry_follow()
+    assert engine.model_version == champion.pk
+    assert f"champion {version.pk} cannot be served" in client.get("/readyz").json()["alerts"][0]
+
+
+def test_it_is_tried_again_later_and_later(
+    champion: ModelVersion, publish: Callable[[str], ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime.engine_load()
+    better = publish("better")
+    break_weights(better)
+    registry.version_promote(better, reason="better")
+    runtime.registry_follow()
+    attempts: list[ModelVersion] = []
+    monkeypatch.setattr(runtime, "_load_beside", lambda _, version: attempts.append(version))
+    runtime.registry_follow()
+    assert attempts == []
+    trouble = runtime._state.troubles[Alias.Name.CHAMPION]
+    delays = []
+    for _ in range(7):
+        runtime._trouble_note(Alias.Name.CHAMPION, better.pk, "again")
+        delays.append(runtime._state.troubles[Alias.Name.CHAMPION].delay)
+    assert trouble.delay < delays[0] < delays[1]
+    assert delays[-1] == delays[-2] == runtime._RETRY_SECONDS[1]
+
+
+def test_a_challenger_is_tried_beside_the_champion_and_ended(
+    champion: ModelVersion, publish: Callable[[str], ModelVersion]
+) -> None:
+    engine = runtime.engine_load()
+    challenger = publish("challenger")
+    registry.version_promote(challenger, alias=Alias.Name.CHALLENGER, reason="try it")
+    registry.rollout_update(canary_share=1.0)
+    runtime.registry_follow()
+    ticket = engine.photo_submit(Image.new("RGB", (40, 30)), "0" * 64, None, math.inf)
+    assert ticket.result(60).model_version == challenger.pk
+    assert runtime.engine_status()["challenger"]["canary_share"] == 1.0
+    registry.rollout_update(canary_share=0.0)
+    runtime.registry_follow()
+    assert engine.challenger.rollout.canary_share == 0.0
+    registry.version_promote(challenger, reason="it is better")
+    runtime.registry_follow()
+    assert (engine.model_version, engine.challenger) == (challenger.pk, None)
+    assert caption(engine)
+
+
+def test_three_versions_at_most_are_in_memory(
+    champion: ModelVersion, publish: Callable[[str], ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = runtime.engine_load()
+    registry.version_promote(publish("second"), reason="better")
+    registry.version_promote(publish("third"), alias=Alias.Name.CHALLENGER, reason="try it")
+    runtime.registry_follow()
+    assert len(engine.versions()) == 3
+    load, seen = runtime.version_load, []
+
+    def counted(version: ModelVersion):
+        seen.append(len(engine.versions()) + 1)
+        return load(version)
+
+    monkeypatch.setattr(runtime, "version_load", counted)
+    registry.version_promote(publish("fourth"), reason="better")
+    runtime.registry_follow()
+    assert seen == [3]
+    assert len(engine.versions()) == 3
+
+
+def test_a_worker_that_does_not_follow_is_brought_to_the_champion_when_it_asks(
+    champion: ModelVersion, publish: Callable[[str], ModelVersion]
+) -> None:
+    assert runtime.engine_refresh().model_version == champion.pk
+    better = publish("better")
+    registry.version_promote(better, reason="better")
+    assert runtime.engine_refresh().model_version == better.pk
+
+
+def test_a_model_that_could_not_be_had_at_first_is_served_once_it_can(
+    champion: ModelVersion, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = weights(champion).read_bytes()
+    break_weights(champion)
+    runtime.registry_follow()
+    assert client.get("/readyz").status_code == 503
+    assert "not what was published" in client.get("/readyz").json()["reason"]
+    weights(champion).write_bytes(good)
+    follow(monkeypatch)
+    assert client.get("/readyz").status_code == 200

@@ -14,7 +14,7 @@ PRODUCTION = {"CAPTIONER_PRODUCTION": "1", "SECRET_KEY": "k" * 60, "ALLOWED_HOST
 def read_settings(tmp_path: Path, expression: str, **environment: str) -> object:
     result = run(
         tmp_path,
-        f"import json; from captioner import settings as s; print(json.dumps({expression}))",
+        f"import json; from captioner import settings as s; print(json.dumps({expression}, default=str))",
         environment,
     )
     assert result.returncode == 0, result.stderr

@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -12,6 +13,10 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
+from captioner import jobs
+from captioner.archives import archive_photos
+from captioner.models import Owner
+from captioner.tasks import job_photos_caption_task
 from tests.conftest import FakeEngine
 
 _CHROMIUM_FLAGS = [
@@ -40,6 +45,25 @@ class Site:
 def site(live_server: LiveServer, fake_engine: FakeEngine) -> Site:
     User.objects.create_superuser("rita", password="correct horse battery")
     return Site(live_server.url, "rita", "correct horse battery")
+
+
+@pytest.fixture
+def job(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, site: Site) -> str:
+    """The address of a job of whoever `site` signs in, half done."""
+    monkeypatch.setattr("captioner.runtime.engine_refresh", lambda **_: fake_engine)
+    monkeypatch.setattr(job_photos_caption_task, "apply_async", lambda *_, **__: None)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in {
+            "hills.jpg": draw_landscape(),
+            "notes.txt": b"no photo",
+            "more.jpg": draw_landscape(),
+        }.items():
+            archive.writestr(name, data)
+    photos = archive_photos(file, max_photos=10, max_bytes=10**8)
+    made = jobs.job_create(photos, owner=Owner(user=User.objects.get(username=site.username)))
+    jobs.job_photos_caption(made.pk, [0, 1])
+    return f"/jobs/{made.pk}"
 
 
 @pytest.fixture(scope="package")

@@ -82,6 +82,26 @@ def test_an_empty_history_and_a_refused_upload_are_accessible(
     assert overflow(page) == [0, 0]
 
 
+@view
+def test_the_pages_of_jobs_and_of_oneself_are_accessible(
+    new_context: NewContext, site: Site, job: str, size: dict, scheme: str
+) -> None:
+    page = new_context(viewport=size, color_scheme=scheme).new_page()
+    sign_in(page, site)
+    page.goto("/account")
+    page.get_by_label("What will use the new key?").fill("importer")
+    page.get_by_role("button", name="Make a key").click()
+    expect(page.locator(".secret-text")).to_be_visible()
+    # One that looks again by itself is never valid to axe, which has its own opinion on that; people can stop the job.
+    rules = WCAG | {"rules": {"meta-refresh": {"enabled": False}}}
+    for address in (page.url, "/jobs/", job, "/account/password", "/welcome/MQ/none"):
+        if address != page.url:
+            page.goto(address)
+        assert violations(page, rules) == "", address
+        assert overflow(page) == [0, 0], address
+        page.set_viewport_size(size)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_review_queue_is_accessible(new_context: NewContext, site: Site, scheme: str) -> None:
     page = new_context(viewport=DESK, color_scheme=scheme).new_page()

@@ -3,6 +3,7 @@
 import io
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 import uuid
@@ -72,6 +73,7 @@ class Load:
     headers: dict[str, str] = field(default_factory=dict)
     answers: list[Answer] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    timeline: list[tuple[float, int]] = field(default_factory=list)  # of time.monotonic() and status
 
     def __enter__(self) -> "Load":
         self._stop = threading.Event()
@@ -93,13 +95,20 @@ class Load:
         while not self._stop.is_set():
             number += 1
             try:
-                self.answers.append(caption(self.url, draw_photo(number), **self.headers))
+                answer = caption(self.url, draw_photo(number), **self.headers)
+                self.answers.append(answer)
+                self.timeline.append((time.monotonic(), answer.status))
             except (OSError, ValueError) as error:
                 self.broken.append(repr(error))
                 self._stop.wait(0.05)
 
     def statuses(self) -> Counter[int]:
         return Counter(answer.status for answer in list(self.answers))
+
+    def seconds_without(self, status: int = 201) -> float:
+        """From the first answer of another status to the last."""
+        moments = [moment for moment, given in self.timeline if given != status]
+        return max(moments) - min(moments) if moments else 0.0
 
     def answered(self) -> set[str]:
         """The ids of the captions that clients were given."""

@@ -1,4 +1,4 @@
-"""Captioner as deploy/ runs it: nginx with TLS, web, workers and beat as processes on PostgreSQL, Redis and an S3 server.
+"""Captioner as deploy/ runs it: nginx with TLS, web, workers and beat as processes on PostgreSQL, Redis and S3.
 
 The configuration of nginx and gunicorn is that of deploy/, and so are the commands of workers and beat; what Docker's
 engine would do (start processes, render nginx's templates) is done here.
@@ -10,7 +10,9 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
+import tempfile
 import urllib.error
 import urllib.request
 import uuid
@@ -28,6 +30,7 @@ from tests.stack.servers import BIN, ROOT, Server
 DEPLOY = ROOT / "deploy"
 DOMAIN = "localhost"
 SECRET_KEY = "only for tests: " + "0123456789abcdef" * 4
+METRICS_TOKEN = "only-for-tests"
 # As an image of ours would, nginx runs as somebody who owns nothing else.
 _NGINX_USER = "nobody" if os.geteuid() == 0 else None
 
@@ -69,6 +72,10 @@ class Nginx:
     def url(self) -> str:
         return f"https://{DOMAIN}:{self.https_port}"
 
+    def tls(self) -> ssl.SSLContext:
+        """What trusts our authority."""
+        return ssl.create_default_context(cafile=str(self.folder / "certificates" / "ca.pem"))
+
     def web_servers(self, *addresses: str) -> None:
         """Send new requests to these hosts only, with the script that deploy/upgrade uses."""
         environment = {
@@ -81,8 +88,16 @@ class Nginx:
         )
 
 
-def nginx_make(folder: Path, web_server: str, **limits: str) -> Nginx:
-    """Render the configuration; not started yet."""
+@contextlib.contextmanager
+def nginx_running(web_server: str, **limits: str) -> Iterator[Nginx]:
+    """nginx on loopback ports of its own, in a folder of its own: pytest keeps its folders from other users."""
+    with tempfile.TemporaryDirectory(prefix="captioner-nginx-") as folder:
+        nginx = _nginx_make(Path(folder), web_server, limits)
+        with nginx.server.running():
+            yield nginx
+
+
+def _nginx_make(folder: Path, web_server: str, limits: dict[str, str]) -> Nginx:
     program = servers.find_program("nginx", "/usr/sbin")
     etc, prefix = folder / "etc", folder / "run"
     for needed in (etc / "conf.d", prefix, folder / "acme"):
@@ -118,7 +133,6 @@ def nginx_make(folder: Path, web_server: str, **limits: str) -> Nginx:
     log = folder / "nginx.log"
     log.touch()
     if _NGINX_USER:
-        servers.make_reachable(folder)
         for path in [*folder.rglob("*"), folder]:
             shutil.chown(path, _NGINX_USER)
     arguments = [program, "-p", f"{prefix}/", "-c", etc / "nginx.conf", "-g", "daemon off;"]
@@ -233,8 +247,8 @@ class Production:
 
 
 @contextlib.contextmanager
-def production(folder: Path, host: str = "127.0.0.1", **limits: str) -> Iterator[Production]:
-    """Data servers and nginx running, set up with an API key; web processes, workers and beat are still to be started."""
+def production(folder: Path, host: str = "127.0.0.1") -> Iterator[Production]:
+    """Data servers and nginx running, set up, with an API key; web, workers and beat are still to be started."""
     with contextlib.ExitStack() as stack:
         postgresql = stack.enter_context(servers.postgresql_server(folder, host).running())
         redis = stack.enter_context(servers.redis_server(folder, host).running())
@@ -247,6 +261,7 @@ def production(folder: Path, host: str = "127.0.0.1", **limits: str) -> Iterator
             "ALLOWED_HOSTS": DOMAIN,
             "DATABASE_URL": postgresql.url,
             "REDIS_URL": redis.url,
+            "METRICS_TOKEN": METRICS_TOKEN,
             "OMP_NUM_THREADS": "2",
             # One key sends all the load here.
             "RATE_LIMIT_KEY": "off",
@@ -256,8 +271,7 @@ def production(folder: Path, host: str = "127.0.0.1", **limits: str) -> Iterator
         servers.manage(environment, "collectstatic", "--no-input", "--verbosity", "0")
         environment["CAPTIONER_STATIC_DIR"] = str(folder / "setup" / "static")
         servers.manage(environment, "setup", "--wait", "60")
-        nginx = nginx_make(folder / "nginx", web_server="127.0.0.1:9", **limits)
-        stack.enter_context(nginx.server.running())
+        nginx = stack.enter_context(nginx_running("127.0.0.1:9"))
         site = Production(folder, postgresql, redis, s3, environment, nginx, stack)
         site.api_key_make()
         yield site

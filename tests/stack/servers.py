@@ -10,8 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -80,6 +82,7 @@ class Server:
     log: Path
     answers: Callable[[], bool]
     options: dict = field(default_factory=dict)
+    scratch: tempfile.TemporaryDirectory | None = None
     process: subprocess.Popen | None = None
 
     def start(self) -> None:
@@ -108,12 +111,16 @@ class Server:
                 except subprocess.TimeoutExpired:
                     os.killpg(self.process.pid, signal.SIGKILL)
                     self.process.wait()
+            if self.scratch is not None:
+                self.scratch.cleanup()
 
 
-def make_reachable(folder: Path) -> None:
-    """pytest's folders are private to the user who runs it; servers that run as another must pass through."""
-    for parent in [folder, *folder.parents[:3]]:
-        parent.chmod(parent.stat().st_mode | 0o011)
+def scratch_folder(name: str) -> tempfile.TemporaryDirectory:
+    """For a server that runs as another user than we do: pytest takes its own folders from others time and again."""
+    scratch = tempfile.TemporaryDirectory(prefix=f"captioner-{name}-")
+    if _SERVER_USER:
+        shutil.chown(scratch.name, _SERVER_USER)
+    return scratch
 
 
 def postgresql_server(folder: Path, host: str = "127.0.0.1") -> Server:
@@ -122,11 +129,8 @@ def postgresql_server(folder: Path, host: str = "127.0.0.1") -> Server:
 
     folders = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
     initdb, postgres = find_program("initdb", *folders), find_program("postgres", *folders)
-    data, port = folder / "postgresql", free_port()
-    data.mkdir()
-    if _SERVER_USER:
-        shutil.chown(data, _SERVER_USER)
-        make_reachable(folder)
+    scratch, port = scratch_folder("postgresql"), free_port()
+    data = Path(scratch.name, "data")
     subprocess.run(
         [initdb, "--pgdata", data, "--username", "captioner", "--auth", "trust", "--no-sync"],
         check=True,
@@ -144,7 +148,8 @@ def postgresql_server(folder: Path, host: str = "127.0.0.1") -> Server:
         return False
 
     arguments = [postgres, "-D", data, "-p", str(port), "-h", host, "-k", data, "-F"]
-    return Server(url, arguments, folder / "postgresql.log", answers, {"user": _SERVER_USER, "cwd": "/"})
+    options = {"user": _SERVER_USER, "cwd": "/"}
+    return Server(url, arguments, folder / "postgresql.log", answers, options, scratch)
 
 
 @contextlib.contextmanager
@@ -152,6 +157,32 @@ def postgresql(folder: Path) -> Iterator[str]:
     """A fresh PostgreSQL cluster; yields its `DATABASE_URL`."""
     with postgresql_server(folder).running() as server:
         yield server.url
+
+
+def pgbouncer_server(folder: Path, database: Server, host: str = "127.0.0.1") -> Server:
+    """A pooler in front of `database` that hands out connections per transaction, as in deploy/k8s; not started yet."""
+    program, port = find_program("pgbouncer", "/usr/sbin"), free_port()
+    target, scratch = urllib.parse.urlsplit(database.url), scratch_folder("pgbouncer")
+    Path(scratch.name, "userlist.txt").write_text('"captioner" ""\n')
+    configuration = Path(scratch.name, "pgbouncer.ini")
+    configuration.write_text(
+        f"""
+        [databases]
+        postgres = host={target.hostname} port={target.port}
+        [pgbouncer]
+        listen_addr = {host}
+        listen_port = {port}
+        unix_socket_dir =
+        auth_type = trust
+        auth_file = {scratch.name}/userlist.txt
+        pool_mode = transaction
+        default_pool_size = 10
+        """.replace("        ", "")
+    )
+    url = f"postgres://captioner@{host}:{port}/postgres"
+    options = {"user": _SERVER_USER, "cwd": "/"}
+    answers = partial(listens, port, host)
+    return Server(url, [program, configuration], folder / "pgbouncer.log", answers, options, scratch)
 
 
 def redis_server(folder: Path, host: str = "127.0.0.1") -> Server:

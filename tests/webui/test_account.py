@@ -28,6 +28,7 @@ def test_a_new_keys_secret_is_shown_once_and_gets_in(signed_in: Client) -> None:
     assert response.status_code == 201
     [secret] = re.findall(r'class="secret-text">([^<]+)<', text(response))
     assert works(secret)
+    assert f'Bearer {secret}" -F image=@photo.jpg http://testserver/api/v1/captions</code>' in text(response)
     assert "no-store" in response.headers["Cache-Control"]
     page = text(signed_in.get("/account"))
     assert secret not in page

@@ -184,8 +184,8 @@ def _process_learn(bench: Bench, name: str, kills: int) -> tuple[str, int, int]:
             str(folder),
         ]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert child.stdout is not None
-        child.stdout.readline()  # it says when it begins to learn
+        if child.stdout:
+            child.stdout.readline()  # it says when it begins to learn
         if killed < kills:
             time.sleep(generator.uniform(0.3, 4.0))
             if child.poll() is None:

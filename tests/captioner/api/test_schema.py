@@ -30,6 +30,14 @@ def test_describes_every_route(schema: dict) -> None:
         "delete /api/v1/captions/{id}",
         "get /api/v1/captions/{id}/photo",
         "post /api/v1/captions/{id}/feedback",
+        "get /api/v1/models",
+        "post /api/v1/models/{id}/promote",
+        "post /api/v1/models/rollback",
+        "get /api/v1/jobs",
+        "post /api/v1/jobs",
+        "get /api/v1/jobs/{id}",
+        "delete /api/v1/jobs/{id}",
+        "get /api/v1/jobs/{id}/results",
     }
 
 
@@ -47,6 +55,7 @@ def test_photo_may_be_sent_in_each_way(schema: dict) -> None:
         "num_captions",
         "num_beams",
         "max_new_tokens",
+        "Idempotency-Key",
     }
 
 
@@ -77,3 +86,16 @@ def test_docs_load_local_assets_only(client: Client) -> None:
     for asset in assets:
         assert asset.startswith("/static/")
         assert finders.find(asset.removeprefix("/static/"))
+
+
+def test_a_job_is_an_archive_or_photos(schema: dict) -> None:
+    content = schema["paths"]["/api/v1/jobs"]["post"]["requestBody"]["content"]
+    assert set(content) == {"multipart/form-data", "application/zip"}
+    form = schema["components"]["schemas"][content["multipart/form-data"]["schema"]["$ref"].rsplit("/")[-1]]
+    assert {"archive", "image", "num_captions"} <= set(form["properties"])
+    results = schema["paths"]["/api/v1/jobs/{id}/results"]["get"]
+    assert set(results["responses"]["200"]["content"]) == {
+        "application/jsonl",
+        "text/csv",
+        "application/json",
+    }

@@ -1,0 +1,337 @@
+"""The versions this process has loaded, and which of them captions a photo. Torch is loaded with the first version.
+
+The champion answers. A challenger may answer a share of the photos, or caption some of them when there is nothing else
+to do; it has an inference thread of its own, so that one that hangs or crawls holds up nobody else's photo.
+"""
+
+import contextlib
+import ctypes
+import gc
+import hashlib
+import logging
+import math
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from django.conf import settings
+from PIL import Image
+
+from captioner.exceptions import CaptionerError, ModelUnavailable
+from captioner.inference.types import DecodingParameters, Prediction
+from models_registry import services as registry
+from models_registry.models import ModelVersion, Rollout
+
+if TYPE_CHECKING:
+    from captioner.inference.batcher import Batcher
+    from captioner.inference.predictor import Precision, Predictor
+
+logger = logging.getLogger(__name__)
+
+# Told the caption that the champion gave, the challenger's version, and what that one made of the same photo.
+ShadowReport = Callable[[uuid.UUID, str, Prediction | Exception], None]
+
+_TEST_IMAGE_SIZE = (640, 480)  # width, height in pixels
+_WARM_BEAMS = 3  # pages ask for alternatives, which are searched with beams: another path through the model
+
+# A challenger gets this much more time than the champion would need; then the champion answers instead.
+_PATIENCE_FACTOR, _PATIENCE_SECONDS = 5.0, 1.0
+
+_SHADOW_QUEUE = 4  # photos that may wait for an idle moment; more would be memory spent on a sample
+_SHADOW_IDLE_SECONDS = 0.25  # without any work before the moment counts as idle
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedVersion:
+    """One version's weights in memory."""
+
+    model_name: str
+    model_version: str
+    predictor: "Predictor"
+
+    @property
+    def default_parameters(self) -> DecodingParameters:
+        return self.predictor.default_parameters
+
+
+def version_load(version: ModelVersion) -> LoadedVersion:
+    """Fetch, verify and load a version. Raises `RegistryError`, `IncompatibleModel`."""
+    # torch is imported here, by the process that computes and after its fork.
+    from captioner.inference.predictor import Predictor
+
+    predictor = Predictor.load(
+        registry.version_fetch(version),
+        model_version=version.pk,
+        precision=cast("Precision", settings.CAPTION_PRECISION),
+        num_threads=settings.CAPTION_THREADS or None,
+    )
+    return LoadedVersion(version.model_name, version.pk, predictor)
+
+
+def version_warm(version: LoadedVersion) -> None:
+    """Caption in this thread what an engine may be asked for, in its smallest and largest batch.
+
+    Raises what the model raises.
+    """
+    pixels, parameters = _warm_up_work(version)
+    for size in sorted({1, settings.CAPTION_MAX_BATCH}):
+        for each in parameters:
+            version.predictor.predict(pixels.expand(size, -1, -1, -1), each)
+
+
+def _warm_up_work(version: LoadedVersion) -> tuple[Any, list[DecodingParameters]]:
+    """Pixels of a test image, and the parameters to caption it with."""
+    default = version.default_parameters
+    with_beams = replace(default, num_beams=max(default.num_beams, _WARM_BEAMS))
+    pixels = version.predictor.preprocess(Image.new("RGB", _TEST_IMAGE_SIZE))
+    return pixels, list(dict.fromkeys((default, with_beams)))
+
+
+class Engine:
+    """The loaded versions with their inference threads. All methods may be called from any thread."""
+
+    def __init__(self, champion: LoadedVersion, *, max_wait_seconds: float) -> None:
+        self.champion = champion
+        self.previous: LoadedVersion | None = None
+        self.challenger: Challenger | None = None
+        self.batcher = _batcher(champion, max_wait_seconds)
+        pixels, parameters = _warm_up_work(champion)
+        self.batcher.warm_up(pixels, *parameters)
+        self._stopped: list[Challenger] = []
+
+    @property
+    def model_name(self) -> str:
+        return self.champion.model_name
+
+    @property
+    def model_version(self) -> str:
+        return self.champion.model_version
+
+    @property
+    def default_parameters(self) -> DecodingParameters:
+        return self.champion.default_parameters
+
+    def submit(
+        self, image: Image.Image, parameters: DecodingParameters, deadline: float
+    ) -> "Future[Prediction]":
+        """Queue one RGB image for the champion; `deadline` is in `time.monotonic()` seconds.
+
+        Raises `Overloaded`, `ModelUnavailable`.
+        """
+        champion = self.champion  # read once: it may be swapped between the two steps
+        pixels = champion.predictor.preprocess(image)
+        return self.batcher.submit(pixels, parameters, deadline, champion.predictor)
+
+    def photo_submit(
+        self, image: Image.Image, sha256: str, parameters: DecodingParameters | None, deadline: float
+    ) -> "Ticket":
+        """Queue one RGB image for whichever version its hash chooses, by default with that version's parameters.
+
+        Raises `Overloaded`, `ModelUnavailable`.
+        """
+        return Ticket(self, image, sha256, parameters, deadline)
+
+    def champion_swap(self, version: LoadedVersion) -> None:
+        """Answer with `version` from the next photo on; what is queued ends on the one before, which stays warm."""
+        if version.model_version == self.champion.model_version:
+            return
+        self.previous, self.champion = self.champion, version
+        self.batcher.swap(version.predictor)
+
+    def challenger_start(self, version: LoadedVersion, rollout: Rollout, report: ShadowReport) -> None:
+        """Try `version` beside the champion, as `rollout` says."""
+        self.challenger_stop()
+        self.challenger = Challenger(self, version, rollout, report)
+
+    def challenger_stop(self) -> None:
+        standing, self.challenger = self.challenger, None
+        if standing is not None and not standing.stop():
+            self._stopped.append(standing)
+
+    def loaded(self, model_version: str) -> LoadedVersion | None:
+        """The version of this id, if it is in memory."""
+        return next((each for each in self.versions() if each.model_version == model_version), None)
+
+    def versions(self) -> list[LoadedVersion]:
+        """All that is in memory."""
+        challenger = self.challenger.version if self.challenger else None
+        return [each for each in (self.champion, self.previous, challenger) if each is not None]
+
+    def drain(self, timeout: float) -> bool:
+        """Finish what was accepted, for at most `timeout` seconds; returns whether nothing runs any more."""
+        ends_at = time.monotonic() + timeout
+        self.challenger_stop()
+        # Half of the time: what hangs must not cost the champion's photos.
+        ended = [challenger.stop(timeout / 2) for challenger in self._stopped]
+        return self.batcher.drain(max(0.0, ends_at - time.monotonic())) and all(ended)
+
+
+class Ticket:
+    """A photo under way. Where a challenger has it and fails, or takes too long, the champion answers after all."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        image: Image.Image,
+        sha256: str,
+        parameters: DecodingParameters | None,
+        deadline: float,
+    ) -> None:
+        self.failure: ChallengerFailure | None = None
+        self._engine, self._image, self._wished, self._deadline = engine, image, parameters, deadline
+        self._challenger = engine.challenger
+        if self._challenger is None or not self._challenger.answers(sha256):
+            self._champion_ask()
+        else:
+            self._challenger_ask(self._challenger)
+
+    def result(self, timeout: float) -> Prediction:
+        """The answer. Raises `concurrent.futures.TimeoutError`, and what the champion's future raises."""
+        if self._challenger is None:
+            return self.future.result(timeout)
+        patience = self._patient_until - time.monotonic()
+        try:
+            return self.future.result(min(timeout, max(0.0, patience)))
+        except ModelUnavailable:  # it was taken back this moment
+            self._champion_ask()
+        except Exception as error:  # whatever it is, the person gets a caption
+            if isinstance(error, FutureTimeout) and not self.future.done():
+                if patience > timeout:
+                    raise
+                error = FutureTimeout("It took far longer than the champion would have.")
+            self.failure = ChallengerFailure(self.version.model_version, _describe(error))
+            logger.warning("The challenger %s failed a photo: %s", *self.failure)
+            self.future.cancel()
+            self._champion_ask()
+        return self.future.result(timeout)
+
+    def cancel(self) -> None:
+        self.future.cancel()
+
+    def _challenger_ask(self, challenger: "Challenger") -> None:
+        self.version = challenger.version
+        self.parameters = self._wished or self.version.default_parameters
+        self._patient_until = time.monotonic() + challenger.patience(self.parameters)
+        try:
+            self.future = challenger.submit(self._image, self.parameters, self._deadline)
+        except CaptionerError:  # it is busy, or was taken back this moment
+            self._champion_ask()
+        except Exception as error:  # noqa: BLE001  it cannot even look at the photo
+            self.future = Future()
+            self.future.set_exception(error)
+
+    def _champion_ask(self) -> None:
+        self._challenger = None
+        self.version = self._engine.champion
+        self.parameters = self._wished or self.version.default_parameters
+        self.future = self._engine.submit(self._image, self.parameters, self._deadline)
+
+
+class ChallengerFailure(NamedTuple):
+    """What a challenger did instead of answering."""
+
+    model_version: str
+    error: str
+
+
+class Challenger:
+    """A version that is tried beside the champion, on an inference thread of its own."""
+
+    def __init__(
+        self, engine: Engine, version: LoadedVersion, rollout: Rollout, report: ShadowReport
+    ) -> None:
+        self.version, self.rollout = version, rollout
+        self._engine, self._report = engine, report
+        self._batcher = engine.batcher.sibling(version.predictor)
+        self._samples: deque[_Sample] = deque(maxlen=_SHADOW_QUEUE)
+        self._stopped, self._offered = threading.Event(), threading.Event()
+        threading.Thread(target=self._shadow_run, name="shadow", daemon=True).start()
+
+    def answers(self, sha256: str) -> bool:
+        """Whether the photo with this hash is one of its share; the same photo always is, or never."""
+        return self._lot("canary", sha256) < self.rollout.canary_share
+
+    def patience(self, parameters: DecodingParameters) -> float:
+        """Seconds it may take over one photo."""
+        stats = self._engine.batcher.stats()
+        expected = stats.seconds_per_batch + stats.seconds_per_row * parameters.num_beams
+        return max(_PATIENCE_SECONDS, _PATIENCE_FACTOR * (stats.predicted_wait_seconds + expected))
+
+    def submit(
+        self, image: Image.Image, parameters: DecodingParameters, deadline: float
+    ) -> "Future[Prediction]":
+        return self._batcher.submit(self.version.predictor.preprocess(image), parameters, deadline)
+
+    def shadow_offer(
+        self, caption: uuid.UUID, image: Image.Image, sha256: str, parameters: DecodingParameters
+    ) -> None:
+        """Perhaps caption this photo too, for comparison, once there is nothing else to do."""
+        if self._lot("shadow", sha256) < self.rollout.shadow_share:
+            self._samples.append(_Sample(caption, image, parameters))
+            self._offered.set()
+
+    def stop(self, timeout: float = 0.0) -> bool:
+        """Take nothing more; returns whether nothing runs any more after `timeout` seconds."""
+        self._stopped.set()
+        self._offered.set()
+        return self._batcher.drain(timeout)
+
+    def _lot(self, purpose: str, sha256: str) -> float:
+        """A number from 0 up to 1 that a photo keeps for as long as this challenger stands."""
+        ticket = hashlib.sha256(f"{purpose} {self.version.model_version} {sha256}".encode()).digest()
+        return int.from_bytes(ticket[:8], "big") / 2**64
+
+    def _shadow_run(self) -> None:
+        while self._offered.wait() and not self._stopped.is_set():
+            self._offered.clear()
+            while self._samples and self._wait_idle():
+                self._shadow(self._samples.popleft())
+
+    def _wait_idle(self) -> bool:
+        """Return once nothing was asked of the champion for a moment; False when this challenger was stopped."""
+        photos = -1
+        while not self._stopped.wait(_SHADOW_IDLE_SECONDS):
+            stats = self._engine.batcher.stats()
+            if stats.photos == photos and self._engine.batcher.is_idle and self._batcher.is_idle:
+                return True
+            photos = stats.photos
+        return False
+
+    def _shadow(self, sample: "_Sample") -> None:
+        outcome: Prediction | Exception
+        try:
+            outcome = self.submit(sample.image, sample.parameters, math.inf).result()
+        except CaptionerError:  # it was taken back this moment
+            return
+        except Exception as error:  # noqa: BLE001  which is what we want to know about it
+            outcome = error
+        self._report(sample.caption, self.version.model_version, outcome)
+
+
+class _Sample(NamedTuple):
+    caption: uuid.UUID
+    image: Image.Image
+    parameters: DecodingParameters
+
+
+def memory_return() -> None:
+    """Give what dropped weights leave behind back to the operating system; the C library would keep it."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # a C library without it
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _batcher(version: LoadedVersion, max_wait_seconds: float) -> "Batcher":
+    from captioner.inference.batcher import Batcher
+
+    return Batcher(version.predictor, max_batch=settings.CAPTION_MAX_BATCH, max_wait_seconds=max_wait_seconds)
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

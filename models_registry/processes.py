@@ -1,0 +1,60 @@
+"""Which processes serve, with what, and what troubles them: each tells now and then, the admin shows it."""
+
+import os
+import socket
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from django.utils import timezone
+
+from models_registry.models import Alias, Promotion, ServingProcess
+
+REPORT_SECONDS = 10
+_SILENT_AFTER = timedelta(seconds=6 * REPORT_SECONDS)
+_FORGOTTEN_AFTER = timedelta(days=1)
+
+
+def process_report(
+    *, state: str, champion: str, previous: str, challenger: str, alerts: list[str], started_at: datetime
+) -> None:
+    """Say how this process is."""
+    ServingProcess.objects.update_or_create(
+        name=_process_name(),
+        defaults={
+            "state": state,
+            "champion": champion,
+            "previous": previous,
+            "challenger": challenger,
+            "alerts": alerts,
+            "memory_mb": _memory_mb(),
+            "started_at": started_at,
+            "seen_at": timezone.now(),
+        },
+    )
+    ServingProcess.objects.filter(seen_at__lt=timezone.now() - _FORGOTTEN_AFTER).delete()
+
+
+def processes_alive() -> list[ServingProcess]:
+    """Those that were heard of lately."""
+    return list(ServingProcess.objects.filter(seen_at__gte=timezone.now() - _SILENT_AFTER))
+
+
+def alerts_current() -> list[str]:
+    """What does not work as it should, for people: trouble of processes, and a challenger that was taken back."""
+    alerts = [f"{process.name}: {text}" for process in processes_alive() for text in process.alerts]
+    last = Promotion.objects.filter(alias=Alias.Name.CHALLENGER).select_related("version").first()
+    if last is not None and last.action == Promotion.Action.CLEAR and last.report is not None:
+        alerts.append(f"The challenger {last.version_id} was taken back by itself: {last.reason}")
+    return alerts
+
+
+def _process_name() -> str:
+    return f"{socket.gethostname()}/{os.getpid()}"
+
+
+def _memory_mb() -> int | None:
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE") // 1_000_000

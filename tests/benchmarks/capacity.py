@@ -1,0 +1,101 @@
+"""The figures of deploy/CAPACITY.md: `python -m tests.benchmarks.capacity PHOTOS [SECONDS]`, PHOTOS a folder of JPEGs.
+
+Runs deploy/'s nginx and gunicorn with PostgreSQL, Redis and an S3 server here, sends the photos over TLS with 1 and
+with 8 clients, and prints what a caption took of everything.
+"""
+
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+
+from tests.stack import client, production
+
+os.environ["CI"] = "true"  # what is missing is an error
+
+
+def main(photos: list[Path], seconds: float) -> None:
+    with tempfile.TemporaryDirectory() as folder, production.production(Path(folder)) as site:
+        os.environ["SSL_CERT_FILE"] = str(site.nginx.folder / "certificates" / "ca.pem")
+        web = site.web_add()
+        web.start()
+        web.wait_ready()
+        site.nginx.web_servers(web.address)
+        source = iter(photos)
+        for clients in (1, 8):
+            run(site, source, clients, 5)  # to warm up
+            cpu = cpu_seconds(web)
+            started = time.monotonic()
+            times = run(site, source, clients, seconds)
+            elapsed = time.monotonic() - started
+            quantiles = statistics.quantiles(times, n=20)
+            say(f"{clients} clients: {len(times) / elapsed:.1f} captions/s")
+            say(f"  p50 {quantiles[9] * 1000:.0f} ms, p95 {quantiles[18] * 1000:.0f} ms")
+            say(f"  CPU of web {(cpu_seconds(web) - cpu) / len(times) * 1000:.0f} ms a caption")
+        for name, process in (("web", worker_pid(web)), ("nginx", site.nginx.server.process.pid)):
+            say(f"memory of {name}: {resident_bytes(process) / 2**20:.0f} MiB")
+        storage(site)
+
+
+def run(site: production.Production, source: Iterator[Path], clients: int, seconds: float) -> list[float]:
+    """Seconds of each answered caption."""
+    times: list[float] = []
+    lock, end = threading.Lock(), time.monotonic() + seconds
+
+    def work() -> None:
+        while time.monotonic() < end:
+            with lock:
+                photo = next(source).read_bytes()
+            started = time.monotonic()
+            answer = client.caption(site.url, photo, **site.key)
+            assert answer.status == 201, answer
+            times.append(time.monotonic() - started)
+
+    threads = [threading.Thread(target=work) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return times
+
+
+def storage(site: production.Production) -> None:
+    site.manage("objects", "export", f"{site.folder}/objects")
+    sizes = [path.stat().st_size for path in (site.folder / "objects" / "photos").rglob("*.jpg")]
+    say(f"stored photo: {statistics.mean(sizes) / 1024:.0f} KiB on average of {len(sizes)}")
+    with psycopg.connect(site.postgresql.url, autocommit=True) as database:
+        database.execute("VACUUM FULL")
+        tables = ("captioner_caption", "captioner_photo")
+        size = sum(database.execute(f"SELECT pg_total_relation_size('{t}')").fetchone()[0] for t in tables)
+        count = database.execute("SELECT count(*) FROM captioner_caption").fetchone()[0]
+    say(f"database: {size / count:.0f} bytes a caption with its photo's row and all indexes, of {count}")
+
+
+def worker_pid(web: production.Web) -> int:
+    parent = web.process.pid
+    return int(Path(f"/proc/{parent}/task/{parent}/children").read_text().split()[0])
+
+
+def cpu_seconds(web: production.Web) -> float:
+    fields = Path(f"/proc/{worker_pid(web)}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sorted(Path(sys.argv[1]).rglob("*.jpg")), float(sys.argv[2]) if len(sys.argv) > 2 else 40)

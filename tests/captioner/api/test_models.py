@@ -1,0 +1,110 @@
+"""GET /api/v1/models, POST /api/v1/models/{version}/promote, POST /api/v1/models/rollback."""
+
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from models_registry import services
+from models_registry.manifest import Lineage
+from models_registry.models import Alias, ModelVersion, Promotion
+
+pytestmark = pytest.mark.django_db
+
+MODELS = "/api/v1/models"
+
+
+@pytest.fixture
+def staff(client: Client, reviewer: User) -> Client:
+    client.force_login(reviewer)
+    return client
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> list[ModelVersion]:
+    made = []
+    for number in range(2):
+        folder = tmp_path / f"v{number}"
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"%d" % number)
+        lineage = Lineage(base="base", metrics={"holdout": {"cider": 80.0}})
+        made.append(
+            services.version_publish(
+                folder, model_name=f"v{number}", origin="a test", licence="MIT", lineage=lineage
+            )
+        )
+    services.version_promote(made[0], reason="first")
+    return made
+
+
+def post(client: Client, path: str, **body: str):
+    return client.post(f"{MODELS}/{path}", body, content_type="application/json")
+
+
+def test_staff_sees_what_serves_and_all_versions(staff: Client, versions: list[ModelVersion]) -> None:
+    answer = staff.get(MODELS).json()
+    assert (answer["champion"], answer["challenger"], answer["previous"]) == (versions[0].pk, None, None)
+    assert answer["alerts"] == []
+    assert [version["id"] for version in answer["versions"]] == [versions[1].pk, versions[0].pk]
+    first = answer["versions"][1]
+    assert (first["serves_as"], first["licence"], first["size"]) == (["champion"], "MIT", 1)
+    assert (first["trained_from"], first["metrics"]) == ("base", {"holdout": {"cider": 80.0}})
+
+
+def test_a_promotion_is_logged_with_who_and_why(
+    staff: Client, reviewer: User, versions: list[ModelVersion]
+) -> None:
+    answer = post(staff, f"{versions[1].pk}/promote", reason="better")
+    assert (answer.status_code, answer.json()["serves_as"]) == (200, ["champion"])
+    entry = Promotion.objects.first()
+    assert (entry.version, entry.promoted_by, entry.reason) == (versions[1], reviewer, "better")
+
+
+def test_a_version_may_be_tried_as_the_challenger(staff: Client, versions: list[ModelVersion]) -> None:
+    answer = post(staff, f"{versions[1].pk}/promote", reason="try it", alias="challenger")
+    assert answer.json()["serves_as"] == ["challenger"]
+    assert services.champion_get() == versions[0]
+
+
+def test_a_rollback_goes_to_the_champion_before(staff: Client, versions: list[ModelVersion]) -> None:
+    post(staff, f"{versions[1].pk}/promote", reason="better")
+    answer = post(staff, "rollback", reason="worse")
+    assert (answer.status_code, answer.json()["id"]) == (200, versions[0].pk)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "kind"),
+    [
+        ("rollback", {"reason": "worse"}, 409, "not-promotable"),
+        ("rollback", {}, 422, "invalid-fields"),
+        ("nothing/promote", {"reason": "better"}, 404, "not-found"),
+        ("{}/promote", {"reason": "x", "alias": "king"}, 422, "invalid-fields"),
+        ("{}/promote", {"reason": "try it", "alias": "challenger"}, 409, "not-promotable"),
+    ],
+)
+def test_what_cannot_be_done_is_a_problem(
+    staff: Client, versions: list[ModelVersion], path: str, body: dict, status: int, kind: str
+) -> None:
+    answer = post(staff, path.format(versions[0].pk), **body)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
+    assert answer.json()["type"].endswith(kind)
+    assert services.champion_get() == versions[0]
+    assert not Alias.objects.filter(name=Alias.Name.CHALLENGER).exists()
+
+
+def test_other_people_see_and_change_nothing(
+    client: Client, user: User, versions: list[ModelVersion]
+) -> None:
+    for signed_in in (False, True):
+        if signed_in:
+            client.force_login(user)
+        assert client.get(MODELS).status_code in {401, 403}
+        assert post(client, f"{versions[1].pk}/promote", reason="mine").status_code in {401, 403}
+        assert post(client, "rollback", reason="mine").status_code in {401, 403}
+    assert services.champion_get() == versions[0]
+
+
+def test_staff_without_the_permission_changes_nothing(client: Client, versions: list[ModelVersion]) -> None:
+    client.force_login(User.objects.create_user("sam", is_staff=True))
+    assert post(client, f"{versions[1].pk}/promote", reason="mine").status_code == 403

@@ -1,0 +1,177 @@
+"""The challenger is compared with the champion out of the log, and taken back when it surely is worse."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import User
+from PIL import Image
+
+from captioner import services, trials
+from captioner.models import Caption, ChallengerTrial, Feedback, Owner
+from captioner.serving import ChallengerFailure
+from models_registry import services as registry
+from models_registry.models import Alias, ModelVersion, Promotion
+from tests.conftest import FakeEngine, draw_jpeg, fake_prediction
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def champion(tmp_path: Path) -> ModelVersion:
+    version = publish(tmp_path, "champion")
+    registry.version_promote(version, reason="first")
+    return version
+
+
+@pytest.fixture
+def challenger(tmp_path: Path, champion: ModelVersion) -> ModelVersion:
+    version = publish(tmp_path, "challenger")
+    registry.version_promote(version, alias=Alias.Name.CHALLENGER, reason="try it")
+    return version
+
+
+def publish(root: Path, name: str) -> ModelVersion:
+    folder = root / name
+    folder.mkdir()
+    (folder / "model.safetensors").write_text(name)
+    return registry.version_publish(folder, model_name=name, origin="a test", licence="MIT")
+
+
+@pytest.fixture
+def log(user: User, fake_engine: FakeEngine):
+    """Logs captions of a version that took so long, rated so."""
+    template = services.caption_create(draw_jpeg(), owner=Owner(user=user), source=Caption.Source.WEB)
+
+    def log(version: ModelVersion, count: int, ms: float = 100.0, rating: int | None = None) -> list[Caption]:
+        made = []
+        for number in range(count):
+            caption = Caption(
+                photo=template.photo,
+                user=user,
+                source=Caption.Source.WEB,
+                text="a photo",
+                model_name=version.model_name,
+                model_version=version.pk,
+                timings_ms={"inference": ms},
+            )
+            caption.save()
+            if rating is not None:
+                Feedback.objects.create(caption=caption, rating=rating - number % 2)
+            made.append(caption)
+        return made
+
+    return log
+
+
+def taken_back() -> str | None:
+    reason = trials.challenger_check()
+    assert (registry.challenger_get() is None) == (reason is not None)
+    return reason
+
+
+def test_there_is_nothing_to_compare_without_a_challenger(champion: ModelVersion) -> None:
+    assert trials.challenger_compare() is None
+    assert trials.challenger_check() is None
+
+
+def test_both_are_compared_since_the_challenger_began(champion, challenger, log) -> None:
+    log(champion, 4, ms=100, rating=8)
+    captions = log(challenger, 2, ms=150, rating=6)
+    trials.trial_failed(captions[0], challenger.pk, "RuntimeError: it cannot")
+    trials.trial_record(captions[0].pk, challenger.pk, fake_prediction(Image.new("RGB", (2, 2)), 1))
+    comparison = trials.challenger_compare()
+    first, second = comparison.records
+    assert (first.captions, first.failures, first.median_ms, first.mean_rating) == (4, 0, 100, 7.5)
+    assert (second.captions, second.failures, second.timed, second.ratings) == (3, 1, 3, 2)
+    assert second.error_rate == 0.25
+
+
+def test_a_good_challenger_stays(champion, challenger, log) -> None:
+    log(champion, 50, ms=100, rating=8)
+    log(challenger, 50, ms=110, rating=8)
+    assert taken_back() is None
+
+
+def test_one_that_fails_is_taken_back_logged_and_alerted(champion, challenger, log) -> None:
+    for caption in log(champion, 3):
+        trials.trial_failed(caption, challenger.pk, "RuntimeError: it cannot")
+    assert taken_back() == "It failed 3 of 3 photos; at most 2.0% may fail."
+    entry = Promotion.objects.first()
+    assert (entry.action, entry.version, entry.reason) == (
+        Promotion.Action.CLEAR,
+        challenger,
+        "It failed 3 of 3 photos; at most 2.0% may fail.",
+    )
+    assert entry.report["challenger"]["failures"] == 3
+    from models_registry.processes import alerts_current
+
+    assert "taken back by itself" in alerts_current()[0]
+    registry.version_promote(challenger, alias=Alias.Name.CHALLENGER, reason="mended")
+    assert alerts_current() == []
+    assert taken_back() is None, "what it did before does not count"
+
+
+def test_a_few_failures_among_many_captions_prove_nothing(champion, challenger, log) -> None:
+    for caption in log(challenger, 100)[:3]:
+        trials.trial_failed(caption, challenger.pk, "RuntimeError: it cannot")
+    assert taken_back() is None
+
+
+def test_one_that_is_slow_is_taken_back_once_that_is_known(champion, challenger, log) -> None:
+    log(champion, 10, ms=100)
+    log(challenger, 9, ms=500)
+    assert taken_back() is None
+    log(challenger, 1, ms=500)
+    assert "takes 500 ms where the champion takes 100" in taken_back()
+
+
+def test_one_that_is_rated_worse_is_taken_back_once_that_is_sure(champion, challenger, log) -> None:
+    log(champion, 40, rating=8)
+    log(challenger, 19, rating=5)
+    assert taken_back() is None
+    log(challenger, 1, rating=5)
+    assert "rated 4.5 where the champion is rated 7.5" in taken_back()
+
+
+def test_ratings_that_were_rejected_do_not_count(champion, challenger, log) -> None:
+    log(champion, 40, rating=8)
+    log(challenger, 40, rating=3)
+    Feedback.objects.filter(caption__model_version=challenger.pk).update(status=Feedback.Status.REJECTED)
+    assert taken_back() is None
+
+
+def test_a_successor_is_not_taken_back_for_it(champion, challenger, log, tmp_path, monkeypatch) -> None:
+    for caption in log(champion, 3):
+        trials.trial_failed(caption, challenger.pk, "RuntimeError: it cannot")
+    comparison = trials.challenger_compare()
+    successor = publish(tmp_path, "successor")
+    registry.version_promote(successor, alias=Alias.Name.CHALLENGER, reason="better")
+    monkeypatch.setattr(trials, "challenger_compare", lambda: comparison)
+    trials.challenger_check()
+    assert registry.challenger_get() == successor
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_photo_that_was_deleted_meanwhile_leaves_no_trial(challenger) -> None:
+    image = Image.new("RGB", (2, 2))
+    trials.trial_record(uuid.uuid4(), challenger.pk, fake_prediction(image, 1))
+    trials.trial_record(uuid.uuid4(), challenger.pk, RuntimeError("it cannot"))
+
+
+def test_a_failed_photo_is_answered_and_the_failure_logged(
+    user: User, fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = fake_engine.photo_submit
+
+    def failed_first(*arguments):
+        ticket = submit(*arguments)
+        ticket.failure = ChallengerFailure("fake-2", "RuntimeError: it cannot")
+        return ticket
+
+    monkeypatch.setattr(fake_engine, "photo_submit", failed_first)
+    caption = services.caption_create(draw_jpeg(), owner=Owner(user=user), source=Caption.Source.API)
+    trial = ChallengerTrial.objects.get()
+    assert (caption.model_version, trial.caption, trial.model_version) == ("fake-1", caption, "fake-2")
+    services.caption_delete(caption)
+    assert not ChallengerTrial.objects.exists()

@@ -1,0 +1,127 @@
+"""Promote, roll back, try and pin in the admin."""
+
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.utils import timezone
+
+from models_registry import processes, services
+from models_registry.models import Alias, ModelVersion, Promotion, Rollout
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/models_registry/modelversion/"
+
+
+@pytest.fixture
+def client(client: Client, reviewer: User) -> Client:
+    client.force_login(reviewer)
+    return client
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> list[ModelVersion]:
+    made = []
+    for number in range(2):
+        folder = tmp_path / f"v{number}"
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"%d" % number)
+        made.append(services.version_publish(folder, model_name=f"v{number}", origin="a test", licence="MIT"))
+    services.version_promote(made[0], reason="first")
+    return made
+
+
+def act(client: Client, version: ModelVersion, action: str, reason: str = "because"):
+    return client.post(f"{LIST}{version.pk}/act", {"action": action, "reason": reason}, follow=True)
+
+
+def page(client: Client, path: str) -> str:
+    response = client.get(path)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def test_a_version_is_promoted_with_a_reason_and_rolled_back(
+    client: Client, reviewer: User, versions: list[ModelVersion]
+) -> None:
+    assert "Make it the champion" in page(client, f"{LIST}{versions[1].pk}/change/")
+    assert "is the champion." in act(client, versions[1], "promote").content.decode()
+    entry = Promotion.objects.first()
+    assert (entry.version, entry.promoted_by, entry.reason) == (versions[1], reviewer, "because")
+    assert f"Roll back to {versions[0]}" in page(client, f"{LIST}{versions[1].pk}/change/")
+    act(client, versions[1], "rollback")
+    assert services.champion_get() == versions[0]
+
+
+def test_a_version_is_tried_and_taken_back(client: Client, versions: list[ModelVersion]) -> None:
+    act(client, versions[1], "challenge")
+    assert services.challenger_get() == versions[1]
+    assert "Take the challenger back" in page(client, f"{LIST}{versions[1].pk}/change/")
+    act(client, versions[1], "clear")
+    assert services.challenger_get() is None
+
+
+def test_a_version_is_pinned_and_unpinned(client: Client, versions: list[ModelVersion]) -> None:
+    for action, pinned in (("pin", True), ("unpin", False)):
+        act(client, versions[1], action, reason="")
+        versions[1].refresh_from_db()
+        assert versions[1].pinned is pinned
+
+
+def test_without_a_reason_nothing_changes(client: Client, versions: list[ModelVersion]) -> None:
+    assert "Say why" in act(client, versions[1], "promote", reason=" ").content.decode()
+    assert services.champion_get() == versions[0]
+
+
+def test_what_cannot_be_done_is_told(client: Client, versions: list[ModelVersion]) -> None:
+    assert "no earlier champion" in act(client, versions[0], "rollback").content.decode()
+    assert act(client, versions[0], "nonsense").status_code == 404
+    assert client.get(f"{LIST}{versions[0].pk}/act").status_code == 405
+
+
+def test_who_may_only_look_changes_nothing(versions: list[ModelVersion]) -> None:
+    viewer = User.objects.create_user("sam", is_staff=True)
+    viewer.user_permissions.set(Permission.objects.filter(codename="view_modelversion"))
+    client = Client()
+    client.force_login(viewer)
+    assert "Make it the champion" not in page(client, f"{LIST}{versions[1].pk}/change/")
+    assert act(client, versions[1], "promote").status_code == 403
+    assert services.champion_get() == versions[0]
+
+
+def test_trouble_is_shown_above_the_versions(client: Client, versions: list[ModelVersion]) -> None:
+    services.version_promote(versions[1], alias=Alias.Name.CHALLENGER, reason="try it")
+    services.challenger_clear(reason="It failed 3 of 3 photos.", report={"failures": 3})
+    processes.process_report(
+        state="ready",
+        champion="v0",
+        previous="",
+        challenger="",
+        alerts=["cannot be served"],
+        started_at=timezone.now(),
+    )
+    shown = page(client, LIST)
+    assert "It failed 3 of 3 photos." in shown
+    assert "cannot be served" in shown
+    assert "cannot be served" in page(client, "/admin/models_registry/servingprocess/")
+
+
+def test_the_rollout_is_one_row_that_is_edited(client: Client) -> None:
+    response = client.get("/admin/models_registry/rollout/", follow=True)
+    assert "Canary share" in response.content.decode()
+    fields = {
+        "canary_share": "0.25",
+        "shadow_share": "0",
+        "max_error_rate": "0.1",
+        "max_latency_ratio": "3",
+        "max_rating_drop": "1",
+        "min_captions": "5",
+        "min_ratings": "9",
+    }
+    client.post("/admin/models_registry/rollout/1/change/", fields)
+    assert Rollout.objects.get().canary_share == 0.25
+    response = client.post("/admin/models_registry/rollout/1/change/", fields | {"canary_share": "2"})
+    assert "less than or equal to 1" in response.content.decode()
+    assert client.get("/admin/models_registry/rollout/add/").status_code == 403

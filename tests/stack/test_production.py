@@ -1,0 +1,370 @@
+"""What deploy/ promises, with the real servers: TLS, headers, limits, a journey, faults under load, restore."""
+
+import http.client
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.stack import client, production, servers
+from tests.stack.production import DEPLOY, DOMAIN, Production
+
+pytestmark = pytest.mark.stack
+logger = logging.getLogger(__name__)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
+    """One host behind nginx, with a worker for each queue and beat."""
+    folder = tmp_path_factory.mktemp("production")
+    with pytest.MonkeyPatch.context() as patch, production.production(folder) as site:
+        patch.setenv("SSL_CERT_FILE", str(site.nginx.folder / "certificates" / "ca.pem"))
+        web = site.web_add()
+        site.nginx.web_servers(web.address)
+        cold_start(site, web)
+        site.service_start("worker-io")
+        site.service_start("beat")
+        yield site
+
+
+def cold_start(site: Production, web: production.Web) -> None:
+    started = time.monotonic()
+    web.start()
+    answer = client.caption(site.url, client.draw_photo(0), **site.key)
+    while answer.status != 201:
+        assert answer.status in {502, 503}, answer
+        time.sleep(0.1)
+        answer = client.caption(site.url, client.draw_photo(0), **site.key)
+    logger.info(
+        "Cold start of a web process to its first caption over TLS: %.1f s", time.monotonic() - started
+    )
+
+
+# --- TLS and headers ---
+
+
+@pytest.mark.parametrize(
+    ("version", "accepted"), [("tls1", False), ("tls1_1", False), ("tls1_2", True), ("tls1_3", True)]
+)
+def test_tls_is_1_2_or_newer(site: Production, version: str, accepted: bool) -> None:
+    result = subprocess.run(
+        # Security level 0 lets this client offer what it would refuse itself.
+        [
+            *("openssl", "s_client", "-connect", f"127.0.0.1:{site.nginx.https_port}"),
+            *("-servername", DOMAIN, f"-{version}", "-cipher", "DEFAULT@SECLEVEL=0"),
+            *("-verify_return_error", "-CAfile", os.environ["SSL_CERT_FILE"]),
+        ],
+        input="",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode == 0) is accepted, result.stdout + result.stderr
+    if not accepted:
+        assert "alert protocol version" in result.stderr, "the server refused, not this client"
+
+
+def test_strangers_names_get_no_certificate_and_no_answer(site: Production) -> None:
+    context = ssl.create_default_context()
+    with (
+        socket.create_connection(("127.0.0.1", site.nginx.https_port)) as connection,
+        pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"),
+    ):
+        context.wrap_socket(connection, server_hostname="elsewhere.example.org")
+    with socket.create_connection(("127.0.0.1", site.nginx.http_port)) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: elsewhere.example.org\r\n\r\n")
+        assert connection.recv(100) == b""
+
+
+def test_plain_http_only_leads_to_https(site: Production) -> None:
+    with socket.create_connection(("127.0.0.1", site.nginx.http_port)) as connection:
+        connection.sendall(f"GET /captions?q=x HTTP/1.1\r\nHost: {DOMAIN}\r\n\r\n".encode())
+        answer = connection.recv(1000).decode()
+    assert answer.startswith("HTTP/1.1 301 ")
+    assert f"Location: https://{DOMAIN}/captions?q=x\r\n" in answer
+
+
+def response_headers(nginx: production.Nginx, path: str) -> list[tuple[str, str]]:
+    """Every header as it is on the wire, doubled ones included."""
+    connection = http.client.HTTPSConnection(DOMAIN, nginx.https_port, timeout=30, context=nginx.tls())
+    connection.request("GET", path)
+    return [(name.lower(), value) for name, value in connection.getresponse().getheaders()]
+
+
+@pytest.mark.parametrize("path", ["/login", "/api/v1/captions", "/api/docs", "/nothing-here"])
+def test_security_headers_come_once_each(site: Production, path: str) -> None:
+    headers = response_headers(site.nginx, path)
+    names = [name for name, _ in headers]
+    values = dict(headers)
+    lists = {"set-cookie", "vary"}  # which may come in several parts
+    assert not {name for name in names if names.count(name) > 1} - lists
+    (seconds,) = re.findall(r"max-age=(\d+)", values["strict-transport-security"])
+    assert int(seconds) >= 180 * 24 * 3600
+    assert values["x-content-type-options"] == "nosniff"
+    assert values["x-frame-options"] == "DENY"
+    assert values["referrer-policy"] == "same-origin"
+    assert values["server"] == "nginx", "no version"
+    policy = values["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert (
+        "unsafe-inline" not in policy.replace("style-src 'self' 'unsafe-inline'", "") or path == "/api/docs"
+    )
+    for name, value in headers:
+        if name == "set-cookie":
+            assert {"Secure", "SameSite=Lax"} <= {part.strip() for part in value.split(";")}, value
+
+
+def test_metrics_are_not_for_the_outside(site: Production) -> None:
+    assert client.request(f"{site.url}/metrics").status == 404
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_exist(site: Production) -> None:
+    token = f"Bearer {production.METRICS_TOKEN}"
+    exposed = client.request(f"http://{site.webs[0].address}/metrics", Authorization=token).body.decode()
+    files = [DEPLOY / "monitoring/alerts.yml", *(DEPLOY / "monitoring/grafana/dashboards").glob("*.json")]
+    asked = {name for file in files for name in re.findall(r"captioner_[a-z_]+", file.read_text())}
+    assert len(asked) >= 10
+    assert not {name for name in asked if not re.search(rf"^{name}\b", exposed, re.MULTILINE)}
+
+
+# --- Limits ---
+
+
+def test_the_largest_photo_passes_nginx_and_a_larger_body_is_a_problem_document(site: Production) -> None:
+    largest = client.caption(site.url, bytes(16 * 2**20), **site.key)
+    assert largest.status == 415, "refused by the application, as no photo"
+    too_large = client.caption(site.url, bytes(24 * 2**20 + 1), **site.key)
+    assert too_large.status == 413
+    assert too_large.headers["Content-Type"] == "application/problem+json"
+    assert too_large.body["status"] == 413
+
+
+def test_too_many_requests_or_connections_are_429(site: Production) -> None:
+    limits = {"LIMIT_RATE": "1r/s", "LIMIT_BURST": "8", "LIMIT_CONNECTIONS": "2"}
+
+    def slow_upload(nginx: production.Nginx) -> bytes:
+        head = f"POST /api/v1/captions HTTP/1.1\r\nHost: {DOMAIN}\r\nContent-Length: 10\r\n\r\n"
+        with (
+            socket.create_connection(("127.0.0.1", nginx.https_port)) as connection,
+            nginx.tls().wrap_socket(connection, server_hostname=DOMAIN) as stream,
+        ):
+            stream.sendall(head.encode())
+            stream.settimeout(2)
+            try:
+                return stream.recv(1000)
+            except TimeoutError:
+                return b"waiting for the body"
+
+    with production.nginx_running(site.webs[0].address, **limits) as nginx, ThreadPoolExecutor(5) as pool:
+        answers = sorted(pool.map(slow_upload, [nginx] * 5))
+        assert sum(answer.startswith(b"HTTP/1.1 429 ") for answer in answers) == 3, answers
+        assert b"application/problem+json" in answers[0]
+        assert b"Retry-After: 1" in answers[0]
+        statuses = [page_status(nginx) for _ in range(12)]
+    assert set(statuses) == {200, 429}
+
+
+def page_status(nginx: production.Nginx) -> int:
+    connection = http.client.HTTPSConnection(DOMAIN, nginx.https_port, timeout=30, context=nginx.tls())
+    connection.request("GET", "/healthz")
+    response = connection.getresponse()
+    assert response.status == 200 or b"A little slower" in response.read()
+    return response.status
+
+
+# --- The journey ---
+
+
+def test_a_photo_is_captioned_rated_and_shown_over_tls(site: Production) -> None:
+    answer = client.caption_multipart(site.url, client.draw_photo(1), **site.key)
+    assert answer.status == 201
+    assert answer.body["links"]["self"].startswith(site.url), "links lead back through nginx"
+    feedback = client.request(
+        answer.body["links"]["feedback"], b'{"rating": 7}', Content_Type="application/json", **site.key
+    )
+    assert feedback.status == 201
+    assert client.request(answer.body["links"]["photo"], **site.key).body.startswith(b"\xff\xd8")
+    assert client.request(answer.body["links"]["self"]).status == 401, "nobody comes in without a key"
+    assert client.caption(site.url, client.draw_photo(1)).status == 401
+
+
+def test_a_request_keeps_its_id_from_nginx_to_the_answer(site: Production) -> None:
+    name = production.request_id()
+    answer = client.request(f"{site.url}/api/v1/captions", X_Request_ID=name, **site.key)
+    assert answer.headers["X-Request-ID"] == name
+    assert f'"request_id":"{name}"' in (site.nginx.folder / "nginx.log").read_text()
+
+
+# --- Stops and faults under load ---
+
+
+def captions_flow(load: client.Load, number: int = 10) -> None:
+    """Wait until `number` more captions were answered."""
+    goal = len(load.answered()) + number
+    servers.wait_until(lambda: len(load.answered()) >= goal, f"{number} more captions ({load.statuses()})")
+
+
+def figures(what: str, load: client.Load) -> None:
+    """Shown by `pytest --log-cli-level=INFO`."""
+    logger.info(
+        "%s: answers by status %s, %.1f s without captions",
+        what,
+        dict(load.statuses()),
+        load.seconds_without(),
+    )
+
+
+def assert_nothing_lost(site: Production, load: client.Load) -> None:
+    logged = site.logged_ids()
+    assert load.answered() <= set(logged), "every caption somebody was given is in the log"
+    assert len(logged) == len(set(logged))
+    for answer in load.answers:
+        if answer.status != 201:
+            assert answer.headers["Content-Type"] == "application/problem+json", answer
+            assert answer.headers["Retry-After"], answer
+    assert not load.broken
+
+
+def test_a_stopped_web_process_loses_nothing_it_accepted(site: Production) -> None:
+    (web,) = site.webs
+    with site.load() as load:
+        captions_flow(load)
+        web.stop()
+        servers.wait_until(lambda: load.statuses()[502] > 0, "nginx found nobody")
+        web.start()
+        web.wait_ready()
+        captions_flow(load)
+    assert_nothing_lost(site, load)
+    assert set(load.statuses()) <= {201, 502, 503}, "its caption, or that nobody is there or ready yet"
+    figures("TERM of web and a new start, 4 clients", load)
+
+
+def test_captions_are_answered_while_redis_is_dead_and_queued_work_is_done_after(site: Production) -> None:
+    log = site.folder / "worker-io.log"
+    done = partial_count(log, "no caption shows any more")
+    before = done()
+    send = "from captioner.celery import app; [app.send_task('captioner.tasks.photos_sweep_task') for _ in range(20)]"
+    with site.load() as load:
+        site.manage("shell", "-c", send)
+        site.redis.kill()
+        captions_flow(load, 20)
+        assert set(load.statuses()) == {201}
+        site.redis.start()
+        servers.wait_until(lambda: done() >= before + 20, f"queued work done ({done() - before} of 20)", 60)
+        captions_flow(load)
+    assert set(load.statuses()) == {201}
+    assert_nothing_lost(site, load)
+    figures("Redis killed and started again", load)
+
+
+def partial_count(log: Path, text: str):
+    return lambda: log.read_text().count(text)
+
+
+def test_a_database_restart_costs_seconds_of_503_and_no_caption(site: Production) -> None:
+    with site.load() as load:
+        captions_flow(load)
+        site.postgresql.kill(
+            signal.SIGQUIT
+        )  # what `pg_ctl stop -m immediate` sends: no checkpoint, no goodbye
+        site.postgresql.start()
+        captions_flow(load, 20)
+    assert set(load.statuses()) <= {201, 503}
+    assert_nothing_lost(site, load)
+    figures("PostgreSQL restarted at once (-m immediate)", load)
+
+
+def test_a_stopped_store_is_a_503_that_logs_nothing_and_passes(site: Production) -> None:
+    with site.load() as load:
+        captions_flow(load)
+        site.s3.kill()
+        servers.wait_until(lambda: load.statuses()[503] >= 4, "captions refused")
+        refused = [answer.body for answer in list(load.answers) if answer.status == 503]
+        assert {body["type"] for body in refused} == {"urn:captioner:problem:storage-unavailable"}
+        site.s3.start()
+        site.manage("setup")  # this store forgets when it stops
+        captions_flow(load)
+    assert set(load.statuses()) == {201, 503}
+    assert_nothing_lost(site, load)
+    figures("S3 server killed and started again", load)
+    with psycopg.connect(site.postgresql.url) as database:
+        orphans = database.execute(
+            "SELECT count(*) FROM captioner_photo p WHERE NOT EXISTS"
+            " (SELECT FROM captioner_caption c WHERE c.photo_id = p.id)"
+        ).fetchone()
+    assert orphans == (0,), "a refused photo leaves no row"
+
+
+# --- Disaster ---
+
+
+def script(site: Production, *arguments: str | Path) -> str:
+    folders = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    environment = site.environment | {
+        "PATH": os.pathsep.join([*folders, site.environment["PATH"]]),
+        "PYTHON": sys.executable,
+    }
+    result = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def photo_hashes(site: Production, ids: list[str]) -> list[bytes]:
+    return [client.request(f"{site.url}/api/v1/captions/{i}/photo", **site.key).body for i in ids]
+
+
+def test_everything_comes_back_from_a_backup(site: Production, tmp_path: Path) -> None:
+    (web,) = site.webs
+    photo = client.draw_photo(77)
+    first = client.caption(site.url, photo, **site.key)
+    assert first.status == 201
+    ids = sorted(site.logged_ids())[:20]
+    ids = [first.body["id"], *[i for i in ids if photo_is_there(site, i)]]
+    photos = photo_hashes(site, ids)
+    backups = tmp_path / "backups"
+    script(site, DEPLOY / "backup", backups)
+    everything = sorted(site.logged_ids())
+    client.caption(site.url, client.draw_photo(78), **site.key)
+
+    # Destroyed: the store forgets when it is killed, and every table is dropped.
+    web.stop()
+    site.s3.kill()
+    site.s3.start()
+    with psycopg.connect(site.postgresql.url) as database:
+        database.execute("DROP SCHEMA public CASCADE")
+        database.execute("CREATE SCHEMA public")
+    site.manage("setup", "--wait", "10")
+    assert site.logged_ids() == []
+
+    (dump,) = backups.glob("*.dump")
+    started = time.monotonic()
+    output = script(site, DEPLOY / "restore", "--replace", dump)
+    logger.info("Restore of %d captions: %.1f s", len(everything), time.monotonic() - started)
+    assert "all rows there" in output
+    shutil.rmtree(
+        web.environment["CAPTIONER_DATA_DIR"]
+    )  # no cached weights: they come from the restored store
+    web.start()
+    web.wait_ready()
+    assert sorted(site.logged_ids()) == everything, "what was backed up, and nothing else"
+    assert photo_hashes(site, ids) == photos
+    again = client.caption(site.url, photo, **site.key)
+    assert again.body["caption"] == first.body["caption"]
+    assert again.body["model"] == first.body["model"]
+
+
+def photo_is_there(site: Production, pk: str) -> bool:
+    """Photos from before the store was killed are gone with it."""
+    return client.request(f"{site.url}/api/v1/captions/{pk}/photo", **site.key).status == 200

@@ -1,0 +1,93 @@
+"""What clients may do to the web server itself: real gunicorn with deploy/gunicorn.conf.py, and no model."""
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stack import client, servers
+from tests.stack.servers import ROOT
+
+pytestmark = pytest.mark.stack
+
+HEAD = b"POST /api/v1/captions HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Where a web server with two threads listens that waits two seconds for silent clients."""
+    folder, port = tmp_path_factory.mktemp("web"), servers.free_port()
+    configuration = folder / "gunicorn.conf.py"
+    source = (ROOT / "deploy" / "gunicorn.conf.py").read_text()
+    configuration.write_text(re.sub(r"(?m)^STALL_SECONDS = .*$", "STALL_SECONDS = 2", source))
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "CAPTIONER_DATA_DIR": str(folder / "var"),
+        "PORT": str(port),
+        "WEB_THREADS": "2",
+    }
+    servers.manage(environment, "migrate", "--verbosity", "0")
+    arguments = [servers.BIN / "gunicorn", "--config", configuration, "--chdir", ROOT]
+    with servers.process(arguments, folder / "web.log", env=environment, cwd=ROOT):
+        servers.wait_until(lambda: is_alive(port), f"web answers (see {folder}/web.log)")
+        yield port
+
+
+def is_alive(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        return client.request(f"http://127.0.0.1:{port}/healthz").status == 200
+    return False
+
+
+def talk(port: int, sent: bytes, *, hang_up: bool = False) -> bytes:
+    """What comes back for `sent` until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(sent)
+        if hang_up:
+            connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.mark.parametrize(
+    "body", [b"ZZ\r\nabc", b"3\r\nabcdef\r\n0\r\n\r\n", b"-1\r\n\r\n", b"\r\n", b"3;\x01\r\nabc\r\n0\r\n\r\n"]
+)
+def test_malformed_chunks_are_the_clients_fault(port: int, body: bytes) -> None:
+    answer = talk(port, CHUNKED + body)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"urn:captioner:problem:parse-error" in answer
+    assert b"chunks of the request body are malformed" in answer
+
+
+@pytest.mark.parametrize("body", [b"", b"5", b"5\r\nab", b"5\r\nabcde\r\n", b"5\r\nabcde\r\n0\r\n"])
+def test_a_client_that_hangs_up_in_the_middle_is_told_so(port: int, body: bytes) -> None:
+    assert talk(port, CHUNKED + body, hang_up=True).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"POST /api/v1/cap", HEAD + b"Content-Length: 1000\r\n\r\nab", CHUNKED + b"5\r\nab"],
+    ids=["head", "body", "chunk"],
+)
+def test_clients_that_fall_silent_do_not_stop_the_others(port: int, sent: bytes) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(6):
+            silent = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            silent.sendall(sent)
+        servers.wait_until(lambda: is_alive(port), "other clients are answered", seconds=30)
+
+
+def test_variables_that_cannot_work_end_the_server_at_once(tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "CAPTIONER_DATA_DIR": str(tmp_path), "WEB_THREADS": "0"}
+    arguments = [servers.BIN / "gunicorn", "--config", "deploy/gunicorn.conf.py"]
+    result = subprocess.run(
+        arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode != 0
+    assert "WEB_THREADS=0 is too small; the least allowed is 1." in result.stderr

@@ -1,0 +1,103 @@
+"""The pages of batch jobs."""
+
+import io
+import re
+import zipfile
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+
+from captioner import jobs, runtime
+from captioner.models import Job
+from captioner.tasks import job_photos_caption_task
+from tests.conftest import FakeEngine, draw_jpeg
+from tests.webui.pages import jpeg, text
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_broker(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "engine_refresh", lambda **_: fake_engine)
+    monkeypatch.setattr(job_photos_caption_task, "apply_async", lambda *_, **__: None)
+
+
+def zipped(**photos: bytes) -> SimpleUploadedFile:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in photos.items():
+            archive.writestr(f"{name}.jpg", data)
+    return SimpleUploadedFile("Holiday.ZIP", file.getvalue())
+
+
+def send(client: Client, *files: SimpleUploadedFile):
+    return client.post("/jobs/", {"photos": list(files)})
+
+
+@pytest.mark.parametrize(
+    "files", [lambda: [zipped(a=draw_jpeg(), b=draw_jpeg())], lambda: [jpeg("a.jpg"), jpeg("b.jpg")]]
+)
+def test_an_archive_or_photos_become_a_job_that_is_watched(client: Client, files) -> None:
+    response = send(client, *files())
+    job = Job.objects.get()
+    assert (response.status_code, response.url) == (303, f"/jobs/{job.pk}")
+    page = text(client.get(response.url))
+    assert "2 to go" in page
+    assert 'http-equiv="refresh"' in page
+    assert "Stop" in page
+    assert "2 photos" in text(client.get("/jobs/"))
+
+
+def test_a_finished_job_offers_its_captions_and_rests(client: Client) -> None:
+    address = send(client, zipped(good=draw_jpeg(), bad=b"no photo")).url
+    jobs.job_photos_caption(Job.objects.get().pk, [0, 1])
+    page = text(client.get(address))
+    assert "1 captioned, 1 failed" in page
+    assert "bad.jpg" in page
+    assert "This is no photo this service can read." in page
+    assert "refresh" not in page
+    assert "Stop" not in page
+    for link in re.findall(r'href="([^"]+\?format=\w+)"', page):
+        assert client.get(link).status_code == 200
+
+
+def test_a_job_is_stopped_by_a_post_only(client: Client) -> None:
+    address = send(client, zipped(a=draw_jpeg())).url
+    assert client.get(f"{address}/cancel").status_code == 405
+    assert "No more photos of this job are captioned." in text(client.post(f"{address}/cancel", follow=True))
+    assert Job.objects.get().status == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("files", "status", "told"),
+    [
+        (list, 400, "Choose a ZIP or some photos first."),
+        (lambda: [SimpleUploadedFile("a.zip", b"none")], 415, "This is no ZIP archive that can be read."),
+        (lambda: [zipped(a=draw_jpeg()), jpeg()], 413, "Send one ZIP alone, or photos."),
+        (lambda: [zipped()], 422, "There is nothing in the archive."),
+    ],
+)
+def test_what_cannot_be_taken_is_told_on_the_form(client: Client, files, status: int, told: str) -> None:
+    response = send(client, *files())
+    assert response.status_code == status
+    assert told in text(response)
+    assert not Job.objects.exists()
+
+
+def test_jobs_count_as_requests(client: Client, settings) -> None:
+    settings.RATE_LIMITS = settings.RATE_LIMITS | {"address": (1, 3600)}
+    assert send(client, zipped(a=draw_jpeg())).status_code == 303
+    response = send(client, zipped(a=draw_jpeg()))
+    assert response.status_code == 429
+    assert int(response.headers["Retry-After"]) > 0
+
+
+def test_nobody_elses_job_is_there(client: Client, user: User) -> None:
+    address = send(client, zipped(a=draw_jpeg())).url
+    stranger = Client()
+    stranger.force_login(user)
+    assert stranger.get(address).status_code == 404
+    assert stranger.post(f"{address}/cancel").status_code == 404
+    assert "Your jobs" not in text(stranger.get("/jobs/"))

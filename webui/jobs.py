@@ -1,0 +1,100 @@
+"""The pages of batch jobs: send many photos, see how far they are, take the captions away."""
+
+import uuid
+
+from django.conf import settings
+from django.contrib import messages
+from django.core.files.uploadedfile import UploadedFile
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from captioner import jobs as batch
+from captioner import rates
+from captioner.api.errors import problem_from
+from captioner.archives import SentPhoto
+from captioner.exceptions import InvalidArchive
+from captioner.models import Job, JobPhoto, JobQuerySet
+from captioner.visitors import owner_of
+from webui.views import SeeOther, may_caption
+
+_SHOWN = 50  # jobs, and photos that failed
+_REFRESH_SECONDS = 3
+
+
+@may_caption
+@require_http_methods(["GET", "HEAD", "POST"])
+def jobs(request: HttpRequest) -> HttpResponse:
+    """The form, and the person's jobs."""
+    if request.method != "POST":
+        return _jobs(request)
+    uploads = request.FILES.getlist("photos")
+    if not uploads:
+        return _jobs(request, "Choose a ZIP or some photos first.", status=400)
+    wait = rates.retry_after(rates.caller_take(request, request.user.pk, api_key_id=None))
+    if wait is not None:
+        problem = f"You sent photos more often than allowed. Try again in {rates.seconds_in_words(wait)}."
+        refusal = _jobs(request, problem, status=429)
+        refusal["Retry-After"] = str(wait)
+        return refusal
+    try:
+        job = batch.job_create(_sent(uploads), owner=owner_of(request))
+    except InvalidArchive as error:
+        refused = problem_from(error)
+        return _jobs(request, str(error), status=refused.status if refused else 422)
+    return SeeOther(reverse("job", args=[job.pk]))
+
+
+def _sent(uploads: "list[UploadedFile[bytes]]") -> list[SentPhoto]:
+    """One ZIP, or photos. Raises `InvalidArchive`."""
+    archives = [upload for upload in uploads if str(upload.name).lower().endswith(".zip")]
+    if archives and len(uploads) > 1:
+        raise InvalidArchive("Send one ZIP alone, or photos.", reason="too_many")
+    return batch.photos_sent(uploads[0], []) if archives else batch.photos_sent(None, uploads)
+
+
+def _jobs(request: HttpRequest, problem: str = "", status: int = 200) -> HttpResponse:
+    context = {
+        "jobs": _own(request)[:_SHOWN],
+        "problem": problem,
+        "max_photos": settings.JOB_MAX_PHOTOS,
+        "max_megabytes": settings.JOB_MAX_MEGABYTES,
+        "max_files": settings.DATA_UPLOAD_MAX_NUMBER_FILES,
+    }
+    return render(request, "webui/jobs.html", context, status=status)
+
+
+@may_caption
+@require_safe
+def job(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """How far a job got; the page looks again by itself until the job is over."""
+    shown = get_object_or_404(_own(request), pk=pk)
+    failures = shown.photos.filter(state=JobPhoto.State.FAILED).order_by("index")
+    context = {
+        "job": shown,
+        "done": shown.photo_count - shown.photos.pending().count(),
+        "failures": failures[:_SHOWN],
+        "refresh": None if shown.is_over else _REFRESH_SECONDS,
+        "latest": [photo.caption for photo in _latest(shown)],
+    }
+    return render(request, "webui/job.html", context)
+
+
+def _latest(shown: Job) -> "list[JobPhoto]":
+    captioned = shown.photos.filter(caption__isnull=False).order_by("-index")
+    return list(captioned.select_related("caption__photo", "caption__feedback")[:4])
+
+
+@may_caption
+@require_POST
+def job_cancel(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    shown = get_object_or_404(_own(request), pk=pk)
+    batch.job_cancel(shown)
+    messages.success(request, "No more photos of this job are captioned.")
+    return SeeOther(reverse("job", args=[pk]))
+
+
+def _own(request: HttpRequest) -> JobQuerySet:
+    own = Job.objects.owned_by(owner_of(request)).exclude(status=Job.Status.RECEIVING)
+    return own.with_progress()
