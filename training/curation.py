@@ -164,7 +164,7 @@ def _deduplicate(rows: Sequence[FeedbackRow]) -> list[FeedbackRow]:
     kept = []
     for row in reversed(rows):
         if row.ideal:
-            keys = {
+            keys: set[tuple[str, ...]] = {
                 ("author", row.group, row.author),
                 ("words", row.group, " ".join(row.ideal.lower().split())),
             }

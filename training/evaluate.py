@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from training.captioner import Captioner, Features
 from training.gate import Measured, distinct_share, function_word_endings, mean_length
@@ -64,12 +64,12 @@ def latency_ratio(candidate: Captioner, champion: Captioner, features: Features)
     photos = [torch.from_numpy(np.array(row))[None, None] for row in features[:TIMED_PHOTOS]]
     for clock in clocks:
         clock(photos[0])  # the first call is slower
-    ratios = []
+    ratios: list[float] = []
     for photo in photos:
         rounds = [[clock(photo) for clock in clocks] for _ in range(TIMED_REPEATS)]
         ours, theirs = (min(times) for times in zip(*rounds, strict=True))
         ratios.append(ours / theirs)
-    return median(ratios)
+    return float(median(ratios))
 
 
 class _TokenClock:
@@ -77,7 +77,7 @@ class _TokenClock:
         self._predictor = captioner.predictor()
         captioner.parts.model.eval()
 
-    def __call__(self, photo: Any) -> float:
+    def __call__(self, photo: Tensor) -> float:
         started = time.perf_counter()
         [[best, *_]] = self._predictor.predict(photo, self._predictor.default_parameters)
         return (time.perf_counter() - started) / max(1, len(best.token_log_probabilities))

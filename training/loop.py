@@ -297,7 +297,7 @@ class Learning:
             logits = self.captioner.logits(features, labels)
         losses = batch_losses(logits, labels, base_replay, batch, self.config)
         total = torch.stack(list(losses.values())).sum()
-        total.backward()
+        torch.autograd.backward(total)
         nn.utils.clip_grad_norm_(self.trained.values(), self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()

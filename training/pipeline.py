@@ -10,6 +10,7 @@ import io
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -269,9 +270,7 @@ def _evaluate(
     sets = {"holdout": holdout} | ({"original": original} if original else {})
     measured: dict[str, dict[str, Measured]] = {
         name: {
-            role: measure(
-                version, photo_set, lambda done, s=photo_set: work.tick("Judging", done, len(s.references))
-            )
+            role: measure(version, photo_set, partial(_judging_tick, work, len(photo_set.references)))
             for role, version in versions.items()
         }
         for name, photo_set in sets.items()
@@ -293,6 +292,10 @@ def _evaluate(
     }
     examples = _examples(photos, holdout.references, measured["holdout"])
     return decision, {**decision.to_dict(), "figures": table, "examples": examples}
+
+
+def _judging_tick(work: Workspace, total: int, done: int) -> None:
+    work.tick("Judging", done, total)
 
 
 def _examples(

@@ -146,7 +146,8 @@ def run_claim(run_id: int) -> TrainingRun | None:
             if run is None or not (run.status == _Status.QUEUED or run.is_stale):
                 return None
             if run.cancel_requested or run.attempts >= MAX_ATTEMPTS:
-                return _run_give_up(run)
+                _run_give_up(run)
+                return None
             run.status, run.worker, run.attempts = _Status.RUNNING, uuid.uuid4(), run.attempts + 1
             run.heartbeat_at = run.started_at = timezone.now()
             run.save(update_fields=["status", "worker", "attempts", "heartbeat_at", "started_at"])

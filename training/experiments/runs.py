@@ -25,7 +25,7 @@ from training.objective import ratings_standardise
 Row = dict[str, Any]
 CONFIG = LearnConfig(threads=1)
 SIZES = (50, 200, 800)
-ABLATIONS: Mapping[str, Mapping[str, float]] = {
+ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "everything": {},
     "no preference": {"preference_weight": 0.0},
     "no KL": {"kl_weight": 0.0},
@@ -128,7 +128,7 @@ def _compared(scores: Scores, base: Scores) -> Row:
 
 def _figures(measured: Measured, base: Measured, gain: Interval) -> Row:
     def mean(values: Any) -> float:
-        return round(sum(values) / len(values), 2)
+        return round(float(sum(values)) / len(values), 2)
 
     return {
         "before": mean(base.cider_d),

@@ -10,7 +10,7 @@ class Migration(migrations.Migration):
     initial = True
 
     dependencies = [
-        ('captioner', '0002_photo_difference_hash'),
+        ('captioner', '0004_photo_difference_hash'),
         ('models_registry', '0002_lineage_challenger_log'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]

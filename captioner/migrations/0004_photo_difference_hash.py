@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('captioner', '0001_initial'),
+        ('captioner', '0003_challenger_trials'),
     ]
 
     operations = [
