@@ -1,4 +1,4 @@
-"""From nothing to learning on real servers: people correct captions over HTTP, beat starts a run, its version serves."""
+"""From nothing to learning on real servers: people correct captions over HTTP, beat starts a run, it is served."""
 
 from __future__ import annotations
 
@@ -67,7 +67,11 @@ for task in PeriodicTask.objects.filter(task="training.tasks.run_start_task"):
     task.crontab, task.interval = None, often
     task.save()
 """
-RUN = "from training.models import TrainingRun; import json; print(json.dumps([r.facts for r in TrainingRun.objects.all()]))"
+RUN = """
+import json
+from training.models import TrainingRun
+print(json.dumps([run.facts for run in TrainingRun.objects.all()]))
+"""
 
 
 def runs(site: Site) -> list[dict]:

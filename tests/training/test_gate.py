@@ -38,7 +38,7 @@ def verdict(candidate: Measured, champion: Measured | None = None, **changes) ->
 
 
 def test_the_interval_is_that_of_the_mean_difference() -> None:
-    # Differences with mean 1 and standard deviation 1 over 400 photos: standard error 0.05, 90 % interval +-1.645 of it.
+    # Differences of mean 1 and standard deviation 1, 400 photos: standard error 0.05, 90 % lie within 1.645 of it.
     candidate = [0.0, 2.0] * 200
     interval = paired_bootstrap(candidate, [0.0] * 400)
     assert interval.mean == 1.0
