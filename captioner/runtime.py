@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -22,6 +23,7 @@ from PIL import Image
 
 from captioner import metrics, trials
 from captioner.exceptions import CaptionerError, ModelUnavailable
+from captioner.inference.types import Prediction
 from captioner.serving import Engine, LoadedVersion, memory_return, version_load, version_warm
 from models_registry import cache, processes
 from models_registry import services as registry
@@ -109,7 +111,11 @@ def engine_drain(timeout: float) -> bool:
     """
     engine_drain_begin()
     drained = _state.engine is None or _state.engine.drain(timeout)
-    return drained and not _lock.locked()
+    # A look at the registry is over in a moment; loading is not.
+    if not _lock.acquire(timeout=1.0):
+        return False
+    _lock.release()
+    return drained
 
 
 def engine_drain_begin() -> None:
@@ -275,8 +281,15 @@ def _challenger_follow(version: ModelVersion | None) -> None:
         return
     if version.pk != engine.model_version:
         loaded = engine.loaded(version.pk) or _load_beside(engine, version)
-        engine.challenger_start(loaded, rollout, trials.trial_record)
+        engine.challenger_start(loaded, rollout, _shadow_report)
         logger.info("Trying the challenger %s: %s.", version, rollout)
+
+
+def _shadow_report(caption: uuid.UUID, model_version: str, outcome: Prediction | Exception) -> None:
+    try:
+        trials.trial_record(caption, model_version, outcome)
+    finally:
+        connection.close()  # the thread that calls this lives long and seldom needs it
 
 
 def _load_beside(engine: Engine, version: ModelVersion) -> LoadedVersion:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import Avg, Count, QuerySet, StdDev
 from django.utils import timezone
 
@@ -122,6 +122,8 @@ def _trial_save(caption: uuid.UUID, model_version: str, kind: ChallengerTrial.Ki
             )
     except IntegrityError:
         logger.info("The caption %s was deleted before the challenger was done with its photo.", caption)
+    except DatabaseError as error:  # the caption stands, and it is only about a trial
+        logger.warning("What the challenger made of a photo is not logged: %s", error)
 
 
 def _record(version: ModelVersion, since: datetime, ratings_since: datetime) -> Record:

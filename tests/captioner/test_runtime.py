@@ -281,3 +281,16 @@ def test_a_model_that_could_not_be_had_at_first_is_served_once_it_can(
     weights(champion).write_bytes(good)
     follow(monkeypatch)
     assert client.get("/readyz").status_code == 200
+
+
+def test_an_exported_version_is_loaded_by_transformers_alone(champion: ModelVersion, tmp_path: Path) -> None:
+    from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+
+    folder = tmp_path / "exported"
+    registry.version_export(champion, folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    pixels = AutoImageProcessor.from_pretrained(folder, backend="pil")(
+        Image.new("RGB", (40, 30), "teal"), return_tensors="pt"
+    )
+    tokens = model.generate(**pixels, max_new_tokens=5)
+    assert isinstance(AutoTokenizer.from_pretrained(folder).decode(tokens[0]), str)
