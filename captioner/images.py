@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import hashlib
 import io
+import itertools
 import math
 import re
 import struct
@@ -182,6 +183,18 @@ def encode(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=88, subsampling="4:2:0", exif=b"", icc_profile=None, comment=None)
     return buffer.getvalue()
+
+
+def difference_hash(image: Image.Image) -> str:
+    """64 bits as 16 hex digits: where the photo gets brighter from left to right, on a grid of 9 x 8 grey cells.
+
+    Copies of a photo that were scaled, re-encoded or slightly changed differ in few bits; others in about half.
+    (N. Krawetz, "Kind of Like That", 2013.)
+    """
+    cells = image.resize((9, 8), Image.Resampling.BOX, reducing_gap=2.0).convert("L").tobytes()
+    rows = (cells[start : start + 9] for start in range(0, 72, 9))
+    bits = "".join("01"[right > left] for row in rows for left, right in itertools.pairwise(row))
+    return f"{int(bits, 2):016x}"
 
 
 def _read(data: bytes, file_format: str, deadline: float) -> tuple[Image.Image, int, int]:

@@ -54,6 +54,11 @@ class Photo(models.Model):
     file = models.FileField()
     width = models.PositiveIntegerField(help_text="Upright, in pixels, before any downscaling.")
     height = models.PositiveIntegerField(help_text="Upright, in pixels, before any downscaling.")
+    difference_hash = models.CharField(
+        max_length=16,
+        blank=True,
+        help_text="64 bits in hex that differ little between photos that show the same; empty until computed.",
+    )
     created_at = models.DateTimeField(auto_now_add=True, db_index=True)
 
     def __str__(self) -> str:

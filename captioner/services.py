@@ -24,6 +24,7 @@ from django.core.files.storage import default_storage
 from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
+from PIL import Image
 
 from captioner import images, metrics, runtime, trials
 from captioner.exceptions import (
@@ -316,7 +317,13 @@ def _photo_store(decoded: images.DecodedPhoto, jpeg: bytes) -> Photo:
     """
     name = f"{decoded.sha256[:2]}/{decoded.sha256}.jpg"
     photo, _ = Photo.objects.select_for_update().get_or_create(
-        sha256=decoded.sha256, defaults={"file": name, "width": decoded.width, "height": decoded.height}
+        sha256=decoded.sha256,
+        defaults={
+            "file": name,
+            "width": decoded.width,
+            "height": decoded.height,
+            "difference_hash": images.difference_hash(decoded.image),
+        },
     )
     with storage_required():
         if not default_storage.exists(name):
@@ -350,6 +357,19 @@ def _photo_delete(photo: Photo) -> None:
     photo.delete()
     with storage_required():
         default_storage.delete(name)
+
+
+def photos_hash() -> int:
+    """Give every photo that was stored before there were difference hashes its own; return how many got one."""
+    hashed = 0
+    for photo in Photo.objects.filter(difference_hash="").order_by("pk").iterator(chunk_size=100):
+        try:
+            with photo.file.open() as file, Image.open(file) as image:
+                photo.difference_hash = images.difference_hash(image.convert("RGB"))
+        except FileNotFoundError:
+            continue  # its caption is being deleted, or the storage has lost it
+        hashed += Photo.objects.filter(pk=photo.pk).update(difference_hash=photo.difference_hash)
+    return hashed
 
 
 def photos_sweep() -> int:

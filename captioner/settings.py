@@ -49,6 +49,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "django_filters",
+    "django_celery_beat",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -326,7 +327,13 @@ elif CELERY_BROKER_URL.startswith(("redis://", "rediss://")):
     # Longer than the longest task: Redis hands an unacknowledged message out again after this many seconds.
     # Nobody who enqueues something waits long for a server that does not answer.
     CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 12 * 3600, "socket_connect_timeout": 2}
-CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
+# Training has a queue of its own, which only the trainer consumes: a run may take hours.
+CELERY_TASK_ROUTES = {"training.tasks.run_execute_task": {"queue": "training"}}
+# The schedule is kept in the database, where the admin edits it. These entries are written there at every start of
+# beat; when training starts is an entry that a migration made once, and that is free to be changed.
+CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+CELERY_TIMEZONE = TIME_ZONE
+DJANGO_CELERY_BEAT_TZ_AWARE = True
 CELERY_BEAT_SCHEDULE = {
     # A sweep that is still waiting when the next one is due would find the same.
     "jobs-sweep": {
@@ -337,7 +344,21 @@ CELERY_BEAT_SCHEDULE = {
     "requests-sweep": {"task": "captioner.tasks.requests_sweep_task", "schedule": 3600.0},
     "photos-sweep": {"task": "captioner.tasks.photos_sweep_task", "schedule": 3600.0},
     "sessions-clear": {"task": "captioner.tasks.sessions_clear_task", "schedule": 24 * 3600.0},
+    "training-runs-sweep": {"task": "training.tasks.runs_sweep_task", "schedule": 60.0},
 }
+
+# --- Learning ---------------------------------------------------------------------------------------------------
+
+TRAINING_MIN_NEW_FEEDBACK = env_int("TRAINING_MIN_NEW_FEEDBACK", 50, minimum=1)
+TRAINING_PROMOTE_TO = env_text(
+    "TRAINING_PROMOTE_TO", "champion", choices=("champion", "challenger", "nothing")
+)
+TRAINING_AUTHOR_ROWS = env_int("TRAINING_AUTHOR_ROWS", 5, minimum=1)
+TRAINING_ORIGINAL_PHOTOS = env_text("TRAINING_ORIGINAL_PHOTOS")
+TRAINING_REPLAY_PHOTOS = env_text("TRAINING_REPLAY_PHOTOS")
+TRAINING_THREADS = env_int("TRAINING_THREADS", 0, minimum=0)  # 0: half of the cores, at least one
+CODE_REVISION = env_text("CODE_REVISION")  # for images that hold no git checkout
+TRAINING_STALE_SECONDS = env_int("TRAINING_STALE_SECONDS", 600, minimum=5)
 
 # --- Logging and metrics ----------------------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ ALLOWED = {
     "training": {
         "training",
         "captioner.models",
+        "captioner.services",
+        "captioner.admin",
         "captioner.inference",
         "captioner.exceptions",
         "models_registry",
@@ -30,7 +32,20 @@ NO_DJANGO = (
     *(f"captioner.{name}" for name in ("inference", "images", "image_containers", "exceptions", "benchmark")),
     *(
         f"training.{name}"
-        for name in ("objective", "loop", "metrics", "config", "dataset", "network", "pretrain")
+        for name in (
+            *(
+                "objective",
+                "loop",
+                "metrics",
+                "config",
+                "curation",
+                "gate",
+                "evaluate",
+                "captioner",
+                "golden",
+            ),
+            *("charts", "report", "photo_sets", "starter", "experiments"),
+        )
     ),
 )
 TORCH_ALLOWED = ("captioner.runtime", "captioner.inference", "training.")

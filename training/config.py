@@ -1,89 +1,42 @@
-"""What a training run is made of: plain frozen dataclasses, written into every checkpoint."""
+"""What one run of the learning loop is made of; written into its checkpoints and into the version it publishes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-PIXEL_MEAN = 0.5
-PIXEL_STD = 0.5
+from typing import Literal
 
 
 @dataclass(frozen=True)
-class LoopConfig:
-    """How long and how fast to descend; `steps`, `warmup` and every `..._every` are optimiser steps."""
+class LearnConfig:
+    """Weights of the losses, length and speed of the descent; `..._every` and `warmup` are optimiser steps.
 
-    steps: int
-    lr: float
-    seed: int = 0
-    weight_decay: float = 0.05
-    warmup: int = 200
+    A step takes `batch` corrections, as many replayed captions and, where ratings count, as many ratings.
+    """
+
+    passes: float = 6.0  # over the corrections
+    min_steps: int = 80
+    max_steps: int = 4000
+    batch: int = 16
+    lr: float = 5e-4
+    lora_lr: float = 2e-4
+    weight_decay: float = 0.01
+    warmup: int = 20
     decay: float = 0.3
     clip: float = 1.0
-    ema_decay: float = 0.0
-    save_every: int = 100
-    log_every: int = 10
-    eval_every: int = 0
-    threads: int = 2
+    max_tokens: int = 24
 
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """A small residual network, then layers of global attention over its last feature map."""
-
-    hidden_sizes: tuple[int, ...] = (48, 96, 192, 384)
-    depths: tuple[int, ...] = (2, 2, 2, 2)
-    layers: int = 1
-    heads: int = 6
-
-
-@dataclass(frozen=True)
-class DecoderConfig:
-    """A GPT-2 style decoder with cross-attention; `width` must be a multiple of `heads`."""
-
-    width: int = 256
-    layers: int = 3
-    heads: int = 4
-    dropout: float = 0.0
-    positions: int = 48
-    vocabulary: int = 4000
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """Stage 1: the encoder learns to name photos. Sizes are pixels; the first passes see smaller photos."""
-
-    passes: float = 4.0
-    batch: int = 128
-    size: int = 64
-    first_passes: float = 1.0
-    first_size: int = 48
-    smallest_crop: float = 0.6
-    lr: float = 2e-3
-    warmup: int = 100
     label_smoothing: float = 0.1
+    preference_weight: float = 0.2
+    preference_beta: float = 0.1
+    rating_weight: float = 0.2
+    rating_beta: float = 0.1
+    rating_min_rows: int = 200  # with both signs, else ratings are left out
+    rating_loss: Literal["kto", "regression"] = "kto"
+    replay_weight: float = 1.0
+    kl_weight: float = 0.1
+
+    lora_above: int = 100_000_000  # decoder parameters; smaller decoders are trained whole
+    lora_rank: int = 16
     seed: int = 0
-    save_every: int = 100
-    threads: int = 2
-
-
-@dataclass(frozen=True)
-class CaptionConfig:
-    """Stage 2: encoder and decoder learn to describe photos, squashed to `size` x `size` pixels."""
-
-    passes: float = 8.0
-    batch: int = 16
-    captions_each: int = 4
-    max_tokens: int = 22
-    size: int = 128
-    smallest_crop: float = 0.75
-    colour: float = 0.2
-    lr: float = 1e-3
-    encoder_lr_scale: float = 0.5
-    weight_decay: float = 0.05
-    warmup: int = 100
-    label_smoothing: float = 0.1
-    ema_decay: float = 0.995
-    seed: int = 0
-    save_every: int = 100
-    eval_every: int = 400
-    threads: int = 2
+    threads: int = 0  # 0: one per core this process may use
+    save_every: int = 50

@@ -1,44 +1,44 @@
-"""The one training loop: bf16 descent, a curve in JSONL, checkpoints from which a killed run ends the same.
+"""The learning run in torch: corrections, ratings and replayed captions move a base's decoder.
 
-Every step seeds torch from (seed, step) before it draws data, augmentation and dropout, so the step number is
-the whole state of sampler and generators: a resumed run repeats exactly what an uninterrupted one would do.
+Every step seeds torch from (seed, step) before it draws anything, so that the step number is the whole state of
+sampler and generators: a run that was killed continues from its checkpoint to the very same weights.
 """
 
 from __future__ import annotations
 
-import copy
 import json
-import logging
 import os
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from accelerate import Accelerator
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from training.config import LoopConfig
+from captioner.inference.probe import bf16_is_supported
+from training import objective
+from training.captioner import Captioner, Features, labels_pad
+from training.config import LearnConfig
 
-logger = logging.getLogger(__name__)
-
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT = "checkpoint.safetensors"
 CURVE = "curve.jsonl"
-Metrics = dict[str, float]
+Losses = dict[str, float]
+_SEED_STRIDE = 1_000_003  # a prime, so that (seed, step) and (seed, pass) rarely meet
 
 
-class ResumeMismatchError(ValueError):
-    """The run folder holds a checkpoint of another configuration."""
+# --- What every descent here shares ---
 
 
-def schedule(step: int, config: LoopConfig) -> float:
-    """Share of the peak learning rate: warm-up, plateau, linear decay to zero (arXiv:2405.18392).
+def schedule(step: int, steps: int, warmup: int, decay: float) -> float:
+    """Share of the peak learning rate: warm-up, plateau, linear decay to zero over the last part `decay` (0..1).
 
-    The plateau knows nothing of the end, so a run may be given another length until its decay has begun.
+    (arXiv:2405.18392.) The plateau knows nothing of the end.
     """
-    decay = max(1, round(config.steps * config.decay))
-    return min(1.0, (step + 1) / config.warmup, (config.steps - step) / decay)
+    return min(1.0, (step + 1) / max(1, warmup), (steps - step) / max(1, round(steps * decay)))
 
 
 def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
@@ -52,7 +52,7 @@ def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> list[
 
 def permutation_at(count: int, seed: int, epoch: int) -> Tensor:
     """The order in which pass number `epoch` visits `count` items."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    generator = torch.Generator().manual_seed(seed * _SEED_STRIDE + epoch)
     return torch.randperm(count, generator=generator)
 
 
@@ -64,190 +64,308 @@ def batch_indexes(count: int, batch: int, seed: int, step: int) -> Tensor:
     return torch.stack([orders[p // count][p % count] for p in positions])
 
 
-class Shards:
-    """Splits a batch over threads, each with its own view of the model, and adds up the gradients.
+# --- What is learned from ---
 
-    Views share parameters but not buffers, so batch normalisation sees its shard alone; its statistics are
-    averaged afterwards. One thread per core needs no barrier inside every operation: on a busy machine that
-    is 1.5x faster than as many threads within each operation, and the result depends on no thread's timing.
-    Random layers would share one generator, so they must be off with more than one thread.
+
+class Correction(NamedTuple):
+    """A caption that somebody wrote for the photo at index `photo`; `rejected` is the model's, where it was worse."""
+
+    photo: int
+    ideal: str
+    rejected: str = ""
+
+
+class Rating(NamedTuple):
+    """A logged caption of the photo at index `photo`, rated `z` standard deviations above its rater's mean."""
+
+    photo: int
+    caption: str
+    z: float
+
+
+class Replay(NamedTuple):
+    """A caption of the photo at index `photo` that the base knew, so that it is not forgotten."""
+
+    photo: int
+    caption: str
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Features (photos, patches, width) and what was said about the photos."""
+
+    features: Features
+    corrections: Sequence[Correction] = ()
+    ratings: Sequence[Rating] = ()
+    replay: Sequence[Replay] = ()
+
+    def ratings_count(self, config: LearnConfig) -> bool:
+        """Whether the ratings are enough to learn from: a minimum of rows, above and below the raters' means."""
+        signs = {rating.z > 0 for rating in self.ratings if rating.z}
+        return config.rating_weight > 0 and len(self.ratings) >= config.rating_min_rows and len(signs) == 2
+
+    def steps(self, config: LearnConfig) -> int:
+        """Optimiser steps of a run: so many passes over the corrections, or over the ratings where there are more."""
+        rows = max(len(self.corrections), len(self.ratings) if self.ratings_count(config) else 0)
+        return min(config.max_steps, max(config.min_steps, round(config.passes * rows / config.batch)))
+
+
+class Row(NamedTuple):
+    """One caption of the photo at index `photo` as label ids, and its mean log-probability under the base."""
+
+    photo: int
+    ids: list[int]
+    base: float = 0.0
+
+
+@dataclass
+class Batch:
+    """Rows of one step in consecutive parts: ideal, rejected, replay, rated, stranger."""
+
+    rows: list[Row] = field(default_factory=list)
+    parts: dict[str, slice] = field(default_factory=dict)
+    preferred: list[int] = field(
+        default_factory=list
+    )  # those of "ideal" that "rejected" has a counterpart for
+    z: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    def add(self, part: str, rows: Sequence[Row]) -> None:
+        first = len(self.rows)
+        self.rows += rows
+        self.parts[part] = slice(first, len(self.rows))
+
+
+class Sampler:
+    """Draws the rows of a step. Captions are tokenised, and scored by the base, once."""
+
+    def __init__(self, data: TrainingSet, captioner: Captioner, config: LearnConfig) -> None:
+        self.config = config
+
+        def row(photo: int, caption: str) -> Row:
+            return Row(photo, captioner.tokenise(caption, config.max_tokens))
+
+        self.ideal = [row(c.photo, c.ideal) for c in data.corrections]
+        self.rejected = [row(c.photo, c.rejected) if c.rejected else None for c in data.corrections]
+        ratings = data.ratings if data.ratings_count(config) else ()
+        self.rated = [row(r.photo, r.caption) for r in ratings]
+        # The same captions, each with another photo.
+        others = [*ratings[1:], *ratings[:1]]
+        self.strangers = [row(r.photo, o.caption) for r, o in zip(ratings, others, strict=True)]
+        self.z = [r.z for r in ratings]
+        self.replay = [row(r.photo, r.caption) for r in data.replay]
+
+    def score(self, base_score: Callable[[Sequence[Row]], Sequence[float]]) -> None:
+        """Have the base score all captions that it is compared on."""
+        pairs = [(index, row) for index, row in enumerate(self.rejected) if row]
+        paired = [index for index, _ in pairs]
+        for rows, indexes in (
+            (self.ideal, paired),
+            (self.rejected, paired),
+            (self.rated, None),
+            (self.strangers, None),
+        ):
+            chosen = list(range(len(rows))) if indexes is None else indexes
+            scored = [row for row in (rows[index] for index in chosen) if row]
+            for index, row, base in zip(chosen, scored, base_score(scored), strict=True):
+                rows[index] = row._replace(base=base)
+
+    def at(self, step: int) -> Batch:
+        """The batch of a step; equal steps draw equal batches."""
+        batch = Batch()
+        corrections = self._draw(len(self.ideal), step, stream=0)
+        batch.add("ideal", [self.ideal[index] for index in corrections])
+        pairs = [
+            (row, rejected) for row, index in enumerate(corrections) if (rejected := self.rejected[index])
+        ]
+        batch.preferred = [row for row, _ in pairs]
+        batch.add("rejected", [rejected for _, rejected in pairs])
+        batch.add("replay", [self.replay[index] for index in self._draw(len(self.replay), step, stream=1)])
+        ratings = self._draw(len(self.rated), step, stream=2)
+        batch.add("rated", [self.rated[index] for index in ratings])
+        batch.add("stranger", [self.strangers[index] for index in ratings])
+        batch.z = torch.tensor([self.z[index] for index in ratings])
+        return batch
+
+    def _draw(self, count: int, step: int, stream: int) -> list[int]:
+        if not count:
+            return []
+        # Each kind of row has its own order: streams of equal seeds do not meet.
+        return batch_indexes(count, self.config.batch, self.config.seed * 3 + stream, step).tolist()
+
+
+# --- The run ---
+
+
+def batch_losses(
+    logits: Tensor, labels: Tensor, base_replay: Tensor, batch: Batch, config: LearnConfig
+) -> dict[str, Tensor]:
+    """The weighted losses of a batch by name; their sum is what is descended.
+
+    `logits` (rows, T, V) and `labels` (rows, T) of all rows, `base_replay` the base's logits of the replayed ones.
     """
-
-    def __init__(self, model: nn.Module, threads: int) -> None:
-        self.model = model
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.views = [model] + [_view(model) for _ in range(threads - 1)]
-        self.pool = ThreadPoolExecutor(threads)
-
-    def backward(
-        self, batch: tuple[Tensor, ...], loss_of: Callable[..., Tensor]
-    ) -> tuple[float, list[Tensor | None]]:
-        """Mean loss and gradients of `loss_of(view, *shard)` over equal shards of the batch."""
-        shards = zip(*(tensor.chunk(len(self.views)) for tensor in batch), strict=True)
-        jobs = [
-            self.pool.submit(self._shard, loss_of, v, s) for v, s in zip(self.views, shards, strict=False)
-        ]
-        results = [job.result() for job in jobs]
-        share = 1.0 / len(results)
-        gradients = [
-            None if parts[0] is None else torch.stack(parts).sum(0).mul_(share)
-            for parts in zip(*(gradient for _, gradient in results), strict=True)
-        ]
-        self.share_buffers(len(results))
-        return sum(loss for loss, _ in results) * share, gradients
-
-    def _shard(self, loss_of: Callable[..., Tensor], view: nn.Module, shard: tuple[Tensor, ...]) -> Any:
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(view, *shard)
-        mine = [p for p in view.parameters() if p.requires_grad]
-        return float(loss.detach()), torch.autograd.grad(loss, mine, allow_unused=True)
-
-    @torch.no_grad()
-    def share_buffers(self, used: int = 1) -> None:
-        """Give all views the mean of the buffers of the first `used` ones; the model is the first."""
-        for same in zip(*(view.buffers() for view in self.views), strict=True):
-            if same[0].is_floating_point():
-                same[0].copy_(torch.stack(same[:used]).mean(0))
-            for other in same[1:]:
-                other.copy_(same[0])
+    parts = batch.parts
+    ideal, replay, rejected = parts["ideal"], parts["replay"], parts["rejected"]
+    rated, stranger = parts["rated"], parts["stranger"]
+    said = objective.caption_log_probabilities(logits, labels)
+    base = torch.tensor([row.base for row in batch.rows], device=said.device)
+    if config.rating_loss == "regression":
+        rating = objective.regression_loss(said[rated], batch.z)
+    else:
+        rating = objective.rating_loss(
+            said[rated], base[rated], said[stranger], base[stranger], batch.z, config.rating_beta
+        )
+    preference = objective.preference_loss(
+        said[ideal][batch.preferred],
+        said[rejected],
+        base[ideal][batch.preferred],
+        base[rejected],
+        config.preference_beta,
+    )
+    replayed = objective.caption_cross_entropy(logits[replay], labels[replay], config.label_smoothing)
+    return {
+        "ideal": objective.caption_cross_entropy(logits[ideal], labels[ideal], config.label_smoothing),
+        "preference": config.preference_weight * preference,
+        "rating": config.rating_weight * rating,
+        "replay": config.replay_weight * replayed,
+        "kl": config.kl_weight * objective.base_divergence(logits[replay], base_replay, labels[replay]),
+    }
 
 
-def _view(model: nn.Module) -> nn.Module:
-    """A copy of the module tree around the very same parameters."""
-    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+class CheckpointMismatch(ValueError):
+    """The folder holds the checkpoint of another run: other data or other settings."""
 
 
-class Fit:
-    """One run of the loop over `model`, resumed from `folder` when a checkpoint of the same run is there.
+class Learning:
+    """One run over `data` in `folder`, resumed where a checkpoint of the same run lies there.
 
-    `batch_at(step)` draws a batch, `loss_of(view, *batch)` is the scalar loss of the model or of a view of
-    it; `evaluate(model)` returns named figures and is given the averaged weights when `ema_decay` is set.
-    `identity` is what else must agree for a resume to be meaningful.
+    `identity` is what must agree for a resume to be meaningful, the hash of the data for one.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        groups: list[dict[str, Any]],
-        config: LoopConfig,
-        folder: Path,
-        identity: dict[str, Any] | None = None,
+        self, captioner: Captioner, data: TrainingSet, config: LearnConfig, folder: Path, identity: str
     ) -> None:
-        self.model, self.config, self.folder = model, config, folder
-        self.identity = json.loads(json.dumps(identity or {}))
-        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
-        self.peaks = [float(group["lr"]) for group in self.optimizer.param_groups]
-        self.average = {k: v.clone() for k, v in model.state_dict().items()} if config.ema_decay else {}
-        self.shards = Shards(model, config.threads)
-        self.step = 0
         folder.mkdir(parents=True, exist_ok=True)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        torch.manual_seed(config.seed)  # adapters start at random
+        self.captioner, self.data, self.config, self.folder = captioner, data, config, folder
+        self.identity = json.dumps([identity, asdict(config)], sort_keys=True)
+        self.base = captioner.frozen_copy()
+        lr = config.lr
+        if captioner.parameter_count() > config.lora_above:
+            captioner.adapters_add(config.lora_rank)
+            lr = config.lora_lr
+        self.steps, self.step, self.lr = data.steps(config), 0, lr
+        self.sampler = Sampler(data, captioner, config)
+        # bf16 where the hardware multiplies it; the same machine gives the same bits every time.
+        bf16 = torch.cuda.is_available() or bf16_is_supported()
+        self.accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
+        model = captioner.parts.model.to(self.accelerator.device)
+        self.base.parts.model.to(self.accelerator.device)
+        self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(model, lr, config.weight_decay), lr=lr, betas=(0.9, 0.98)
+        )
+        self.sampler.score(self._base_scores)
+        self._load()
 
     def run(
-        self,
-        batch_at: Callable[[int], tuple[Tensor, ...]],
-        loss_of: Callable[..., Tensor],
-        evaluate: Callable[[nn.Module], Metrics] | None = None,
-        until: int | None = None,
+        self, tick: Callable[[int, int, Losses], None] = lambda *_: None, until: int | None = None
     ) -> None:
-        """Train to the end of the schedule, or to step `until`, saving on the way."""
-        torch.set_num_threads(1)
-        self.load()
-        stop = min(self.config.steps, until or self.config.steps)
-        started, first, losses = time.monotonic(), self.step, list[float]()
+        """Descend to the end, or to step `until`; `tick(step, steps, losses)` after each step may raise to stop."""
+        stop = min(self.steps, until or self.steps)
         while self.step < stop:
-            losses.append(self._descend(batch_at, loss_of))
-            if self.step % self.config.log_every == 0 or self.step == stop:
-                speed = (self.step - first) / (time.monotonic() - started)
-                self._log({"loss": sum(losses) / len(losses), "steps_per_s": speed})
-                losses.clear()
-            if evaluate and self._due(self.config.eval_every):
-                self._log(self.with_average(evaluate))
-            if self._due(self.config.save_every):
+            losses = self._descend()
+            self._log(losses)
+            if self.step == self.steps or self.step % self.config.save_every == 0:
                 self.save()
+            tick(self.step, self.steps, losses)
+        self.captioner.parts.model.to("cpu").eval()
 
-    def _due(self, every: int) -> bool:
-        return self.step == self.config.steps or (every > 0 and self.step % every == 0)
-
-    def _descend(
-        self, batch_at: Callable[[int], tuple[Tensor, ...]], loss_of: Callable[..., Tensor]
-    ) -> float:
-        share = schedule(self.step, self.config)
-        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * share
-        torch.manual_seed(self.config.seed * 1_000_003 + self.step)
-        for view in self.shards.views:
-            view.train()
-        loss, gradients = self.shards.backward(batch_at(self.step), loss_of)
-        for parameter, gradient in zip(self.shards.parameters, gradients, strict=True):
-            parameter.grad = gradient
-        nn.utils.clip_grad_norm_(self.shards.parameters, self.config.clip)
+    def _descend(self) -> Losses:
+        share = schedule(self.step, self.steps, self.config.warmup, self.config.decay)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * share
+        torch.manual_seed(self.config.seed * _SEED_STRIDE + self.step)
+        batch = self.sampler.at(self.step)
+        features, labels = self._tensors(batch.rows)
+        batch.z, replay = batch.z.to(labels.device), batch.parts["replay"]
+        self.captioner.parts.model.train()
+        with self.accelerator.autocast():
+            with torch.no_grad():
+                base_replay = self._base_logits(features[replay], labels[replay])
+            logits = self.captioner.logits(features, labels)
+        losses = batch_losses(logits, labels, base_replay, batch, self.config)
+        total = torch.stack(list(losses.values())).sum()
+        torch.autograd.backward(total)
+        nn.utils.clip_grad_norm_(self.trained.values(), self.config.clip)
         self.optimizer.step()
+        self.optimizer.zero_grad()
         self.step += 1
-        self._average()
-        return loss
+        return {"loss": total.item()} | {name: loss.item() for name, loss in losses.items()}
+
+    def _tensors(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """Features (rows, patches, width) and labels (rows, T)."""
+        device = self.accelerator.device
+        features = torch.from_numpy(self.data.features[[row.photo for row in rows]])
+        return features.to(device), labels_pad([row.ids for row in rows]).to(device)
+
+    def _base_logits(self, features: Tensor, labels: Tensor) -> Tensor:
+        if not len(labels):
+            return torch.zeros(0, labels.shape[1], 1, device=labels.device)
+        return self.base.logits(features, labels)
 
     @torch.no_grad()
-    def _average(self) -> None:
-        # The early weights are worthless: the window grows with the run until it reaches ema_decay.
-        decay = min(self.config.ema_decay, self.step / (self.step + 10))
-        weights = self.model.state_dict()
-        for name, mean in self.average.items():
-            if mean.is_floating_point():
-                mean.lerp_(weights[name], 1.0 - decay)
+    def _base_scores(self, rows: Sequence[Row], batch: int = 64) -> list[float]:
+        """Mean log-probability per token of each row under the base."""
+        scores: list[float] = []
+        for start in range(0, len(rows), batch):
+            features, labels = self._tensors(rows[start : start + batch])
+            with self.accelerator.autocast():
+                logits = self.base.logits(features, labels)
+            scores += objective.caption_log_probabilities(logits, labels).tolist()
+        return scores
 
-    def with_average(self, use: Callable[[nn.Module], Metrics]) -> Metrics:
-        """Call `use` with the averaged weights in the model (if any), then put the raw ones back."""
-        raw = {name: value.clone() for name, value in self.model.state_dict().items()}
-        if self.average:
-            self.model.load_state_dict(self.average)
-        self.model.eval()
-        try:
-            return use(self.model)
-        finally:
-            self.model.load_state_dict(raw)
-
-    def _log(self, figures: Metrics) -> None:
-        line = {
-            "step": self.step,
-            "of": self.config.steps,
-            "lr": self.optimizer.param_groups[0]["lr"],
-            **figures,
-        }
-        line = {
-            key: float(f"{value:.5g}") if isinstance(value, float) else value for key, value in line.items()
-        }
-        logger.info(json.dumps(line))
+    def _log(self, losses: Losses) -> None:
+        line = {"step": self.step, **{name: float(f"{loss:.5g}") for name, loss in losses.items()}}
         with (self.folder / CURVE).open("a") as curve:
             curve.write(json.dumps(line) + "\n")
 
+    # --- Checkpoints: safetensors, so that nothing stored is ever unpickled ---
+
     def save(self) -> None:
-        """Write the checkpoint under a temporary name, then rename: a kill leaves the old or the new one."""
-        state = {
-            "step": self.step,
-            "identity": json.dumps(self.identity),
-            "model": self.model.state_dict(),
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-        }
+        """Write weights and moments under a temporary name, then rename: a kill leaves the old or the new one."""
+        tensors = {f"weight.{name}": p.detach().contiguous() for name, p in self.trained.items()}
+        for name, parameter in self.trained.items():
+            for moment in _MOMENTS:
+                tensors[f"{moment}.{name}"] = self.optimizer.state[parameter][moment].contiguous()
         partial = self.folder / f"{CHECKPOINT}.partial"
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
+        save_file(tensors, partial, {"identity": self.identity, "step": str(self.step)})
+        with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(self.folder / CHECKPOINT)
 
-    def load(self) -> None:
-        """Continue from the checkpoint in the folder, if any; ResumeMismatchError for another run's."""
+    @torch.no_grad()
+    def _load(self) -> None:
         path = self.folder / CHECKPOINT
         if not path.exists():
+            (self.folder / CURVE).unlink(missing_ok=True)
             return
-        state = torch.load(path, weights_only=True)
-        if json.loads(state["identity"]) != self.identity:
-            raise ResumeMismatchError(
-                f"{path} was written with other settings: choose another --run folder or delete it."
-            )
-        self.model.load_state_dict(state["model"])
-        self.shards.share_buffers()
-        self.average = state["average"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = int(state["step"])
+        with safe_open(path, "pt", device=str(self.accelerator.device)) as file:
+            if file.metadata()["identity"] != self.identity:
+                raise CheckpointMismatch(f"{path} belongs to a run with other data or settings; remove it.")
+            self.step = int(file.metadata()["step"])
+            for name, parameter in self.trained.items():
+                parameter.copy_(file.get_tensor(f"weight.{name}"))
+                state = {moment: file.get_tensor(f"{moment}.{name}") for moment in _MOMENTS}
+                self.optimizer.state[parameter] = {"step": torch.tensor(float(self.step)), **state}
+        self._curve_cut()
+
+    def _curve_cut(self) -> None:
+        """Drop what was logged after the checkpoint; it is about to be done again."""
+        path = self.folder / CURVE
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        path.write_text("".join(lines[: self.step]))
+
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")

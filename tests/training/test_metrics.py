@@ -94,3 +94,42 @@ def test_captions_score_averages_over_photos() -> None:
 def test_captions_score_refuses_sets_of_different_sizes() -> None:
     with pytest.raises(ValueError, match="2 candidates for 1 photos"):
         captions_score(["a", "b"], [["a"]])
+
+
+# The example of the clipscore repository (github.com/jmhessel/clipscore, MIT), scored there by the Java tools.
+EXAMPLE_REFERENCES = [
+    [
+        "two cats are sleeping next to each other.",
+        "a grey cat is cuddling with an orange cat on a blanket.",
+        "the orange cat is happy that the black cat is close to it.",
+    ],
+    [
+        "a dog is wearing ear muffs as it lies on a carpet.",
+        "a black dog and an orange cat are looking at the photographer.",
+        "headphones are placed on a dogs ears.",
+    ],
+]
+GOOD = [
+    "an orange cat and a grey cat are lying together.",
+    "a black dog wearing headphones looks at the camera as an orange cat walks in the background.",
+]
+BAD = [
+    "a calico cat and a white cat are lying together.",
+    "a black dog wearing a hat looks at the camera as a tabby walks in the background.",
+]
+
+
+@pytest.mark.parametrize(
+    ("captions", "bleu_1_to_4", "rouge", "cider"),
+    [
+        (GOOD, (0.6667, 0.4899, 0.3469, 0.0), 0.4280, 0.5637),
+        (BAD, (0.4815, 0.2404, 0.1359, 0.0), 0.3121, 0.2790),
+    ],
+)
+def test_scores_are_those_of_the_java_tools(
+    captions: list[str], bleu_1_to_4: tuple[float, ...], rouge: float, cider: float
+) -> None:
+    scores = captions_score(captions, EXAMPLE_REFERENCES)
+    assert [score / 100 for score in scores.bleu] == pytest.approx(bleu_1_to_4, abs=1e-3)
+    assert scores.rouge_l / 100 == pytest.approx(rouge, abs=1e-3)
+    assert scores.cider_d / 100 == pytest.approx(cider, abs=1e-3)

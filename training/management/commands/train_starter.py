@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from training import starter
+from training.starter import __main__ as starter
 
 
 class Command(BaseCommand):

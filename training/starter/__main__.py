@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from training.config import CaptionConfig, DecoderConfig, EncoderConfig, PretrainConfig
+from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, PretrainConfig
 
 STAGES = ("pretrain", "caption", "export")
 
@@ -48,15 +48,15 @@ def stage_run(options: argparse.Namespace) -> None:
         shared["passes"] = options.passes
     # The stages load torch, which `--help` and the light import paths must not.
     if options.stage == "pretrain":
-        from training.pretrain import pretrain
+        from training.starter.pretrain import pretrain
 
         pretrain(options.data, options.run, replace(PretrainConfig(), **shared), encoder)
     elif options.stage == "caption":
-        from training.caption import caption
+        from training.starter.caption import caption
 
         caption(options.data, options.run, replace(CaptionConfig(), **shared), encoder, DecoderConfig())
     else:
-        from training.export import export
+        from training.starter.export import export
 
         export(options.data, options.run, options.output)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.training.drawn import captioned_files, encoded, shape_draw, sheet_draw, tar_write
-from training.dataset import (
+from tests.training.starter.drawn import captioned_files, encoded, shape_draw, sheet_draw, tar_write
+from training.starter.dataset import (
     DatasetError,
     caption_mirror,
     caption_normalise,

@@ -10,13 +10,13 @@ import torch
 from safetensors import safe_open
 from transformers import VisionEncoderDecoderModel
 
-from tests.training.drawn import sets_write
-from training import starter
-from training.caption import caption
-from training.config import CaptionConfig, DecoderConfig, EncoderConfig, PretrainConfig
-from training.evaluate import Decoding
-from training.export import export
-from training.pretrain import pretrain
+from tests.training.starter.drawn import sets_write
+from training.starter import __main__ as starter
+from training.starter.caption import caption
+from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, PretrainConfig
+from training.starter.evaluate import Decoding
+from training.starter.export import export
+from training.starter.pretrain import pretrain
 
 ENCODER = EncoderConfig(hidden_sizes=(8, 8, 8, 16), depths=(1, 1, 1, 1), heads=2)
 DECODER = DecoderConfig(width=16, layers=1, heads=2, vocabulary=300)

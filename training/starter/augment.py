@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.config import PIXEL_MEAN, PIXEL_STD
+from training.starter.config import PIXEL_MEAN, PIXEL_STD
 
 
 def pixels_normalise(pixels: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
-from training.evaluate import Decoding
-from training.loop import CURVE
+from training.starter.evaluate import Decoding
+from training.starter.loop import CURVE
 
 TEXTS = Path(__file__).parent
 COLUMNS = ("cider_d", "bleu_1", "bleu_4", "rouge_l", "distinct", "repeating")

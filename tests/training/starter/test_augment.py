@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from training.augment import batch_colour, batch_crop, pixels_normalise
+from training.starter.augment import batch_colour, batch_crop, pixels_normalise
 
 
 def halves(count: int) -> torch.Tensor:

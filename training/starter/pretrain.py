@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.augment import batch_crop, pixels_normalise
-from training.config import EncoderConfig, LoopConfig, PretrainConfig
-from training.dataset import Pixels, sheets_cache
-from training.loop import Fit, batch_indexes, parameter_groups
-from training.network import Classifier, resnet_build
+from training.loop import batch_indexes, parameter_groups
+from training.starter.augment import batch_crop, pixels_normalise
+from training.starter.config import EncoderConfig, LoopConfig, PretrainConfig
+from training.starter.dataset import Pixels, sheets_cache
+from training.starter.loop import Fit
+from training.starter.network import Classifier, resnet_build
 
 
 class LabelledPhotos:

@@ -17,7 +17,7 @@ from transformers import (
     VisionEncoderDecoderModel,
 )
 
-from training.config import DecoderConfig, EncoderConfig
+from training.starter.config import DecoderConfig, EncoderConfig
 
 STRIDE = 32
 

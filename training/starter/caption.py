@@ -12,14 +12,22 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, ResNetModel
 
-from training.augment import batch_colour, batch_crop, pixels_normalise
-from training.config import CaptionConfig, DecoderConfig, EncoderConfig, LoopConfig
-from training.dataset import Photo, Pixels, caption_mirror, caption_normalise, photos_read, pixels_cache
-from training.evaluate import Decoding, encode, generate, report
-from training.loop import Fit, Metrics, batch_indexes, parameter_groups
-from training.network import captioner_build, encoder_build
-from training.objective import IGNORED, caption_loss
-from training.tokenizer import tokenizer_train
+from training.loop import batch_indexes, parameter_groups
+from training.starter.augment import batch_colour, batch_crop, pixels_normalise
+from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, LoopConfig
+from training.starter.dataset import (
+    Photo,
+    Pixels,
+    caption_mirror,
+    caption_normalise,
+    photos_read,
+    pixels_cache,
+)
+from training.starter.evaluate import Decoding, encode, generate, report
+from training.starter.loop import Fit, Metrics
+from training.starter.network import captioner_build, encoder_build
+from training.starter.objective import IGNORED, caption_loss
+from training.starter.tokenizer import tokenizer_train
 
 SETS = ("flickr8k", "coco")
 # Cropped views are cut from a larger copy, so that they are not blown up beyond the photo's own detail.

@@ -16,10 +16,10 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from training.caption import SETS, CaptionedPhotos, captioned_load
-from training.card import card_write
-from training.config import PIXEL_MEAN, PIXEL_STD
-from training.evaluate import Decoding, constant_caption, encode, generate, report
+from training.starter.caption import SETS, CaptionedPhotos, captioned_load
+from training.starter.card import card_write
+from training.starter.config import PIXEL_MEAN, PIXEL_STD
+from training.starter.evaluate import Decoding, constant_caption, encode, generate, report
 
 logger = logging.getLogger(__name__)
 

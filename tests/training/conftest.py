@@ -1,0 +1,85 @@
+"""Feedback on drawn photos, with a tiny random checkpoint as the champion."""
+
+from __future__ import annotations
+
+import io
+import random
+import uuid
+from pathlib import Path
+
+import pytest
+import torch
+from django.contrib.auth.models import User
+from PIL import Image, ImageDraw
+
+from captioner import services as captions
+from captioner.models import Caption, Feedback, Owner
+from models_registry import services as registry
+from models_registry.models import Alias, ModelVersion
+from tests.captioner.inference.checkpoints import save_vit_gpt2
+from training import services
+from training.config import LearnConfig
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny")
+    save_vit_gpt2(folder, max_new_tokens=6)
+    return folder
+
+
+@pytest.fixture
+def base(db: None, tiny_checkpoint: Path, settings, tmp_path: Path) -> ModelVersion:
+    """A published tiny champion; runs are short and keep their files in a folder of the test's own."""
+    settings.DATA_DIR = tmp_path / "data"
+    settings.CELERY_TASK_ALWAYS_EAGER = False
+    version = registry.version_publish(tiny_checkpoint, model_name="tiny", origin="random", licence="none")
+    registry.version_promote(version, alias=Alias.Name.CHAMPION, reason="test")
+    return version
+
+
+@pytest.fixture(autouse=True)
+def _quick_runs(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Runs of a few steps; nothing is sent to a broker, the test is the trainer."""
+    if "base" not in request.fixturenames:
+        return
+    from training import pipeline
+
+    def config(seed: int) -> LearnConfig:
+        return LearnConfig(seed=seed, batch=2, min_steps=4, max_steps=4, save_every=2, threads=1)
+
+    monkeypatch.setattr(pipeline, "LearnConfig", config)
+    monkeypatch.setattr(services, "run_enqueue", lambda run: None)
+
+
+def draw_scene(number: int) -> bytes:
+    """A JPEG whose difference hash is unlike those of other numbers."""
+    generator = random.Random(number)
+    image = Image.new("RGB", (96, 72))
+    draw = ImageDraw.Draw(image)
+    for left in range(0, 96, 12):
+        for top in range(0, 72, 9):
+            colour = tuple(generator.randrange(256) for _ in range(3))
+            draw.rectangle((left, top, left + 12, top + 9), fill=colour)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=92)
+    return buffer.getvalue()
+
+
+def feedback_give(number: int, *, reviewer: User | None = None, **said) -> Feedback:
+    """A new visitor captions photo `number` and says something; approved if there is a reviewer."""
+    owner = Owner(visitor=uuid.uuid4())
+    caption = captions.caption_create(draw_scene(number), owner=owner, source=Caption.Source.WEB)
+    said = said or {"ideal_caption": f"a small brown dog number {number % 3}"}
+    feedback = captions.feedback_submit(caption, **said)
+    if reviewer is not None:
+        approved = Feedback.objects.filter(pk=feedback.pk)
+        captions.feedback_review(approved, Feedback.Status.APPROVED, reviewer=reviewer)
+    return feedback
+
+
+@pytest.fixture
+def approved(base: ModelVersion, fake_engine, reviewer: User) -> list[Feedback]:
+    """Approved corrections of twelve photos."""
+    return [feedback_give(number, reviewer=reviewer) for number in range(12)]

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from training.gate import (
+    Measured,
+    Verdict,
+    decide,
+    distinct_share,
+    function_word_endings,
+    paired_bootstrap,
+)
+
+PHOTOS = 250
+
+
+def measured(
+    level: float, seed: int = 0, photos: int = PHOTOS, noise: float = 10.0, words: str = "dog"
+) -> Measured:
+    generator = random.Random(seed)
+    captions = [f"a {words} number {n} runs" for n in range(photos)]
+    return Measured(captions, [level + generator.gauss(0, noise) for _ in range(photos)])
+
+
+def verdict(candidate: Measured, champion: Measured | None = None, **changes) -> tuple[Verdict, str]:
+    champion = champion or measured(20, seed=1, photos=len(candidate.captions))
+    same = measured(30, seed=2)
+    questions = {
+        "original_candidate": same,
+        "original_champion": same,
+        "latency_ratio": 1.0,
+        "golden_captioned": True,
+    } | changes
+    decision = decide(candidate=candidate, champion=champion, **questions)
+    return decision.verdict, decision.reason
+
+
+def test_the_interval_is_that_of_the_mean_difference() -> None:
+    # Differences of mean 1 and standard deviation 1, 400 photos: standard error 0.05, 90 % lie within 1.645 of it.
+    candidate = [0.0, 2.0] * 200
+    interval = paired_bootstrap(candidate, [0.0] * 400)
+    assert interval.mean == 1.0
+    assert interval.lower == pytest.approx(1 - 1.645 * 0.05, abs=0.01)
+    assert interval.upper == pytest.approx(1 + 1.645 * 0.05, abs=0.01)
+
+
+def test_pairs_stay_together() -> None:
+    scores = [float(n) for n in range(300)]
+    interval = paired_bootstrap([score + 5 for score in scores], scores)
+    assert interval.lower == interval.upper == 5.0
+
+
+def test_a_clear_gain_passes() -> None:
+    assert verdict(measured(30))[0] == Verdict.PASSED
+
+
+@pytest.mark.parametrize(("gain", "noise"), [(1.5, 0.1), (3.0, 80.0), (0.0, 10.0), (-5.0, 1.0)])
+def test_a_gain_that_is_small_or_uncertain_is_rejected(gain: float, noise: float) -> None:
+    outcome, reason = verdict(measured(20 + gain, noise=noise), measured(20, seed=1, noise=noise))
+    assert outcome == Verdict.REJECTED
+    assert "held-out feedback photos" in reason
+
+
+def test_the_champion_itself_is_not_better_than_the_champion() -> None:
+    champion = measured(20)
+    assert verdict(champion, champion)[0] == Verdict.REJECTED
+
+
+def test_forgetting_is_rejected() -> None:
+    outcome, reason = verdict(measured(40), original_candidate=measured(25, seed=2))
+    assert outcome == Verdict.REJECTED
+    assert "original test photos" in reason
+
+
+def test_no_original_photos_leave_it_to_a_reviewer() -> None:
+    outcome, reason = verdict(measured(40), original_candidate=None, original_champion=None)
+    assert outcome == Verdict.INSUFFICIENT
+    assert "original test photos" in reason
+
+
+@pytest.mark.parametrize("photos", [1, 199])
+def test_few_photos_are_insufficient_evidence_whichever_way_they_point(photos: int) -> None:
+    for level in (0, 40):
+        outcome, reason = verdict(measured(level, photos=photos))
+        assert outcome == Verdict.INSUFFICIENT
+        assert f"Only {photos} held-out photos" in reason
+
+
+def test_no_held_out_photo_at_all_is_insufficient_evidence() -> None:
+    nothing = Measured((), ())
+    assert verdict(nothing, nothing)[0] == Verdict.INSUFFICIENT
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"captions": ["a dog on a"] * 5 + [f"a dog {n}" for n in range(PHOTOS - 5)]}, "function word"),
+        ({"captions": ["a dog runs here now"] * PHOTOS}, "distinct"),
+        ({"captions": [f"dog {n}" for n in range(PHOTOS)]}, "length"),
+        ({"captions": [f"a large brown dog number {n} runs and runs" for n in range(PHOTOS)]}, "length"),
+    ],
+)
+def test_guards_object_to_captions_that_scores_would_let_pass(change: dict, name: str) -> None:
+    candidate = Measured(change["captions"], measured(60).cider_d)
+    outcome, reason = verdict(candidate)
+    assert outcome == Verdict.REJECTED
+    assert name in reason
+
+
+def test_slow_or_broken_candidates_are_rejected_even_with_little_evidence() -> None:
+    few = measured(40, photos=20)
+    assert verdict(few, latency_ratio=1.2)[0] == Verdict.REJECTED
+    assert verdict(few, golden_captioned=False, golden_note="it crashed")[1].count("it crashed") == 1
+
+
+def test_function_words_and_repetition_are_counted() -> None:
+    assert function_word_endings(["a dog on the", "a dog", "", "A man with a."]) == 0.75
+    assert distinct_share(["a", "a", "b", "c"]) == 0.75
+
+
+def test_scores_of_different_photos_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 scores"):
+        paired_bootstrap([1.0, 2.0], [1.0])

@@ -1,0 +1,364 @@
+"""A training run from the request to the verdict, and everything that can come between."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+
+import pytest
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from captioner import services as captions
+from captioner.models import Feedback, Photo
+from models_registry import services as registry
+from models_registry.models import Promotion
+from tests.training.conftest import feedback_give
+from training import pipeline, services
+from training.exceptions import RunCancelled, RunRefused
+from training.gate import Decision, Verdict
+from training.models import HeldOutPhoto, TrainingRun
+from training.snapshot import snapshot_take
+
+Status = TrainingRun.Status
+
+
+@pytest.fixture(autouse=True)
+def _few_is_enough(settings) -> None:
+    settings.TRAINING_MIN_NEW_FEEDBACK = 5
+
+
+def execute(run: TrainingRun) -> TrainingRun:
+    services.run_execute(run.pk)
+    run.refresh_from_db()
+    return run
+
+
+@pytest.fixture
+def gate_says(monkeypatch: pytest.MonkeyPatch):
+    """Replaces the gate, so that what follows each verdict can be seen."""
+
+    def say(verdict: Verdict) -> None:
+        monkeypatch.setattr(pipeline, "decide", lambda **_: Decision(verdict, "because", (), None, None))
+
+    return say
+
+
+# --- From feedback to a version ---
+
+
+def test_a_run_learns_publishes_and_tells_what_it_saw(base, approved) -> None:
+    run = execute(services.run_request())
+    assert (run.status, run.error, run.attempts) == (Status.FINISHED, "", 1)
+    assert run.verdict == Verdict.INSUFFICIENT, "a handful of photos proves nothing"
+    assert run.curve[-1]["step"] == 4
+    assert run.report["figures"]["holdout"]["candidate"]["cider_d"] >= 0
+    assert run.report["checks"]
+    assert registry.champion_get() == base, "nothing was promoted"
+    lineage = run.candidate.facts.lineage
+    assert (lineage.base, lineage.parent, lineage.seed) == (base.pk, base.pk, 0)
+    assert lineage.data.sha256 == run.data_sha256
+    assert not pipeline.run_folder(run).exists(), "features of people's photos do not outlive the run"
+
+
+def test_lineage_leads_from_a_version_to_the_feedback_and_names_nobody(base, approved, user) -> None:
+    run = execute(services.run_request())
+    stored = registry.version_fetch(run.candidate) / run.candidate.facts.lineage.data.uri
+    rows = [json.loads(line) for line in stored.read_text().splitlines()]
+    assert {row["feedback"] for row in rows} == {feedback.pk for feedback in approved}
+    assert {row["split"] for row in rows} == {"train", "holdout"}
+    visitors = {str(feedback.caption.visitor) for feedback in approved}
+    assert not [visitor for visitor in visitors if visitor in stored.read_text()]
+    assert all(re.fullmatch("[0-9a-f]{12}", row["author"]) for row in rows)
+
+
+def test_only_approved_feedback_teaches_and_what_was_deleted_never_again(base, approved, reviewer) -> None:
+    pending = feedback_give(50)
+    rejected = feedback_give(51)
+    captions.feedback_review(
+        Feedback.objects.filter(pk=rejected.pk), Feedback.Status.REJECTED, reviewer=reviewer
+    )
+    deleted = approved[0]
+    captions.caption_delete(deleted.caption)
+    ids = {row.feedback for row in snapshot_take().rows}
+    assert ids == {feedback.pk for feedback in approved[1:]}
+    assert not ids & {pending.pk, rejected.pk, deleted.pk}
+
+
+def test_photos_held_out_once_are_remembered(base, approved) -> None:
+    held = {row.photo for row in snapshot_take().of("holdout")}
+    assert held == set(HeldOutPhoto.objects.values_list("photo__sha256", flat=True))
+
+
+def test_photos_stored_before_there_were_hashes_get_theirs(base, approved) -> None:
+    before = dict(Photo.objects.values_list("pk", "difference_hash"))
+    Photo.objects.update(difference_hash="")
+    assert captions.photos_hash() == len(before)
+    after = dict(Photo.objects.values_list("pk", "difference_hash"))
+    distances = [(int(before[pk], 16) ^ int(after[pk], 16)).bit_count() for pk in before]
+    assert max(distances) <= 4, "what is stored was re-encoded, and still looks the same"
+
+
+# --- When to run ---
+
+
+def test_the_schedule_waits_for_enough_new_feedback(base, fake_engine, reviewer) -> None:
+    for number in range(4):
+        feedback_give(number, reviewer=reviewer)
+    assert services.run_request_scheduled() is None
+    feedback_give(4, reviewer=reviewer)
+    assert services.run_request_scheduled() is not None
+
+
+def test_unchanged_feedback_is_not_learned_from_again_even_after_a_rejection(
+    base, approved, gate_says
+) -> None:
+    gate_says(Verdict.REJECTED)
+    first = execute(services.run_request())
+    assert services.run_request_scheduled() is None, "nothing new was approved"
+    # Reviewed again, with the same outcome: new by its date, but the same feedback.
+    Feedback.objects.update(reviewed_at=timezone.now())
+    again = execute(services.run_request_scheduled())
+    assert again.status == Status.FAILED
+    assert str(first) in again.error
+    assert "rejected" in again.error
+    assert again.curve == [], "it was a cheap no-op"
+
+
+def test_a_person_may_train_on_the_same_feedback_with_another_seed(base, approved) -> None:
+    one = execute(services.run_request())
+    two = execute(services.run_request(seed=1))
+    assert one.candidate != two.candidate
+
+
+def test_every_run_starts_from_the_base_never_from_what_was_learned(base, approved, gate_says) -> None:
+    gate_says(Verdict.PASSED)
+    first = execute(services.run_request())
+    assert registry.champion_get() == first.candidate
+    second = execute(services.run_request(seed=1))
+    assert second.base == base
+    assert second.champion == first.candidate
+    assert second.candidate.facts.lineage.parent == first.candidate.pk
+
+
+def test_nothing_to_learn_from_is_said_and_not_tried_again(base) -> None:
+    run = execute(services.run_request())
+    assert run.status == Status.FAILED
+    assert "No approved correction" in run.error
+
+
+# --- One at a time ---
+
+
+def test_two_schedules_start_one_run(base, approved) -> None:
+    runs = [services.run_request_scheduled() for _ in range(2)]
+    assert [run is not None for run in runs] == [True, False]
+    assert TrainingRun.objects.count() == 1
+
+
+def test_the_database_itself_allows_one_running_and_one_queued_run(db) -> None:
+    for status in (Status.RUNNING, Status.QUEUED):
+        TrainingRun.objects.create(trigger="schedule", status=status)
+        with pytest.raises(IntegrityError), transaction.atomic():
+            TrainingRun.objects.create(trigger="schedule", status=status)
+
+
+def test_a_run_in_good_hands_is_left_alone_and_a_stale_one_taken_over(base, approved, settings) -> None:
+    run = services.run_request()
+    holder = services.run_claim(run.pk)
+    assert services.run_claim(run.pk) is None
+    assert services.runs_sweep() == 0
+    TrainingRun.objects.update(
+        heartbeat_at=timezone.now() - timedelta(seconds=settings.TRAINING_STALE_SECONDS + 1)
+    )
+    assert services.runs_sweep() == 1
+    taken = execute(run)
+    assert (taken.status, taken.attempts) == (Status.FINISHED, 2)
+    progress = services.Progress(holder)
+    with pytest.raises(services.RunLost):
+        progress.tick("Learning", 1, 2)
+
+
+def test_an_interrupted_run_goes_on_where_it_was_to_the_same_version(base, approved, monkeypatch) -> None:
+    whole = execute(services.run_request())
+    registry_same = whole.candidate
+    TrainingRun.objects.all().delete()
+    run = services.run_request()
+    tick = services.Progress.tick
+
+    def die(self, stage, done, total, losses=None) -> None:
+        tick(self, stage, done, total, losses)
+        if losses and losses["step"] == 3:
+            raise KeyboardInterrupt  # what neither records nor cleans anything up
+
+    monkeypatch.setattr(services.Progress, "tick", die)
+    with pytest.raises(KeyboardInterrupt):
+        services.run_execute(run.pk)
+    monkeypatch.setattr(services.Progress, "tick", tick)
+    TrainingRun.objects.update(heartbeat_at=timezone.now() - timedelta(days=1))
+    run = execute(run)
+    assert run.status == Status.FINISHED
+    assert run.candidate == registry_same, "the same bytes, so the same version"
+    steps = [point["step"] for point in run.curve]
+    assert steps == sorted(set(steps)), "steps that were done twice are shown once"
+    assert steps[-1] == 4
+
+
+# --- What goes wrong ---
+
+
+def test_a_run_that_keeps_failing_is_quarantined_after_three_attempts(base, approved, monkeypatch) -> None:
+    def fail(*_, **__):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(pipeline, "run_work", fail)
+    run = services.run_request()
+    seen = [execute(run).status for _ in range(5)]
+    assert seen == [Status.QUEUED, Status.QUEUED, *[Status.QUARANTINED] * 3]
+    assert run.attempts == 3
+    assert "no space left on device" in run.error
+
+
+def test_a_run_that_kills_its_process_is_quarantined_too(base, approved) -> None:
+    run = services.run_request()
+    for _ in range(3):
+        assert services.run_claim(run.pk)
+        TrainingRun.objects.update(heartbeat_at=timezone.now() - timedelta(days=1))
+    assert services.run_claim(run.pk) is None
+    run.refresh_from_db()
+    assert run.status == Status.QUARANTINED
+    services.run_retry(run)
+    assert execute(run).status == Status.FINISHED
+
+
+def test_cancelling_stops_at_the_next_step_and_leaves_nothing_behind(base, approved) -> None:
+    run = services.run_claim(services.run_request().pk)
+    services.run_cancel(run)
+    with pytest.raises(RunCancelled):
+        services.Progress(run).tick("Learning", 1, 2)
+    queued = TrainingRun.objects.get()
+    assert queued.cancel_requested
+
+
+def test_a_queued_run_is_cancelled_at_once(base) -> None:
+    run = services.run_request()
+    services.run_cancel(run)
+    run.refresh_from_db()
+    assert run.status == Status.CANCELLED
+    assert services.run_execute(run.pk) is None
+    with pytest.raises(RunRefused, match="ended already"):
+        services.run_cancel(run)
+
+
+def test_what_waits_too_long_is_handed_out_again(base) -> None:
+    services.run_request()
+    assert services.runs_sweep() == 0
+    TrainingRun.objects.update(created_at=timezone.now() - timedelta(minutes=5))
+    assert services.runs_sweep() == 1
+
+
+def test_settings_changed_between_attempts_start_the_learning_anew(base, approved, monkeypatch) -> None:
+    run = services.run_claim(services.run_request().pk)
+    folder = pipeline.run_folder(run)
+    snapshot = snapshot_take()
+    progress = services.Progress(run).tick
+    pipeline.run_work(run, snapshot, base, base, progress)
+    checkpoint = folder / "learning/checkpoint.safetensors"
+    before = checkpoint.stat().st_mtime_ns
+    config = pipeline.LearnConfig
+    monkeypatch.setattr(pipeline, "LearnConfig", lambda seed: config(seed + 7))
+    outcome = pipeline.run_work(run, snapshot, base, base, progress)
+    assert checkpoint.stat().st_mtime_ns > before
+    assert outcome.candidate.facts.lineage.seed == 7
+
+
+# --- Promotion ---
+
+
+@pytest.mark.parametrize("policy", ["champion", "challenger", "nothing"])
+def test_a_version_that_passed_becomes_what_the_policy_says(
+    base, approved, gate_says, settings, policy: str
+) -> None:
+    settings.TRAINING_PROMOTE_TO = policy
+    gate_says(Verdict.PASSED)
+    run = execute(services.run_request())
+    challenger = registry.challenger_get()
+    assert run.promoted_to == ("" if policy == "nothing" else policy)
+    assert registry.champion_get() == (run.candidate if policy == "champion" else base)
+    assert challenger == (run.candidate if policy == "challenger" else None)
+
+
+def test_a_rejected_version_is_kept_with_its_report_and_serves_nobody(base, approved, gate_says) -> None:
+    gate_says(Verdict.REJECTED)
+    run = execute(services.run_request())
+    assert registry.champion_get() == base
+    assert run.candidate.facts.lineage.gate["reason"] == "because"
+    assert (registry.version_fetch(run.candidate) / "config.json").exists()
+
+
+def test_a_verdict_against_a_champion_that_was_replaced_meanwhile_promotes_nothing(
+    base, approved, gate_says, tiny_checkpoint
+) -> None:
+    other = registry.version_publish(
+        tiny_checkpoint,
+        model_name="other",
+        origin="test",
+        licence="none",
+        patterns=("*.json", "*.safetensors"),
+    )
+    gate_says(Verdict.PASSED)
+    decide = pipeline.decide
+
+    def and_meanwhile(**questions):
+        registry.version_promote(other, reason="by hand")
+        return decide(**questions)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "decide", and_meanwhile)
+        run = execute(services.run_request())
+    assert registry.champion_get() == other
+    assert (run.verdict, run.promoted_to) == (Verdict.PASSED, "")
+
+
+def test_a_reviewer_overrules_with_a_reason_that_is_logged(base, approved, gate_says, reviewer) -> None:
+    gate_says(Verdict.REJECTED)
+    run = execute(services.run_request())
+    with pytest.raises(RunRefused, match="Say why"):
+        services.run_overrule(run, "passed", reason=" ", by=reviewer)
+    services.run_overrule(run, "passed", reason="The captions are plainly better", by=reviewer)
+    run.refresh_from_db()
+    assert (run.verdict, run.final_verdict, run.overruled_by) == ("rejected", "passed", reviewer)
+    assert registry.champion_get() == run.candidate
+    entry = Promotion.objects.first()
+    assert entry.promoted_by == reviewer
+    assert "plainly better" in entry.reason
+    with pytest.raises(RunRefused, match="verdict already"):
+        services.run_overrule(run, "passed", reason="again", by=reviewer)
+
+
+# --- An operator's own photo sets ---
+
+
+def test_original_and_replay_photos_come_from_the_operators_sets(base, approved, settings, tmp_path) -> None:
+    from tests.training.conftest import draw_scene
+
+    for name in ("original", "replay"):
+        folder = tmp_path / name
+        folder.mkdir()
+        lines = []
+        for number in range(3):
+            (folder / f"{number}.jpg").write_bytes(draw_scene(900 + number))
+            lines.append(json.dumps({"file": f"{number}.jpg", "captions": ["A dog .", "a cat"]}))
+        (folder / "captions.jsonl").write_text("\n".join(lines))
+        setattr(settings, f"TRAINING_{name.upper()}_PHOTOS", str(folder))
+    run = execute(services.run_request())
+    assert run.status == Status.FINISHED, run.error
+    assert run.report["original"]["photos"] == 3
+    assert run.report["figures"]["original"].keys() == {"candidate", "champion"}
+
+
+def test_a_photo_set_that_is_none_says_what_one_looks_like(base, approved, settings, tmp_path) -> None:
+    settings.TRAINING_ORIGINAL_PHOTOS = str(tmp_path)
+    run = execute(services.run_request())
+    assert "captions.jsonl" in run.error

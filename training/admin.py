@@ -1,0 +1,194 @@
+"""Training runs in the admin: how far they are, what the gate measured, and the buttons that act on them."""
+
+from typing import Any, cast
+
+from django.contrib import admin, messages
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.urls import URLPattern, path
+from django.utils.html import format_html
+from django.utils.safestring import SafeString, mark_safe
+
+from captioner.admin import photo_image
+from captioner.models import Photo
+from models_registry.admin import ReadOnlyAdmin
+from training import services
+from training.charts import line_chart
+from training.exceptions import RunRefused
+from training.models import TrainingRun
+from training.report import figures_table
+
+_LOSSES = ("loss", "ideal", "preference", "rating", "replay", "kl")
+
+
+@admin.register(TrainingRun)
+class TrainingRunAdmin(ReadOnlyAdmin):
+    change_form_template = "admin/training/trainingrun/change_form.html"
+    change_list_template = "admin/training/trainingrun/change_list.html"
+    list_display = [
+        "id",
+        "status",
+        "progress",
+        "verdict_shown",
+        "candidate",
+        "promoted_to",
+        "trigger",
+        "created_at",
+    ]
+    list_filter = ["status", "verdict", "trigger"]
+    list_select_related = ["candidate"]
+    fields = (
+        ("status", "progress"),
+        ("trigger", "requested_by"),
+        ("created_at", "started_at", "finished_at"),
+        ("attempts", "heartbeat_at"),
+        "error",
+        ("base", "champion", "candidate"),
+        ("data_sha256", "counts_shown"),
+        "overruled",
+    )
+    readonly_fields = [
+        "status",
+        "progress",
+        "trigger",
+        "requested_by",
+        "created_at",
+        "started_at",
+        "finished_at",
+        "attempts",
+        "heartbeat_at",
+        "error",
+        "base",
+        "champion",
+        "candidate",
+        "data_sha256",
+        "counts_shown",
+        "overruled",
+    ]
+
+    def has_change_permission(self, request: HttpRequest, obj: TrainingRun | None = None) -> bool:
+        # Whoever may change runs gets the buttons; the record itself is nobody's to edit.
+        return obj is None and super(ReadOnlyAdmin, self).has_change_permission(request)
+
+    def get_urls(self) -> list[URLPattern]:
+        wrap = self.admin_site.admin_view
+        return [
+            path("start", wrap(self.start_view), name="training_trainingrun_start"),
+            path("<int:pk>/act", wrap(self.act_view), name="training_trainingrun_act"),
+            *super().get_urls(),
+        ]
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        context = {
+            "may_act": self.has_change_permission(request),
+            "new_feedback": services.feedback_new_count(),
+            "busy": TrainingRun.objects.filter(status__in=TrainingRun.UNFINISHED).exists(),
+        }
+        return super().changelist_view(request, context | (extra_context or {}))
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        run = self.get_object(request, object_id)
+        context: dict[str, Any] = {"may_act": self.has_change_permission(request)}
+        if isinstance(run, TrainingRun):
+            context |= {
+                "run": run,
+                "loss_chart": mark_safe(_loss_chart(run)),  # noqa: S308  drawn by us, names escaped
+                "figures": figures_table(run.report),
+                "checks": run.report.get("checks", []),
+                "examples": _examples(run),
+            }
+        return super().change_view(request, object_id, form_url, context | (extra_context or {}))
+
+    def start_view(self, request: HttpRequest) -> HttpResponse:
+        """The button “Train now”."""
+        self._require_post(request)
+        try:
+            run = services.run_request(by=cast(User, request.user))
+        except RunRefused as error:
+            self.message_user(request, str(error), messages.WARNING)
+            return redirect("admin:training_trainingrun_changelist")
+        self.message_user(request, "Queued; the trainer takes it from here.", messages.SUCCESS)
+        return redirect("admin:training_trainingrun_change", run.pk)
+
+    def act_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Cancel, try again, or overrule the gate."""
+        self._require_post(request)
+        run, action = get_object_or_404(TrainingRun, pk=pk), request.POST.get("action", "")
+        try:
+            told = self._act(run, action, request.POST.get("reason", ""), cast(User, request.user))
+            self.message_user(request, told, messages.SUCCESS)
+        except RunRefused as error:
+            self.message_user(request, str(error), messages.WARNING)
+        return redirect("admin:training_trainingrun_change", pk)
+
+    def _act(self, run: TrainingRun, action: str, reason: str, by: User) -> str:
+        if action == "cancel":
+            services.run_cancel(run)
+            return "It stops at its next step."
+        if action == "retry":
+            services.run_retry(run)
+            return "Queued again."
+        services.run_overrule(run, action, reason=reason, by=by)
+        return f"Your verdict counts: {action}."
+
+    def _require_post(self, request: HttpRequest) -> None:
+        if not self.has_change_permission(request):
+            raise PermissionDenied
+        if request.method != "POST":
+            raise PermissionDenied("These are buttons, not pages.")
+
+    @admin.display(description="Progress")
+    def progress(self, run: TrainingRun) -> str:
+        if run.status not in TrainingRun.UNFINISHED:
+            return "—"
+        if not run.stage:
+            return "waits for the trainer"
+        return f"{run.stage}: {run.done} of {run.total}" if run.total else run.stage
+
+    @admin.display(description="Verdict", ordering="verdict")
+    def verdict_shown(self, run: TrainingRun) -> str:
+        return f"{run.overruled_to} (reviewer)" if run.overruled_to else run.verdict or "—"
+
+    @admin.display(description="Data")
+    def counts_shown(self, run: TrainingRun) -> str:
+        return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in run.counts.items()) or "—"
+
+    @admin.display(description="Overruled")
+    def overruled(self, run: TrainingRun) -> str | SafeString:
+        if not run.overruled_to:
+            return "—"
+        shown = "{} by {} on {}: {}"
+        day = run.overruled_at.date() if run.overruled_at else ""
+        return format_html(shown, run.overruled_to, run.overruled_by or "someone", day, run.overruled_reason)
+
+
+def _loss_chart(run: TrainingRun) -> str:
+    series = {
+        name: [(point["step"], point[name]) for point in run.curve if name in point]
+        for name in _LOSSES
+        if any(point.get(name) for point in run.curve)
+    }
+    return line_chart(series, title="Losses over steps", x_label="step", y_label="loss, nats")
+
+
+def _examples(run: TrainingRun) -> list[dict[str, Any]]:
+    """Before and after, with the photo where it still exists."""
+    examples = run.report.get("examples", [])
+    photos = {
+        p.sha256: p for p in Photo.objects.filter(sha256__in=[example["photo"] for example in examples])
+    }
+    return [
+        {**example, "image": photo_image(photos[example["photo"]], "thumbnail", alt=example["person"])}
+        for example in examples
+        if example["photo"] in photos
+    ]

@@ -1,0 +1,209 @@
+"""Which of the approved feedback teaches, and which judges: groups of like photos, de-duplication, caps, split.
+
+Plain functions over plain rows; neither Django nor torch. What is decided here bounds what one person can do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+HASH_BITS = 64
+NEAR_BITS = 4  # of difference hashes: a re-encoded, scaled or slightly cropped copy differs in fewer bits
+HELD_OUT_SHARE = 0.2
+ROWS_PER_GROUP = 4
+AUTHOR_SHARE = 0.01
+AUTHOR_ROWS = 5
+
+Split = Literal["train", "holdout"]
+
+
+@dataclass(frozen=True)
+class FeedbackRow:
+    """One approved piece of feedback. `author` is a pseudonym; rows of `trusted` authors are not capped per author."""
+
+    feedback: int
+    photo: str  # SHA-256 of the upload
+    author: str
+    logged: str  # what the model had said
+    model_version: str
+    ideal: str = ""
+    rating: int | None = None
+    trusted: bool = False
+    group: str = ""
+    split: Split = "train"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The rows of one training run. `left_out` counts those that were approved and did not get in, by reason."""
+
+    rows: tuple[FeedbackRow, ...]
+    salt: str
+    left_out: Mapping[str, int]
+
+    def of(self, split: Split) -> list[FeedbackRow]:
+        return [row for row in self.rows if row.split == split]
+
+    def to_jsonl(self) -> str:
+        """One row a line, in a stable order; the same feedback always gives the same text."""
+        return "".join(
+            json.dumps(asdict(row), sort_keys=True, ensure_ascii=False) + "\n" for row in self.rows
+        )
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.to_jsonl().encode()).hexdigest()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        train, holdout = self.of("train"), self.of("holdout")
+        return {
+            "train_corrections": sum(bool(row.ideal) for row in train),
+            "train_ratings": sum(row.rating is not None for row in train),
+            "holdout_corrections": sum(bool(row.ideal) for row in holdout),
+            "holdout_photos": len({row.photo for row in holdout if row.ideal}),
+            "authors": len({row.author for row in train}),
+            **{f"left_out_{reason}": count for reason, count in self.left_out.items()},
+        }
+
+
+def rows_curate(
+    rows: Iterable[FeedbackRow],
+    hashes: Mapping[str, str],
+    *,
+    salt: str,
+    held_out: Collection[str] = (),
+    author_rows: int = AUTHOR_ROWS,
+) -> Snapshot:
+    """De-duplicate, group, split and cap approved feedback.
+
+    `hashes` maps a photo's SHA-256 to its difference hash (16 hex digits), for *all* photos known, oldest first;
+    photos in `held_out` stay held out whatever the salt says.
+    """
+    rows = sorted(rows, key=lambda row: row.feedback)
+    groups = photos_group(hashes)
+    splits = groups_split(groups, salt=salt, held_out=held_out)
+    placed = [replace(row, group=groups[row.photo], split=splits[groups[row.photo]]) for row in rows]
+    unique = _deduplicate(placed)
+    left_out = {"duplicate": len(placed) - len(unique)}
+    by_photo = _cap_groups(unique)
+    left_out["photo_cap"] = len(unique) - len(by_photo)
+    kept = [
+        row
+        for split in ("train", "holdout")
+        for row in authors_cap([row for row in by_photo if row.split == split], author_rows=author_rows)
+    ]
+    left_out["author_cap"] = len(by_photo) - len(kept)
+    return Snapshot(tuple(sorted(kept, key=lambda row: row.feedback)), salt, left_out)
+
+
+# --- Photos that show the same ---
+
+
+def photos_group(hashes: Mapping[str, str]) -> dict[str, str]:
+    """Photo -> name of its group: photos whose difference hashes are near, directly or by way of others.
+
+    A group is named after its first photo. Hashes within `NEAR_BITS` of each other agree in at least one of
+    `NEAR_BITS` + 1 bands, so only photos that share a band are compared.
+    """
+    first: dict[int, str] = {}
+    for photo, digits in hashes.items():
+        first.setdefault(int(digits, 16), photo)
+    order = {value: rank for rank, value in enumerate(first)}
+    parent = {value: value for value in first}
+
+    def root(value: int) -> int:
+        while parent[value] != value:
+            parent[value] = parent[parent[value]]
+            value = parent[value]
+        return value
+
+    for bucket in _bands(first):
+        for index, one in enumerate(bucket):
+            for other in bucket[index + 1 :]:
+                if (one ^ other).bit_count() <= NEAR_BITS:
+                    early, late = sorted((root(one), root(other)), key=order.__getitem__)
+                    parent[late] = early
+    return {photo: first[root(int(digits, 16))] for photo, digits in hashes.items()}
+
+
+def _bands(values: Iterable[int]) -> Iterable[list[int]]:
+    width = -(-HASH_BITS // (NEAR_BITS + 1))
+    buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for value in values:
+        for band in range(NEAR_BITS + 1):
+            buckets[band, value >> (band * width) & ((1 << width) - 1)].append(value)
+    return [bucket for bucket in buckets.values() if len(bucket) > 1]
+
+
+def groups_split(groups: Mapping[str, str], *, salt: str, held_out: Collection[str] = ()) -> dict[str, Split]:
+    """Group -> split. A salted hash holds out `HELD_OUT_SHARE` of the groups, and all that any photo of was before."""
+    before = {groups[photo] for photo in held_out if photo in groups}
+    return {
+        group: "holdout" if group in before or _draw(salt, group) < HELD_OUT_SHARE else "train"
+        for group in set(groups.values())
+    }
+
+
+def _draw(salt: str, group: str) -> float:
+    digest = hashlib.sha256(f"{salt}:{group}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+# --- How much one person, and one photo, may say ---
+
+
+def _deduplicate(rows: Sequence[FeedbackRow]) -> list[FeedbackRow]:
+    """The newest correction per (group, author) and (group, words), and rating per (group, author, caption)."""
+    seen: set[tuple[str, ...]] = set()
+    kept = []
+    for row in reversed(rows):
+        if row.ideal:
+            keys: set[tuple[str, ...]] = {
+                ("author", row.group, row.author),
+                ("words", row.group, " ".join(row.ideal.lower().split())),
+            }
+        else:
+            keys = {("rating", row.group, row.author, row.logged)}
+        if not keys & seen:
+            kept.append(row)
+        seen |= keys
+    return kept[::-1]
+
+
+def _cap_groups(rows: Sequence[FeedbackRow]) -> list[FeedbackRow]:
+    """At most `ROWS_PER_GROUP` corrections and as many ratings of photos that show the same; the newest."""
+    taken: dict[tuple[str, bool], int] = defaultdict(int)
+    kept = []
+    for row in reversed(rows):
+        key = (row.group, bool(row.ideal))
+        taken[key] += 1
+        if taken[key] <= ROWS_PER_GROUP:
+            kept.append(row)
+    return kept[::-1]
+
+
+def authors_cap(rows: Sequence[FeedbackRow], *, author_rows: int = AUTHOR_ROWS) -> list[FeedbackRow]:
+    """At most `AUTHOR_SHARE` of what is kept from each author, or `author_rows` where that is more; the newest.
+
+    The share is of what remains after capping, so that sending more does not raise one's own allowance. Trusted
+    authors are not capped.
+    """
+    by_author: dict[str, list[FeedbackRow]] = defaultdict(list)
+    for row in rows:
+        by_author["" if row.trusted else row.author].append(row)
+    trusted = by_author.pop("", [])
+    cap = max(map(len, by_author.values()), default=0)
+    while True:
+        total = len(trusted) + sum(min(cap, len(own)) for own in by_author.values())
+        lower = min(cap, max(author_rows, int(AUTHOR_SHARE * total)))
+        if lower == cap:
+            break
+        cap = lower
+    # The newest `cap`, which is nothing where the cap is 0: a slice of [-0:] would be everything.
+    return trusted + [row for own in by_author.values() for row in own[len(own) - min(cap, len(own)) :]]

@@ -1,0 +1,21 @@
+"""What can end a training run early."""
+
+
+class TrainingError(Exception):
+    """Base of this app's errors; `str(error)` is fit to be shown to a person."""
+
+
+class RunRefused(TrainingError):
+    """The wish cannot be met in the state the run is in."""
+
+
+class NothingToLearn(TrainingError):
+    """The approved feedback gives nothing to learn from; trying again would not change that."""
+
+
+class RunCancelled(TrainingError):
+    """Somebody asked the run to stop."""
+
+
+class RunLost(TrainingError):
+    """Another worker has taken this run over; whoever notices stops at once and writes nothing."""

@@ -1,0 +1,44 @@
+"""A learning process to be killed: `python -m training.experiments.learner BASE BENCH_FOLDER RUN_FOLDER`.
+
+Says "learning" when it begins and the SHA-256 of the weights when it is done; continues from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from training.captioner import Captioner
+from training.config import LearnConfig
+from training.loop import Correction, Learning, Replay, TrainingSet
+
+ROWS = 64
+
+
+def main(base: Path, bench: Path, run: Path) -> None:
+    logged = json.loads((bench / "logged.json").read_text())[:ROWS]
+    features = np.load(bench / "domain.npy", mmap_mode="r")
+    corrections = [
+        Correction(index, f"a photo of number {index % 7}", caption) for index, caption in enumerate(logged)
+    ]
+    replay = [Replay(index, caption) for index, caption in enumerate(logged)]
+    captioner = Captioner.load(base)
+    config = LearnConfig(threads=1, batch=4, min_steps=40, max_steps=40, save_every=3)
+    learning = Learning(captioner, TrainingSet(features, corrections, (), replay), config, run, "kill me")
+    _say("learning")
+    learning.run()
+    captioner.save(run / "candidate")
+    _say(hashlib.sha256((run / "candidate/model.safetensors").read_bytes()).hexdigest())
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

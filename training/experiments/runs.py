@@ -1,0 +1,208 @@
+"""The experiments themselves. Each yields rows of figures as they come and writes them to a JSONL file."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+from training.captioner import Captioner
+from training.config import LearnConfig
+from training.experiments.bench import HOLDOUT_PHOTOS, Bench, Scores
+from training.gate import Interval, Measured, Verdict
+from training.loop import Correction, Rating
+from training.objective import ratings_standardise
+
+Row = dict[str, Any]
+CONFIG = LearnConfig(threads=1)
+SIZES = (50, 200, 800)
+ABLATIONS: Mapping[str, Mapping[str, Any]] = {
+    "everything": {},
+    "no preference": {"preference_weight": 0.0},
+    "no KL": {"kl_weight": 0.0},
+    "no replay": {"replay_weight": 0.0},
+    "neither replay nor KL": {"replay_weight": 0.0, "kl_weight": 0.0},
+}
+
+
+def e1(bench: Bench, seeds: int) -> Iterator[Row]:
+    """Simulated people correct 50, 200 and 800 captions of a new domain."""
+    base = bench.scores(Captioner.load(bench.base))
+    for seed in range(seeds):
+        for count in SIZES:
+            scores, seconds = _learned(bench, bench.corrections(count, seed), replace(CONFIG, seed=seed))
+            yield {"corrections": count, "seed": seed, "seconds": seconds, **_compared(scores, base)}
+
+
+def e2(bench: Bench, seeds: int) -> Iterator[Row]:
+    """800 ratings alone, by raters who differ in strictness and are noisy."""
+    base = bench.scores(Captioner.load(bench.base))
+    for seed in range(seeds):
+        for loss in ("kto", "regression"):
+            config = replace(CONFIG, seed=seed, rating_loss=loss, rating_weight=1.0)
+            scores, seconds = _learned(bench, [], config, _ratings(bench, 800, seed))
+            yield {"loss": loss, "seed": seed, "seconds": seconds, **_compared(scores, base)}
+
+
+def e3(bench: Bench, seeds: int) -> Iterator[Row]:
+    """What each part of the objective is worth, at 200 corrections."""
+    base = bench.scores(Captioner.load(bench.base))
+    for seed in range(seeds):
+        for name, change in ABLATIONS.items():
+            config = replace(CONFIG, seed=seed, **change)
+            scores, seconds = _learned(bench, bench.corrections(200, seed), config)
+            yield {"objective": name, "seed": seed, "seconds": seconds, **_compared(scores, base)}
+
+
+def e4(bench: Bench, seeds: int, draws: int = 200, photos: int = 200) -> Iterator[Row]:
+    """Does the gate promote what is not better? Equals against equals, shuffled captions, random ratings."""
+    base = bench.scores(Captioner.load(bench.base))
+    equals = [_learned(bench, bench.corrections(200, 0), replace(CONFIG, seed=seed))[0] for seed in range(3)]
+    generator = random.Random(0)
+    promoted = 0
+    pairs = list(permutations(equals, 2))
+    for draw in range(draws):
+        chosen = generator.sample(range(HOLDOUT_PHOTOS), photos)
+        candidate, champion = (_subset(scores, chosen) for scores in pairs[draw % len(pairs)])
+        promoted += candidate.gate(champion).verdict == Verdict.PASSED
+    yield {"case": "equals", "promoted": promoted, "of": draws}
+    for seed in range(seeds):
+        config = replace(CONFIG, seed=seed, max_steps=60)
+        shuffled, _ = _learned(bench, _shuffled(bench.corrections(100, seed), seed), config)
+        verdict = shuffled.gate(base).verdict
+        yield {
+            "case": "shuffled captions",
+            "seed": seed,
+            "verdict": str(verdict),
+            **_compared(shuffled, base),
+        }
+        rated, _ = _learned(bench, [], config, _ratings(bench, 200, seed, informed=False))
+        verdict = rated.gate(base).verdict
+        yield {"case": "random ratings", "seed": seed, "verdict": str(verdict), **_compared(rated, base)}
+
+
+def e5(bench: Bench, seeds: int) -> Iterator[Row]:
+    """Kill a learning process with SIGKILL at random moments, `seeds` times; are the weights the same in the end?"""
+    expected = _process_learn(bench, "whole", kills=0)[0]
+    actual, killed, starts = _process_learn(bench, "killed", kills=seeds)
+    yield {"kills": killed, "starts": starts, "same_weights": actual == expected}
+
+
+EXPERIMENTS: Mapping[str, Callable[[Bench, int], Iterator[Row]]] = {
+    "e1": e1,
+    "e2": e2,
+    "e3": e3,
+    "e4": e4,
+    "e5": e5,
+}
+
+
+# --- Helpers ---
+
+
+def _learned(
+    bench: Bench, corrections: list[Correction], config: LearnConfig, ratings: list[Rating] | None = None
+) -> tuple[Scores, float]:
+    started = time.monotonic()
+    captioner = bench.learn(corrections, config, ratings or [])
+    seconds = time.monotonic() - started
+    return bench.scores(captioner), round(seconds, 1)
+
+
+def _compared(scores: Scores, base: Scores) -> Row:
+    domain, original = scores.against(base)
+    return {
+        "domain": _figures(scores.domain, base.domain, domain),
+        "original": _figures(scores.original, base.original, original),
+    }
+
+
+def _figures(measured: Measured, base: Measured, gain: Interval) -> Row:
+    def mean(values: Any) -> float:
+        return round(float(sum(values)) / len(values), 2)
+
+    return {
+        "before": mean(base.cider_d),
+        "after": mean(measured.cider_d),
+        **{name: round(value, 2) for name, value in asdict(gain).items()},
+    }
+
+
+def _subset(scores: Scores, chosen: list[int]) -> Scores:
+    domain = scores.domain
+    part = Measured([domain.captions[i] for i in chosen], [domain.cider_d[i] for i in chosen])
+    return Scores(part, scores.original)
+
+
+def _shuffled(corrections: list[Correction], seed: int) -> list[Correction]:
+    ideals = [correction.ideal for correction in corrections]
+    random.Random(seed).shuffle(ideals)
+    return [c._replace(ideal=ideal) for c, ideal in zip(corrections, ideals, strict=True)]
+
+
+def _ratings(bench: Bench, count: int, seed: int, *, informed: bool = True) -> list[Rating]:
+    """Ratings 1..10 by 40 raters, each with a bias and noise; half of the captions rated are other photos' ideals.
+
+    Informed raters like a caption that names what the ideal names; the others throw dice.
+    """
+    generator = random.Random(seed)
+    biases = [generator.gauss(0, 1.5) for _ in range(40)]
+    rows = []
+    for number in range(count):
+        photo = generator.randrange(HOLDOUT_PHOTOS, len(bench.ideals))
+        caption = generator.choice((bench.logged[photo], bench.ideals[photo]))
+        fits = caption == bench.ideals[photo]
+        quality = (7.5 if fits else 3.5) if informed else generator.uniform(1, 10)
+        rating = min(10, max(1, round(quality + biases[number % 40] + generator.gauss(0, 1.5))))
+        rows.append((photo, caption, str(number % 40), float(rating)))
+    scores = ratings_standardise([(rater, rating) for *_, rater, rating in rows])
+    return [Rating(photo, caption, z) for (photo, caption, *_), z in zip(rows, scores, strict=True)]
+
+
+def _process_learn(bench: Bench, name: str, kills: int) -> tuple[str, int, int]:
+    """Learn in processes of their own, the first `kills` of which are killed; SHA-256 of the weights, kills, starts."""
+    folder = bench.folder / f"e5-{name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    generator, killed, starts = random.Random(1), 0, 0
+    while True:
+        starts += 1
+        command = [
+            sys.executable,
+            "-m",
+            "training.experiments.learner",
+            str(bench.base),
+            str(bench.folder),
+            str(folder),
+        ]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        if child.stdout:
+            child.stdout.readline()  # it says when it begins to learn
+        if killed < kills:
+            time.sleep(generator.uniform(0.3, 4.0))
+            if child.poll() is None:
+                child.send_signal(signal.SIGKILL)
+                killed += 1
+                child.wait()
+                continue
+        output = child.communicate()[0]
+        if child.returncode == 0:
+            return output.split()[-1], killed, starts
+
+
+def rows_write(rows: Iterator[Row], path: Path) -> Iterator[Row]:
+    """Pass rows on, writing each to `path` as it comes, so that a run that is stopped leaves what it found."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            yield row

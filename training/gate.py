@@ -1,0 +1,282 @@
+"""May a candidate replace the champion? Paired bootstrap on per-photo scores, and guards against what scores miss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from training.metrics import caption_words
+
+RESAMPLES = 10_000
+MIN_PHOTOS = 200
+MIN_GAIN = 2.0  # CIDEr-D points on the feedback holdout
+MAX_LOSS = 3.0  # on the original test photos, and how far its lower bound may go:
+MAX_LOSS_BOUND = 5.0
+MAX_FUNCTION_WORD_ENDINGS = 0.01
+MIN_DISTINCT_RATIO = 0.8
+LENGTH_TOLERANCE = 0.25
+MAX_LATENCY_RATIO = 1.1
+
+# What a caption that was cut short, or that games the metric, ends on. (A word list of English, as captions are.)
+FUNCTION_WORDS = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "and",
+        "or",
+        "but",
+        "nor",
+        "of",
+        "in",
+        "on",
+        "at",
+        "by",
+        "for",
+        "to",
+        "from",
+        "with",
+        "without",
+        "into",
+        "onto",
+        "over",
+        "under",
+        "near",
+        "next",
+        "behind",
+        "beside",
+        "between",
+        "through",
+        "across",
+        "along",
+        "around",
+        "above",
+        "below",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "being",
+        "has",
+        "have",
+        "had",
+        "that",
+        "which",
+        "who",
+        "whose",
+        "while",
+        "as",
+        "his",
+        "her",
+        "its",
+        "their",
+        "this",
+        "these",
+        "those",
+        "some",
+        "no",
+        "two",
+        "very",
+    ]
+)
+
+
+class Verdict(StrEnum):
+    PASSED = "passed"
+    REJECTED = "rejected"
+    INSUFFICIENT = "insufficient evidence"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Mean difference of candidate and champion over `photos`, in CIDEr-D points, with a two-sided 90 % interval.
+
+    `lower` is also the one-sided 95 % bound.
+    """
+
+    mean: float
+    lower: float
+    upper: float
+    photos: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one version did on one set of photos: captions and per-photo CIDEr-D in points, in the order of the set."""
+
+    captions: Sequence[str]
+    cider_d: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question of the gate. `passed` is None where it could not be asked."""
+
+    name: str
+    passed: bool | None
+    measured: str
+    required: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    verdict: Verdict
+    reason: str
+    checks: tuple[Check, ...]
+    holdout: Interval | None
+    original: Interval | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"verdict": str(self.verdict)}
+
+
+def paired_bootstrap(
+    candidate: Sequence[float], champion: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES
+) -> Interval:
+    """Resample photos with replacement (Koehn 2004; Efron's percentile interval); the pairs stay together."""
+    if len(candidate) != len(champion) or not len(candidate):
+        raise ValueError(f"{len(candidate)} scores of the candidate for {len(champion)} of the champion.")
+    differences = np.asarray(candidate, float) - np.asarray(champion, float)
+    generator = np.random.default_rng(seed)
+    means = np.concatenate(
+        [
+            generator.choice(differences, (part, len(differences))).mean(1)
+            for part in _parts(resamples, max(1, 4_000_000 // len(differences)))
+        ]
+    )
+    lower, upper = np.quantile(means, (0.05, 0.95))
+    return Interval(float(differences.mean()), float(lower), float(upper), len(differences))
+
+
+def decide(
+    *,
+    candidate: Measured,
+    champion: Measured,
+    original_candidate: Measured | None,
+    original_champion: Measured | None,
+    latency_ratio: float | None,
+    golden_captioned: bool,
+    golden_note: str = "",
+    seed: int = 0,
+) -> Decision:
+    """The verdict on `candidate`, which together with `champion` captioned the held-out feedback photos.
+
+    A failed check rejects; a question that could not be asked, or too few held-out photos, leaves the decision to a
+    reviewer. `latency_ratio` is seconds per token, candidate over champion; None where it could not be measured.
+    """
+    holdout = paired_bootstrap(candidate.cider_d, champion.cider_d, seed=seed) if candidate.captions else None
+    original = None
+    if original_candidate and original_champion and original_candidate.captions:
+        original = paired_bootstrap(original_candidate.cider_d, original_champion.cider_d, seed=seed)
+    checks = (
+        _holdout_check(holdout),
+        _original_check(original),
+        *_guards(candidate.captions, champion.captions),
+        _latency_check(latency_ratio),
+        Check(
+            "loads in a clean process and captions golden photos",
+            golden_captioned,
+            golden_note or "yes",
+            "yes",
+        ),
+    )
+    verdict, reason = _verdict(checks, holdout)
+    return Decision(verdict, reason, checks, holdout, original)
+
+
+def _verdict(checks: Sequence[Check], holdout: Interval | None) -> tuple[Verdict, str]:
+    few = holdout is None or holdout.photos < MIN_PHOTOS
+    # With few photos the first question cannot be answered, neither way; what else failed is still a failure.
+    failed = [check for check in checks if check.passed is False and not (few and check is checks[0])]
+    if failed:
+        return Verdict.REJECTED, "; ".join(f"{c.name}: {c.measured}, required {c.required}" for c in failed)
+    if few:
+        photos = holdout.photos if holdout else 0
+        return (
+            Verdict.INSUFFICIENT,
+            f"Only {photos} held-out photos have approved captions; a verdict needs {MIN_PHOTOS}.",
+        )
+    unasked = [check.name for check in checks if check.passed is None]
+    if unasked:
+        return Verdict.INSUFFICIENT, f"Could not be measured: {', '.join(unasked)}."
+    return Verdict.PASSED, "Better on the held-out photos, and no guard objects."
+
+
+def _holdout_check(interval: Interval | None) -> Check:
+    name, required = "held-out feedback photos", f"at least +{MIN_GAIN:g} and a lower bound above 0"
+    if interval is None:
+        return Check(name, None, "no photos", required)
+    passed = interval.mean >= MIN_GAIN and interval.lower > 0
+    return Check(name, passed, _shown(interval), required)
+
+
+def _original_check(interval: Interval | None) -> Check:
+    required = f"at least -{MAX_LOSS:g} and a lower bound above -{MAX_LOSS_BOUND:g}"
+    if interval is None:
+        return Check("original test photos", None, "no photos configured", required)
+    passed = interval.mean >= -MAX_LOSS and interval.lower > -MAX_LOSS_BOUND
+    return Check("original test photos", passed, _shown(interval), required)
+
+
+def _shown(interval: Interval) -> str:
+    return f"{interval.mean:+.1f} CIDEr-D ({interval.lower:+.1f} to {interval.upper:+.1f}, {interval.photos} photos)"
+
+
+def _guards(captions: Sequence[str], champion: Sequence[str]) -> tuple[Check, ...]:
+    if not captions:
+        return ()
+    endings = function_word_endings(captions)
+    ratio = distinct_share(captions) / max(distinct_share(champion), 1e-9)
+    longer = mean_length(captions) / max(mean_length(champion), 1e-9)
+    return (
+        Check(
+            "captions that end on a function word",
+            endings <= MAX_FUNCTION_WORD_ENDINGS,
+            f"{endings:.1%}",
+            f"at most {MAX_FUNCTION_WORD_ENDINGS:.0%}",
+        ),
+        Check(
+            "distinct captions",
+            ratio >= MIN_DISTINCT_RATIO,
+            f"{ratio:.2f}x",
+            f"at least {MIN_DISTINCT_RATIO:g}x",
+        ),
+        Check(
+            "mean length",
+            abs(longer - 1) <= LENGTH_TOLERANCE,
+            f"{longer:.2f}x",
+            f"{1 - LENGTH_TOLERANCE:g}x to {1 + LENGTH_TOLERANCE:g}x",
+        ),
+    )
+
+
+def _latency_check(ratio: float | None) -> Check:
+    passed = None if ratio is None else ratio <= MAX_LATENCY_RATIO
+    shown = "not measured" if ratio is None else f"{ratio:.2f}x"
+    return Check("seconds per token", passed, shown, f"at most {MAX_LATENCY_RATIO:g}x")
+
+
+def function_word_endings(captions: Sequence[str]) -> float:
+    """Share (0..1) of captions whose last word is a function word; an empty caption counts as one."""
+    ends = [(caption_words(caption) or ("the",))[-1] for caption in captions]
+    return sum(word in FUNCTION_WORDS for word in ends) / len(ends)
+
+
+def distinct_share(captions: Sequence[str]) -> float:
+    """Share (0..1) of captions that differ from all others before them."""
+    return len(set(captions)) / len(captions) if captions else 0.0
+
+
+def mean_length(captions: Sequence[str]) -> float:
+    """Words per caption."""
+    return sum(len(caption_words(caption)) for caption in captions) / len(captions) if captions else 0.0
+
+
+def _parts(total: int, size: int) -> list[int]:
+    return [min(size, total - start) for start in range(0, total, size)]

@@ -1,0 +1,128 @@
+"""What was learned when, from what, with which outcome; and the photos that are held out for ever."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from captioner.models import Photo
+from models_registry.models import ModelVersion
+
+
+class HeldOutPhoto(models.Model):
+    """A photo that judges and therefore never teaches, whatever later becomes of the split."""
+
+    photo = models.OneToOneField(Photo, on_delete=models.CASCADE, primary_key=True, related_name="+")
+    since = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"{self.photo} held out"
+
+
+class TrainingRun(models.Model):
+    """One attempt to learn from all approved feedback, from the request to the verdict."""
+
+    class Status(models.TextChoices):
+        QUEUED = "queued", "Queued"
+        RUNNING = "running", "Running"
+        FINISHED = "finished", "Finished"
+        CANCELLED = "cancelled", "Cancelled"
+        FAILED = "failed", "Failed"  # for a reason that trying again would not change
+        QUARANTINED = "quarantined", "Quarantined"  # failed too often; nobody tries again by itself
+
+    class Trigger(models.TextChoices):
+        SCHEDULE = "schedule", "Schedule"
+        PERSON = "person", "Train now"
+
+    class Verdict(models.TextChoices):
+        PASSED = "passed", "Passed"
+        REJECTED = "rejected", "Rejected"
+        INSUFFICIENT = "insufficient evidence", "Insufficient evidence"
+
+    UNFINISHED: ClassVar[tuple[str, ...]] = (Status.QUEUED, Status.RUNNING)
+
+    status = models.CharField(max_length=12, choices=Status, default=Status.QUEUED, db_index=True)
+    trigger = models.CharField(max_length=8, choices=Trigger)
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    seed = models.PositiveIntegerField(default=0)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    attempts = models.PositiveSmallIntegerField(default=0)
+    worker = models.UUIDField(
+        null=True, blank=True, help_text="Whoever holds this run; changes when it is taken over."
+    )
+    heartbeat_at = models.DateTimeField(null=True, blank=True)
+    cancel_requested = models.BooleanField(default=False)
+    stage = models.CharField(max_length=40, blank=True)
+    done = models.PositiveIntegerField(default=0)
+    total = models.PositiveIntegerField(default=0)
+    curve = models.JSONField(default=list, help_text='[{"step": int, "loss": float, ...}, ...], thinned.')
+    error = models.TextField(blank=True, help_text="What ended the last attempt.")
+
+    base = models.ForeignKey(ModelVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    champion = models.ForeignKey(
+        ModelVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    candidate = models.ForeignKey(
+        ModelVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="training_runs"
+    )
+    data_sha256 = models.CharField(max_length=64, blank=True, db_index=True)
+    counts = models.JSONField(default=dict, help_text="Rows and photos of the data snapshot.")
+
+    verdict = models.CharField(max_length=24, choices=Verdict, blank=True)
+    report = models.JSONField(default=dict, help_text="What the gate measured and decided.")
+    promoted_to = models.CharField(max_length=20, blank=True)
+    overruled_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    overruled_at = models.DateTimeField(null=True, blank=True)
+    overruled_to = models.CharField(max_length=24, choices=Verdict, blank=True)
+    overruled_reason = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["status"], condition=Q(status="running"), name="training_one_running"
+            ),
+            models.UniqueConstraint(
+                fields=["status"], condition=Q(status="queued"), name="training_one_queued"
+            ),
+        ]
+        permissions = [("teach_unbounded", "Can teach without the limit per author")]
+
+    def __str__(self) -> str:
+        return f"training run {self.pk}"
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether whoever holds this run has not been heard of for too long."""
+        limit = timezone.now() - timedelta(seconds=settings.TRAINING_STALE_SECONDS)
+        return self.status == self.Status.RUNNING and (self.heartbeat_at or self.created_at) < limit
+
+    @property
+    def final_verdict(self) -> str:
+        return self.overruled_to or self.verdict
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The run in figures, for a command to print."""
+        return {
+            "run": self.pk,
+            "status": self.status,
+            "stage": f"{self.stage} {self.done}/{self.total}",
+            "attempts": self.attempts,
+            "verdict": self.final_verdict,
+            "candidate": self.candidate_id,
+            "promoted_to": self.promoted_to,
+            "error": self.error,
+        }

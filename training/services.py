@@ -1,0 +1,336 @@
+"""The learning loop's verbs: request a run, execute it, keep it alive, cancel it, decide on it.
+
+One run at a time: a row that says "running" is unique in the database, and its holder proves to be alive by writing
+its heartbeat. Who finds a run whose heart has stopped takes it over and continues from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import IntegrityError, OperationalError, connection, transaction
+from django.utils import timezone
+
+from captioner.models import Feedback
+from models_registry import services as registry
+from models_registry.models import Alias, ModelVersion
+from training.exceptions import NothingToLearn, RunCancelled, RunLost, RunRefused
+from training.models import TrainingRun
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 3
+CURVE_POINTS = 200
+_WRITE_SECONDS = 2.0  # how often progress is written at most
+_Status, _Verdict = TrainingRun.Status, TrainingRun.Verdict
+
+
+# --- Asking for a run ---------------------------------------------------------------------------------------------
+
+
+def run_request(*, by: User | None = None, seed: int = 0) -> TrainingRun:
+    """Queue a run and tell the trainer. Raises `RunRefused` while another one is queued or running."""
+    return _run_create(TrainingRun.Trigger.PERSON, requested_by=by, seed=seed)
+
+
+def run_request_scheduled() -> TrainingRun | None:
+    """Queue a run if there is anything new to learn: what the schedule calls. Returns None when there is not."""
+    reason = run_needless()
+    if reason:
+        logger.info("No training: %s", reason)
+        return None
+    try:
+        return _run_create(TrainingRun.Trigger.SCHEDULE)
+    except RunRefused as error:
+        logger.info("No training: %s", error)
+        return None
+
+
+def run_needless() -> str:
+    """Why a scheduled run would be pointless now, or an empty string."""
+    if TrainingRun.objects.filter(status__in=TrainingRun.UNFINISHED).exists():
+        return "another run is queued or running."
+    new = feedback_new_count()
+    if new < settings.TRAINING_MIN_NEW_FEEDBACK:
+        return (
+            f"{new} pieces of feedback were approved since the last run; "
+            f"it takes {settings.TRAINING_MIN_NEW_FEEDBACK} (TRAINING_MIN_NEW_FEEDBACK)."
+        )
+    return ""
+
+
+def feedback_new_count() -> int:
+    """How much feedback was approved since the last run that came to an end took its snapshot."""
+    last = TrainingRun.objects.filter(
+        status__in=(_Status.FINISHED, _Status.FAILED), started_at__isnull=False
+    ).first()
+    approved = Feedback.objects.filter(status=Feedback.Status.APPROVED)
+    return (approved.filter(reviewed_at__gt=last.started_at) if last else approved).count()
+
+
+def _run_create(trigger: TrainingRun.Trigger, **fields: Any) -> TrainingRun:
+    if TrainingRun.objects.filter(status__in=TrainingRun.UNFINISHED).exists():
+        raise RunRefused("Another run is queued or running; wait for it, or cancel it first.")
+    try:
+        with transaction.atomic():
+            run = TrainingRun.objects.create(trigger=trigger, **fields)
+            transaction.on_commit(lambda: run_enqueue(run))
+    except IntegrityError:
+        raise RunRefused("Somebody else has just asked for a run.") from None
+    return run
+
+
+def run_enqueue(run: TrainingRun) -> None:
+    """Tell the trainer about a queued run. A broker that is down does no harm: the sweep finds the run again."""
+    from kombu.exceptions import OperationalError as BrokerDown
+
+    from training.tasks import run_execute_task
+
+    try:
+        run_execute_task.apply_async(args=[run.pk], retry=False)
+    except (BrokerDown, OSError) as error:
+        logger.warning("%s waits for the next sweep: the broker cannot be reached (%s).", run, error)
+
+
+def runs_sweep() -> int:
+    """Hand runs out again that nobody works on: queued ones that were not picked up, and stale ones."""
+    waiting = timezone.now() - timedelta(seconds=60)
+    lost = [run for run in TrainingRun.objects.filter(status=_Status.RUNNING) if run.is_stale]
+    queued = TrainingRun.objects.filter(status=_Status.QUEUED, created_at__lt=waiting)
+    for run in [*lost, *queued]:
+        run_enqueue(run)
+    return len(lost) + len(queued)
+
+
+# --- Executing it -------------------------------------------------------------------------------------------------
+
+
+def run_execute(run_id: int) -> TrainingRun | None:
+    """Do the run with this id, from its last checkpoint if there is one. What the trainer calls.
+
+    Returns None when there is nothing to do: it was done, cancelled, or is in good hands. What goes wrong is recorded
+    in the run, which is then tried again, `MAX_ATTEMPTS` times in all.
+    """
+    run = run_claim(run_id)
+    if run is None:
+        return None
+    try:
+        _run_do(run)
+    except RunLost:
+        logger.warning("%s was taken over by another worker.", run)
+        return None
+    except RunCancelled:
+        _run_end(run, _Status.CANCELLED, error="Cancelled.")
+    except NothingToLearn as error:
+        _run_end(run, _Status.FAILED, error=str(error))
+    except Exception as error:
+        logger.exception("%s failed in attempt %d.", run, run.attempts)
+        _run_retry(run, f"{type(error).__name__}: {error}")
+    run.refresh_from_db()
+    return run
+
+
+def run_claim(run_id: int) -> TrainingRun | None:
+    """Make this process the holder of the run if it is queued or stale; counts the attempt."""
+    try:
+        with transaction.atomic():
+            run = TrainingRun.objects.select_for_update().filter(pk=run_id).first()
+            if run is None or not (run.status == _Status.QUEUED or run.is_stale):
+                return None
+            if run.cancel_requested or run.attempts >= MAX_ATTEMPTS:
+                _run_give_up(run)
+                return None
+            run.status, run.worker, run.attempts = _Status.RUNNING, uuid.uuid4(), run.attempts + 1
+            run.heartbeat_at = run.started_at = timezone.now()
+            run.save(update_fields=["status", "worker", "attempts", "heartbeat_at", "started_at"])
+            return run
+    except IntegrityError:
+        logger.info("Training run %d waits: another one is running.", run_id)
+        return None
+
+
+def _run_give_up(run: TrainingRun) -> None:
+    run.status = _Status.CANCELLED if run.cancel_requested else _Status.QUARANTINED
+    run.error = run.error or f"Its process died {run.attempts} times without saying why."
+    run.finished_at = timezone.now()
+    run.save(update_fields=["status", "error", "finished_at"])
+
+
+def _run_do(run: TrainingRun) -> None:
+    from training import pipeline
+    from training.snapshot import snapshot_take
+
+    progress = Progress(run)
+    progress.tick("Collecting feedback", 0, 0)
+    snapshot = snapshot_take()
+    champion = registry.champion_get()
+    base = _base_of(champion)
+    same = run_same(snapshot.sha256, base)
+    run.base, run.champion, run.data_sha256, run.counts = base, champion, snapshot.sha256, snapshot.counts
+    _run_save(run, "base", "champion", "data_sha256", "counts")
+    if same is not None and run.trigger == TrainingRun.Trigger.SCHEDULE:
+        raise NothingToLearn(
+            f"Exactly this feedback was learned from in {same}, verdict: {same.final_verdict}."
+        )
+    outcome = pipeline.run_work(run, snapshot, base, champion, progress.tick)
+    run.candidate, run.report, run.verdict = outcome.candidate, outcome.report, str(outcome.decision.verdict)
+    _run_save(run, "candidate", "report", "verdict")
+    if run.verdict == _Verdict.PASSED:
+        _run_promote(run, reason=f"Passed the gate in {run}: {outcome.decision.reason}")
+    _run_end(run, _Status.FINISHED)
+
+
+def run_same(data_sha256: str, base: ModelVersion) -> TrainingRun | None:
+    """The last finished run that learned from exactly this feedback, whatever its verdict."""
+    same = TrainingRun.objects.filter(status=_Status.FINISHED, data_sha256=data_sha256, base=base)
+    return same.first()
+
+
+def _base_of(champion: ModelVersion) -> ModelVersion:
+    """Every run starts from the base and from all feedback, never from a champion that was learned itself."""
+    base = champion.facts.lineage.base
+    return registry.version_get(base) if base else champion
+
+
+def _run_save(run: TrainingRun, *fields: str) -> None:
+    """Write fields of a run that this process still holds. Raises `RunLost`."""
+    values = {field: getattr(run, field) for field in fields}
+    if not TrainingRun.objects.filter(pk=run.pk, worker=run.worker, status=_Status.RUNNING).update(**values):
+        raise RunLost(f"{run} is not ours any more.")
+
+
+def _run_end(run: TrainingRun, status: TrainingRun.Status, *, error: str = "") -> None:
+    run.status, run.error, run.finished_at = status, error, timezone.now()
+    held = TrainingRun.objects.filter(pk=run.pk, worker=run.worker)
+    if held.update(status=status, error=error, finished_at=run.finished_at, promoted_to=run.promoted_to):
+        _folder_remove(run)
+
+
+def _run_retry(run: TrainingRun, error: str) -> None:
+    held = TrainingRun.objects.filter(pk=run.pk, worker=run.worker, status=_Status.RUNNING)
+    if run.attempts >= MAX_ATTEMPTS:
+        held.update(status=_Status.QUARANTINED, error=error, finished_at=timezone.now())
+        return
+    try:
+        # The sweep hands it out again in a minute, which gives whatever was wrong time to pass.
+        held.update(status=_Status.QUEUED, error=error, worker=None)
+    except IntegrityError:  # another one is queued already: this one has had its chance
+        held.update(status=_Status.QUARANTINED, error=error, finished_at=timezone.now())
+
+
+def _folder_remove(run: TrainingRun) -> None:
+    # It holds features of people's photos, which must not outlive the run.
+    shutil.rmtree(settings.DATA_DIR / "training" / "runs" / str(run.pk), ignore_errors=True)
+
+
+class Progress:
+    """Writes how far a run is, and with it the heartbeat; finds out whether the run is to stop."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        self.run, self._written, self._curve = run, 0.0, list[dict[str, float]](run.curve)
+
+    def tick(self, stage: str, done: int, total: int, losses: Mapping[str, float] | None = None) -> None:
+        """Raises `RunCancelled` or `RunLost`; a database that is away for a moment is waited for."""
+        if losses:
+            # After a resume the steps since the checkpoint come again.
+            while self._curve and self._curve[-1]["step"] >= losses["step"]:
+                self._curve.pop()
+            self._curve.append({name: round(value, 4) for name, value in losses.items()})
+        if time.monotonic() - self._written < _WRITE_SECONDS and stage == self.run.stage and done < total:
+            return
+        self.run.stage, self.run.done, self.run.total = stage, done, total
+        self.run.heartbeat_at, self.run.curve = timezone.now(), curve_thin(self._curve)
+        try:
+            _run_save(self.run, "stage", "done", "total", "heartbeat_at", "curve")
+            cancelled = TrainingRun.objects.filter(pk=self.run.pk, cancel_requested=True).exists()
+        except OperationalError:
+            logger.warning("The database is away; %s goes on.", self.run)
+            connection.close()
+            return
+        self._written = time.monotonic()
+        if cancelled:
+            raise RunCancelled
+
+
+def curve_thin(curve: list[dict[str, float]]) -> list[dict[str, float]]:
+    """At most `CURVE_POINTS` points: means of equal stretches, each at its last step."""
+    size = -(-len(curve) // CURVE_POINTS) or 1
+    parts = [curve[start : start + size] for start in range(0, len(curve), size)]
+    return [
+        {name: round(sum(point.get(name, 0.0) for point in part) / len(part), 4) for name in part[-1]}
+        | {"step": part[-1]["step"]}
+        for part in parts
+    ]
+
+
+# --- Deciding -----------------------------------------------------------------------------------------------------
+
+
+def _run_promote(run: TrainingRun, *, reason: str, by: User | None = None) -> None:
+    """Make the run's candidate what the policy says. One that was judged against another champion is left alone."""
+    if settings.TRAINING_PROMOTE_TO == "nothing" or run.candidate is None:
+        return
+    if by is None and registry.champion_get() != run.champion:
+        logger.warning("%s was judged against %s, which does not serve any more.", run, run.champion)
+        return
+    alias = Alias.Name(settings.TRAINING_PROMOTE_TO)
+    registry.version_promote(run.candidate, alias=alias, reason=reason, by=by, report=run.report)
+    run.promoted_to = alias.value
+
+
+def run_cancel(run: TrainingRun) -> None:
+    """Stop a run at its next step, or at once where nobody works on it. Raises `RunRefused` for one that has ended."""
+    with transaction.atomic():
+        run = TrainingRun.objects.select_for_update().get(pk=run.pk)
+        if run.status not in TrainingRun.UNFINISHED:
+            raise RunRefused(f"This run has ended already: {run.get_status_display().lower()}.")
+        run.cancel_requested = True
+        run.save(update_fields=["cancel_requested"])
+        if run.status == _Status.QUEUED or run.is_stale:
+            run.status, run.finished_at, run.error = _Status.CANCELLED, timezone.now(), "Cancelled."
+            run.save(update_fields=["status", "finished_at", "error"])
+
+
+def run_overrule(run: TrainingRun, verdict: str, *, reason: str, by: User) -> None:
+    """Let a reviewer's verdict count instead of the gate's; "passed" promotes as the policy says.
+
+    Raises `RunRefused` without a reason, for a run without a candidate, and for a verdict that stands already.
+    """
+    reason = reason.strip()
+    if not reason:
+        raise RunRefused("Say why: the reason is kept with the run and in the promotion log.")
+    if verdict not in (_Verdict.PASSED, _Verdict.REJECTED):
+        raise RunRefused(f"A reviewer decides “passed” or “rejected”, not “{verdict}”.")
+    with transaction.atomic():
+        run = TrainingRun.objects.select_for_update().get(pk=run.pk)
+        if run.status != _Status.FINISHED or run.candidate is None:
+            raise RunRefused("Only a finished run with a candidate can be decided on.")
+        if run.final_verdict == verdict:
+            raise RunRefused(f"That is the verdict already: {verdict}.")
+        run.overruled_by, run.overruled_at = by, timezone.now()
+        run.overruled_to, run.overruled_reason = verdict, reason
+        if verdict == _Verdict.PASSED:
+            _run_promote(run, reason=f"{reason} (overruling the gate in {run})", by=by)
+        run.save()
+
+
+def run_retry(run: TrainingRun) -> None:
+    """Give a quarantined run its attempts back. Raises `RunRefused`."""
+    try:
+        with transaction.atomic():
+            changed = TrainingRun.objects.filter(pk=run.pk, status=_Status.QUARANTINED).update(
+                status=_Status.QUEUED, attempts=0, error="", finished_at=None, worker=None
+            )
+    except IntegrityError:
+        raise RunRefused("Another run is queued; wait for it, or cancel it first.") from None
+    if not changed:
+        raise RunRefused("Only a quarantined run can be tried again.")
+    run_enqueue(run)

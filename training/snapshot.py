@@ -1,0 +1,88 @@
+"""From approved feedback in the database to the rows of one training run, and which photos are replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.files.storage import default_storage
+from django.db.models import Q
+from django.utils.crypto import salted_hmac
+
+from captioner.models import Caption, Feedback, Photo
+from captioner.services import photos_hash
+from training.curation import FeedbackRow, Snapshot, photos_group, rows_curate
+from training.models import HeldOutPhoto
+
+REPLAY_MAX = 1000
+REPLAY_PER_CORRECTION = 2
+CONTENT_RATING = 7  # a caption rated this well, or not at all, may be what the base is reminded of
+
+
+def snapshot_take() -> Snapshot:
+    """All feedback that is approved now, curated. Photos newly held out are remembered for ever."""
+    photos_hash()
+    salt = salted_hmac("training.split", "salt").hexdigest()[:16]
+    rows = list(_rows(salt))
+    photos = Photo.objects.filter(captions__feedback__status=Feedback.Status.APPROVED).distinct()
+    known = photos.exclude(difference_hash="").order_by("pk").values_list("sha256", "difference_hash", "file")
+    hashes = {sha256: digits for sha256, digits, file in known if default_storage.exists(file)}
+    readable = [row for row in rows if row.photo in hashes]
+    held_out = set(HeldOutPhoto.objects.values_list("photo__sha256", flat=True))
+    snapshot = rows_curate(
+        readable, hashes, salt=salt, held_out=held_out, author_rows=settings.TRAINING_AUTHOR_ROWS
+    )
+    _hold_out(snapshot)
+    if missing := len(rows) - len(readable):
+        return Snapshot(snapshot.rows, salt, {**snapshot.left_out, "photo_missing": missing})
+    return snapshot
+
+
+def _rows(salt: str) -> Iterator[FeedbackRow]:
+    allowed = User.objects.with_perm(
+        "training.teach_unbounded", backend="django.contrib.auth.backends.ModelBackend"
+    )
+    trusted = {user.pk for users in (allowed, User.objects.filter(is_staff=True)) for user in users}
+    approved = Feedback.objects.filter(status=Feedback.Status.APPROVED).order_by("pk")
+    for feedback in approved.select_related("caption__photo").iterator(chunk_size=1000):
+        caption = feedback.caption
+        yield FeedbackRow(
+            feedback=feedback.pk,
+            photo=caption.photo.sha256,
+            author=_pseudonym(caption, salt),
+            logged=caption.text,
+            model_version=caption.model_version,
+            ideal=" ".join(feedback.ideal_caption.split()),
+            rating=feedback.rating,
+            trusted=caption.user_id in trusted,
+        )
+
+
+def _pseudonym(caption: Caption, salt: str) -> str:
+    # Snapshots are published with the weights: no names in them, and no visitor's cookie.
+    who = f"user {caption.user_id}" if caption.user_id else f"visitor {caption.visitor}"
+    return salted_hmac("training.author", f"{salt} {who}").hexdigest()[:12]
+
+
+def _hold_out(snapshot: Snapshot) -> None:
+    photos = Photo.objects.filter(sha256__in={row.photo for row in snapshot.of("holdout")})
+    HeldOutPhoto.objects.bulk_create([HeldOutPhoto(photo=photo) for photo in photos], ignore_conflicts=True)
+
+
+def replay_photos(snapshot: Snapshot) -> list[Photo]:
+    """Logged photos on which the base is reminded of its own captions: people were content with what they got.
+
+    Newest first; none that looks like a held-out or a corrected one.
+    """
+    wanted = min(REPLAY_MAX, max(200, REPLAY_PER_CORRECTION * sum(bool(row.ideal) for row in snapshot.rows)))
+    objections = Feedback.objects.filter(Q(rating__lt=CONTENT_RATING) | ~Q(ideal_caption=""))
+    candidates = list(
+        Photo.objects.exclude(difference_hash="")
+        .exclude(pk__in=objections.values("caption__photo"))
+        .order_by("-pk")[: 2 * wanted]
+    )
+    spoken_for = Photo.objects.filter(sha256__in={row.photo for row in snapshot.rows if row.ideal})
+    groups = photos_group({photo.sha256: photo.difference_hash for photo in [*spoken_for, *candidates]})
+    avoided = {groups[photo.sha256] for photo in spoken_for}
+    return [photo for photo in candidates if groups[photo.sha256] not in avoided][:wanted]

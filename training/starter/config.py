@@ -1,0 +1,89 @@
+"""What a training run is made of: plain frozen dataclasses, written into every checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PIXEL_MEAN = 0.5
+PIXEL_STD = 0.5
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long and how fast to descend; `steps`, `warmup` and every `..._every` are optimiser steps."""
+
+    steps: int
+    lr: float
+    seed: int = 0
+    weight_decay: float = 0.05
+    warmup: int = 200
+    decay: float = 0.3
+    clip: float = 1.0
+    ema_decay: float = 0.0
+    save_every: int = 100
+    log_every: int = 10
+    eval_every: int = 0
+    threads: int = 2
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """A small residual network, then layers of global attention over its last feature map."""
+
+    hidden_sizes: tuple[int, ...] = (48, 96, 192, 384)
+    depths: tuple[int, ...] = (2, 2, 2, 2)
+    layers: int = 1
+    heads: int = 6
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """A GPT-2 style decoder with cross-attention; `width` must be a multiple of `heads`."""
+
+    width: int = 256
+    layers: int = 3
+    heads: int = 4
+    dropout: float = 0.0
+    positions: int = 48
+    vocabulary: int = 4000
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Stage 1: the encoder learns to name photos. Sizes are pixels; the first passes see smaller photos."""
+
+    passes: float = 4.0
+    batch: int = 128
+    size: int = 64
+    first_passes: float = 1.0
+    first_size: int = 48
+    smallest_crop: float = 0.6
+    lr: float = 2e-3
+    warmup: int = 100
+    label_smoothing: float = 0.1
+    seed: int = 0
+    save_every: int = 100
+    threads: int = 2
+
+
+@dataclass(frozen=True)
+class CaptionConfig:
+    """Stage 2: encoder and decoder learn to describe photos, squashed to `size` x `size` pixels."""
+
+    passes: float = 8.0
+    batch: int = 16
+    captions_each: int = 4
+    max_tokens: int = 22
+    size: int = 128
+    smallest_crop: float = 0.75
+    colour: float = 0.2
+    lr: float = 1e-3
+    encoder_lr_scale: float = 0.5
+    weight_decay: float = 0.05
+    warmup: int = 100
+    label_smoothing: float = 0.1
+    ema_decay: float = 0.995
+    seed: int = 0
+    save_every: int = 100
+    eval_every: int = 400
+    threads: int = 2

@@ -1,0 +1,29 @@
+"""Celery tasks of the learning loop: thin callers of services."""
+
+import logging
+
+from celery import shared_task
+
+from training import services
+from training.yielding import yield_processor
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task
+def run_start_task() -> None:
+    """What the schedule in the admin points at."""
+    services.run_request_scheduled()
+
+
+@shared_task
+def runs_sweep_task() -> None:
+    if handed_out := services.runs_sweep():
+        logger.warning("Handed out %d training runs again.", handed_out)
+
+
+@shared_task
+def run_execute_task(run_id: int) -> None:
+    """Consumed by the trainer alone (the queue "training"), in a process of its own."""
+    yield_processor()
+    services.run_execute(run_id)
