@@ -202,7 +202,9 @@ class Captioner:
         """The base that learning is compared with: the same weights, which never change."""
         model = copy.deepcopy(self.parts.model).eval().requires_grad_(False)
         return Captioner(
-            CaptioningModel(model, self.parts.tokenizer, self.parts.image_processor), self.encoder, self.folder
+            CaptioningModel(model, self.parts.tokenizer, self.parts.image_processor),
+            self.encoder,
+            self.folder,
         )
 
     def parameter_count(self) -> int:

@@ -51,7 +51,9 @@ class Snapshot:
 
     def to_jsonl(self) -> str:
         """One row a line, in a stable order; the same feedback always gives the same text."""
-        return "".join(json.dumps(asdict(row), sort_keys=True, ensure_ascii=False) + "\n" for row in self.rows)
+        return "".join(
+            json.dumps(asdict(row), sort_keys=True, ensure_ascii=False) + "\n" for row in self.rows
+        )
 
     @property
     def sha256(self) -> str:
@@ -162,7 +164,10 @@ def _deduplicate(rows: Sequence[FeedbackRow]) -> list[FeedbackRow]:
     kept = []
     for row in reversed(rows):
         if row.ideal:
-            keys = {("author", row.group, row.author), ("words", row.group, " ".join(row.ideal.lower().split()))}
+            keys = {
+                ("author", row.group, row.author),
+                ("words", row.group, " ".join(row.ideal.lower().split())),
+            }
         else:
             keys = {("rating", row.group, row.author, row.logged)}
         if not keys & seen:

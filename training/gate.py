@@ -122,7 +122,10 @@ def decide(
         *_guards(candidate.captions, champion.captions),
         _latency_check(latency_ratio),
         Check(
-            "loads in a clean process and captions golden photos", golden_captioned, golden_note or "yes", "yes"
+            "loads in a clean process and captions golden photos",
+            golden_captioned,
+            golden_note or "yes",
+            "yes",
         ),
     )
     verdict, reason = _verdict(checks, holdout)
@@ -164,9 +167,7 @@ def _original_check(interval: Interval | None) -> Check:
 
 
 def _shown(interval: Interval) -> str:
-    return (
-        f"{interval.mean:+.1f} CIDEr-D ({interval.lower:+.1f} to {interval.upper:+.1f}, {interval.photos} photos)"
-    )
+    return f"{interval.mean:+.1f} CIDEr-D ({interval.lower:+.1f} to {interval.upper:+.1f}, {interval.photos} photos)"
 
 
 def _guards(captions: Sequence[str], champion: Sequence[str]) -> tuple[Check, ...]:
@@ -183,7 +184,10 @@ def _guards(captions: Sequence[str], champion: Sequence[str]) -> tuple[Check, ..
             f"at most {MAX_FUNCTION_WORD_ENDINGS:.0%}",
         ),
         Check(
-            "distinct captions", ratio >= MIN_DISTINCT_RATIO, f"{ratio:.2f}x", f"at least {MIN_DISTINCT_RATIO:g}x"
+            "distinct captions",
+            ratio >= MIN_DISTINCT_RATIO,
+            f"{ratio:.2f}x",
+            f"at least {MIN_DISTINCT_RATIO:g}x",
         ),
         Check(
             "mean length",

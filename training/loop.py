@@ -124,7 +124,9 @@ class Batch:
 
     rows: list[Row] = field(default_factory=list)
     parts: dict[str, slice] = field(default_factory=dict)
-    preferred: list[int] = field(default_factory=list)  # those of "ideal" that "rejected" has a counterpart for
+    preferred: list[int] = field(
+        default_factory=list
+    )  # those of "ideal" that "rejected" has a counterpart for
     z: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     def add(self, part: str, rows: Sequence[Row]) -> None:
@@ -156,7 +158,12 @@ class Sampler:
         """Have the base score all captions that it is compared on."""
         pairs = [(index, row) for index, row in enumerate(self.rejected) if row]
         paired = [index for index, _ in pairs]
-        for rows, indexes in ((self.ideal, paired), (self.rejected, paired), (self.rated, None), (self.strangers, None)):
+        for rows, indexes in (
+            (self.ideal, paired),
+            (self.rejected, paired),
+            (self.rated, None),
+            (self.strangers, None),
+        ):
             chosen = list(range(len(rows))) if indexes is None else indexes
             scored = [row for row in (rows[index] for index in chosen) if row]
             for index, row, base in zip(chosen, scored, base_score(scored), strict=True):
@@ -167,7 +174,9 @@ class Sampler:
         batch = Batch()
         corrections = self._draw(len(self.ideal), step, stream=0)
         batch.add("ideal", [self.ideal[index] for index in corrections])
-        pairs = [(row, rejected) for row, index in enumerate(corrections) if (rejected := self.rejected[index])]
+        pairs = [
+            (row, rejected) for row, index in enumerate(corrections) if (rejected := self.rejected[index])
+        ]
         batch.preferred = [row for row, _ in pairs]
         batch.add("rejected", [rejected for _, rejected in pairs])
         batch.add("replay", [self.replay[index] for index in self._draw(len(self.replay), step, stream=1)])
@@ -260,7 +269,9 @@ class Learning:
         self.sampler.score(self._base_scores)
         self._load()
 
-    def run(self, tick: Callable[[int, int, Losses], None] = lambda *_: None, until: int | None = None) -> None:
+    def run(
+        self, tick: Callable[[int, int, Losses], None] = lambda *_: None, until: int | None = None
+    ) -> None:
         """Descend to the end, or to step `until`; `tick(step, steps, losses)` after each step may raise to stop."""
         stop = min(self.steps, until or self.steps)
         while self.step < stop:

@@ -57,7 +57,9 @@ class TrainingRun(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
 
     attempts = models.PositiveSmallIntegerField(default=0)
-    worker = models.UUIDField(null=True, blank=True, help_text="Whoever holds this run; changes when it is taken over.")
+    worker = models.UUIDField(
+        null=True, blank=True, help_text="Whoever holds this run; changes when it is taken over."
+    )
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     cancel_requested = models.BooleanField(default=False)
     stage = models.CharField(max_length=40, blank=True)
@@ -67,7 +69,9 @@ class TrainingRun(models.Model):
     error = models.TextField(blank=True, help_text="What ended the last attempt.")
 
     base = models.ForeignKey(ModelVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
-    champion = models.ForeignKey(ModelVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    champion = models.ForeignKey(
+        ModelVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
     candidate = models.ForeignKey(
         ModelVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="training_runs"
     )
@@ -87,8 +91,12 @@ class TrainingRun(models.Model):
     class Meta:
         ordering = ["-pk"]
         constraints = [
-            models.UniqueConstraint(fields=["status"], condition=Q(status="running"), name="training_one_running"),
-            models.UniqueConstraint(fields=["status"], condition=Q(status="queued"), name="training_one_queued"),
+            models.UniqueConstraint(
+                fields=["status"], condition=Q(status="running"), name="training_one_running"
+            ),
+            models.UniqueConstraint(
+                fields=["status"], condition=Q(status="queued"), name="training_one_queued"
+            ),
         ]
         permissions = [("teach_unbounded", "Can teach without the limit per author")]
 

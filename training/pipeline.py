@@ -69,7 +69,9 @@ def run_folder(run: TrainingRun) -> Path:
     return Path(settings.DATA_DIR) / "training" / "runs" / str(run.pk)
 
 
-def run_work(run: TrainingRun, snapshot: Snapshot, base: ModelVersion, champion: ModelVersion, tick: Tick) -> Outcome:
+def run_work(
+    run: TrainingRun, snapshot: Snapshot, base: ModelVersion, champion: ModelVersion, tick: Tick
+) -> Outcome:
     """Do the whole run, from wherever an earlier attempt was stopped. Raises `NothingToLearn`, and what `tick` raises."""
     torch.set_num_threads(settings.TRAINING_THREADS or max(1, thread_count() // 2))
     config = LearnConfig(seed=run.seed)
@@ -150,7 +152,9 @@ def _original_set(work: Workspace, captioner: Captioner) -> PhotoSet | None:
     if not settings.TRAINING_ORIGINAL_PHOTOS:
         return None
     photos = photo_set_open(Path(settings.TRAINING_ORIGINAL_PHOTOS), ORIGINAL_PHOTOS)
-    return PhotoSet(_set_features(work, captioner, photos, "Looking at original test photos"), photos.captions)
+    return PhotoSet(
+        _set_features(work, captioner, photos, "Looking at original test photos"), photos.captions
+    )
 
 
 # --- What is learned from ---
@@ -162,7 +166,11 @@ def _training_set(
     """Raises `NothingToLearn` where there is neither a correction nor enough ratings."""
     rows = snapshot.of("train")
     corrections = [
-        Correction(photos.index[row.photo], row.ideal, row.logged if _was_worse(row.ideal, row.logged, row.rating) else "")
+        Correction(
+            photos.index[row.photo],
+            row.ideal,
+            row.logged if _was_worse(row.ideal, row.logged, row.rating) else "",
+        )
         for row in rows
         if row.ideal
     ]
@@ -195,7 +203,9 @@ def _replay(work: Workspace, captioner: Captioner, photos: _FeedbackPhotos) -> t
     replayed = photo_set_open(Path(settings.TRAINING_REPLAY_PHOTOS), REPLAY_PHOTOS)
     features = _set_features(work, captioner, replayed, "Looking at replayed photos")
     first = len(photos.features)
-    rows = [Replay(first + index, caption) for index, group in enumerate(replayed.captions) for caption in group]
+    rows = [
+        Replay(first + index, caption) for index, group in enumerate(replayed.captions) for caption in group
+    ]
     return _Stacked((photos.features, features)), rows
 
 
@@ -228,7 +238,9 @@ class _Stacked:
 def _learn(
     work: Workspace, captioner: Captioner, data: TrainingSet, config: LearnConfig, snapshot: Snapshot
 ) -> Path:
-    identity = f"{work.base.pk} {snapshot.sha256} {provenance.text_digest(*(row.caption for row in data.replay))}"
+    identity = (
+        f"{work.base.pk} {snapshot.sha256} {provenance.text_digest(*(row.caption for row in data.replay))}"
+    )
     folder = work.folder / "learning"
     try:
         learning = Learning(captioner, data, config, folder, identity)
@@ -299,12 +311,19 @@ def _examples(
 
 
 def _publish(
-    work: Workspace, folder: Path, snapshot: Snapshot, config: LearnConfig, report: dict[str, Any], decision: Decision
+    work: Workspace,
+    folder: Path,
+    snapshot: Snapshot,
+    config: LearnConfig,
+    report: dict[str, Any],
+    decision: Decision,
 ) -> ModelVersion:
     work.tick("Publishing", 0, 1)
     manifest = work.base.facts
     name = f"{manifest.model_name.removesuffix('-learned')}-learned"
-    metrics = {f"{kind}-{role}": row for kind, rows in report["figures"].items() for role, row in rows.items() if row}
+    metrics = {
+        f"{kind}-{role}": row for kind, rows in report["figures"].items() for role, row in rows.items() if row
+    }
     lineage = Lineage(
         parent=work.champion.pk,
         base=work.base.pk,
@@ -329,6 +348,8 @@ def _publish(
     except VersionExists:
         # An earlier attempt got this far: the same base, feedback and seed give the same bytes.
         same = ModelVersion.objects.filter(
-            model_name=name, manifest__lineage__data__sha256=snapshot.sha256, manifest__lineage__base=work.base.pk
+            model_name=name,
+            manifest__lineage__data__sha256=snapshot.sha256,
+            manifest__lineage__base=work.base.pk,
         )
         return same.latest("created_at")

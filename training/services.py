@@ -70,7 +70,9 @@ def run_needless() -> str:
 
 def feedback_new_count() -> int:
     """How much feedback was approved since the last run that came to an end took its snapshot."""
-    last = TrainingRun.objects.filter(status__in=(_Status.FINISHED, _Status.FAILED), started_at__isnull=False).first()
+    last = TrainingRun.objects.filter(
+        status__in=(_Status.FINISHED, _Status.FAILED), started_at__isnull=False
+    ).first()
     approved = Feedback.objects.filter(status=Feedback.Status.APPROVED)
     return (approved.filter(reviewed_at__gt=last.started_at) if last else approved).count()
 
@@ -175,7 +177,9 @@ def _run_do(run: TrainingRun) -> None:
     run.base, run.champion, run.data_sha256, run.counts = base, champion, snapshot.sha256, snapshot.counts
     _run_save(run, "base", "champion", "data_sha256", "counts")
     if same is not None and run.trigger == TrainingRun.Trigger.SCHEDULE:
-        raise NothingToLearn(f"Exactly this feedback was learned from in {same}, verdict: {same.final_verdict}.")
+        raise NothingToLearn(
+            f"Exactly this feedback was learned from in {same}, verdict: {same.final_verdict}."
+        )
     outcome = pipeline.run_work(run, snapshot, base, champion, progress.tick)
     run.candidate, run.report, run.verdict = outcome.candidate, outcome.report, str(outcome.decision.verdict)
     _run_save(run, "candidate", "report", "verdict")
@@ -237,9 +241,11 @@ class Progress:
         """Raises `RunCancelled` or `RunLost`; a database that is away for a moment is waited for."""
         if losses:
             # After a resume the steps since the checkpoint come again.
-            self._curve = [point for point in self._curve if point["step"] < losses["step"]][-10_000:] if (
-                self._curve and self._curve[-1]["step"] >= losses["step"]
-            ) else self._curve
+            self._curve = (
+                [point for point in self._curve if point["step"] < losses["step"]][-10_000:]
+                if (self._curve and self._curve[-1]["step"] >= losses["step"])
+                else self._curve
+            )
             self._curve.append({name: round(value, 4) for name, value in losses.items()})
         if time.monotonic() - self._written < _WRITE_SECONDS and stage == self.run.stage and done < total:
             return

@@ -78,7 +78,9 @@ def replay_photos(snapshot: Snapshot) -> list[Photo]:
     wanted = min(REPLAY_MAX, max(200, REPLAY_PER_CORRECTION * sum(bool(row.ideal) for row in snapshot.rows)))
     objections = Feedback.objects.filter(Q(rating__lt=CONTENT_RATING) | ~Q(ideal_caption=""))
     candidates = list(
-        Photo.objects.exclude(difference_hash="").exclude(pk__in=objections.values("caption__photo")).order_by("-pk")[: 2 * wanted]
+        Photo.objects.exclude(difference_hash="")
+        .exclude(pk__in=objections.values("caption__photo"))
+        .order_by("-pk")[: 2 * wanted]
     )
     spoken_for = Photo.objects.filter(sha256__in={row.photo for row in snapshot.rows if row.ideal})
     groups = photos_group({photo.sha256: photo.difference_hash for photo in [*spoken_for, *candidates]})

@@ -15,7 +15,14 @@ from transformers import PreTrainedTokenizerBase, ResNetModel
 from training.loop import batch_indexes, parameter_groups
 from training.starter.augment import batch_colour, batch_crop, pixels_normalise
 from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, LoopConfig
-from training.starter.dataset import Photo, Pixels, caption_mirror, caption_normalise, photos_read, pixels_cache
+from training.starter.dataset import (
+    Photo,
+    Pixels,
+    caption_mirror,
+    caption_normalise,
+    photos_read,
+    pixels_cache,
+)
 from training.starter.evaluate import Decoding, encode, generate, report
 from training.starter.loop import Fit, Metrics
 from training.starter.network import captioner_build, encoder_build

@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from training.starter.evaluate import Decoding, captions_distinct, captions_repeating, constant_caption, report
+from training.starter.evaluate import (
+    Decoding,
+    captions_distinct,
+    captions_repeating,
+    constant_caption,
+    report,
+)
 
 
 def test_distinct_counts_different_captions() -> None:
