@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
+from training.metrics import CiderD, Scores, caption_words, captions_score
 from training.starter.augment import pixels_normalise
 from training.starter.dataset import Pixels
-from training.metrics import CiderD, Scores, caption_words, captions_score
 
 CONSTANTS_TRIED = 100
 CONSTANTS_JUDGED_ON = 400

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.starter.config import LoopConfig
 from training.loop import batch_indexes, parameter_groups
+from training.starter.config import LoopConfig
 from training.starter.loop import CURVE, Fit, ResumeMismatchError, Shards, schedule
 
 CONFIG = LoopConfig(steps=12, lr=0.01, warmup=2, ema_decay=0.9, save_every=5, log_every=4, threads=2)
