@@ -3,6 +3,7 @@
     pretrain   the encoder learns to name labelled photos        -> RUN/encoder
     caption    encoder and decoder learn to describe photos      -> RUN/captioner
     export     choose the decoding, measure, write what ships    -> OUTPUT
+    calibrate  how often is a caption of some certainty right?   -> OUTPUT/calibration.json
 
 A killed stage continues from its last checkpoint when the same command is given again. Curves are lines of
 JSON in RUN/pretrain/curve.jsonl and RUN/caption/curve.jsonl.
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, PretrainConfig
 
-STAGES = ("pretrain", "caption", "export")
+STAGES = ("pretrain", "caption", "export", "calibrate")
 
 
 def arguments_add(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +32,7 @@ def arguments_add(parser: argparse.ArgumentParser) -> None:
         "--run", type=Path, required=True, help="folder for caches, checkpoints and curves (4 GB)"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("models_registry/starter"), help="where export writes to"
+        "--output", type=Path, default=Path("models_registry/starter"), help="the folder that ships"
     )
     parser.add_argument(
         "--passes", type=float, help="passes over the photos; may change before the last 30 %%"
@@ -55,10 +56,14 @@ def stage_run(options: argparse.Namespace) -> None:
         from training.starter.caption import caption
 
         caption(options.data, options.run, replace(CaptionConfig(), **shared), encoder, DecoderConfig())
-    else:
+    elif options.stage == "export":
         from training.starter.export import export
 
         export(options.data, options.run, options.output)
+    else:
+        from training.starter.calibrate import calibrate
+
+        calibrate(options.data, options.output)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

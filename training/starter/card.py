@@ -48,3 +48,13 @@ def _markdown(table: dict[str, dict[str, dict[str, float]]]) -> str:
         for way, figures in ways.items():
             rows.append([f"{name} val", way, *(f"{figures[column]:.1f}" for column in COLUMNS)])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def section_write(folder: Path, title: str, text: str) -> None:
+    """Put a section into the card in `folder`, in place of one with that title, else before "Known weaknesses"."""
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    head, *sections = card.split("\n## ")
+    kept = [section for section in sections if not section.startswith(f"{title}\n")]
+    place = next((i for i, section in enumerate(kept) if section.startswith("Known weaknesses")), len(kept))
+    kept.insert(place, f"{title}\n\n{text}\n")
+    (folder / "README.md").write_text("\n## ".join([head, *kept]), encoding="utf-8")

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors import safe_open
 from transformers import VisionEncoderDecoderModel
 
+from captioner.inference.loading import load_model
 from tests.training.starter.drawn import sets_write
 from training.starter import __main__ as starter
+from training.starter.calibrate import calibrate
 from training.starter.caption import caption
 from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, PretrainConfig
 from training.starter.evaluate import Decoding
@@ -112,7 +116,24 @@ def test_the_model_card_names_figures_sets_and_terms(output: Path) -> None:
     assert "Hodosh" in (output / "ATTRIBUTION.md").read_text()
 
 
+def test_the_weights_are_calibrated_and_their_card_says_how_well(
+    data: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(output, tmp_path / "starter"))
+    # Captions of a few steps' training are never accepted: the scores are given, all else is real.
+    scores = SimpleNamespace(cider_d_each=(0.0, 0.0, 100.0, 100.0) * 2)
+    monkeypatch.setattr("training.starter.calibrate.captions_score", lambda *_: scores)
+    for _ in range(2):  # a second fit takes the place of the first
+        calibration = calibrate(data, folder)
+    assert load_model(folder).calibration == calibration
+    card = (folder / "README.md").read_text()
+    assert card.count("## Confidence") == 1
+    assert card.index("| flickr8k val |") < card.index("## Confidence") < card.index("## Known weaknesses")
+    assert "it says this of the 4 others" in card
+    assert "Hodosh" in card
+
+
 def test_unknown_stages_are_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         starter.main(["dream", "--data", "x", "--run", "y"])
-    assert "choose from pretrain, caption, export" in capsys.readouterr().err.replace("'", "")
+    assert "choose from pretrain, caption, export, calibrate" in capsys.readouterr().err.replace("'", "")
