@@ -80,7 +80,14 @@ def runs(site: Site) -> list[dict]:
 
 def test_from_nothing_to_a_learned_version_that_all_web_processes_serve(learning_site: Site) -> None:
     site = learning_site
-    starter = site.status()["model"]["version"]
+
+    def served() -> set[str | None]:
+        """Both processes answer in turn; more requests than that have seen both."""
+        answers = [client.caption(site.url, draw_scene(100 + number)) for number in range(12)]
+        return {a.body["model"]["version"] if a.status == 201 else None for a in answers}
+
+    servers.wait_until(lambda: None not in served(), "both web processes caption", seconds=120)
+    [starter] = served()
     for number in range(PHOTOS):
         correct(site, number)
     shell(site, APPROVE)
@@ -93,12 +100,8 @@ def test_from_nothing_to_a_learned_version_that_all_web_processes_serve(learning
     [run] = found
     assert run["status"] == "finished", run
     assert run["verdict"] != "passed", "a few photos prove nothing, so a reviewer decides"
-    assert site.status()["model"]["version"] == starter
+    assert served() == {starter}
     site.manage("train", "overrule", "--verdict", "passed", "--reason", "It names the tiles", "--by", "admin")
-
-    def served() -> set[str]:
-        """Both processes answer in turn; more requests than that have seen both."""
-        return {client.caption(site.url, draw_scene(100 + n)).body["model"]["version"] for n in range(12)}
 
     servers.wait_until(
         lambda: served() == {run["candidate"]}, "all web processes serve the new version", seconds=60
