@@ -48,7 +48,7 @@ def test_a_photo_is_captioned_corrected_and_its_correction_approved(
     admin.get_by_label("User name").fill(site.username)
     admin.get_by_label("Password").fill(site.password)
     admin.get_by_role("main").get_by_role("button", name="Sign in").click()
-    admin.get_by_role("link", name="Admin").click()
+    admin.get_by_role("link", name="Admin", exact=True).click()
     admin.get_by_role("main").get_by_role("link", name="Feedback", exact=True).click()
     row = admin.get_by_role("row").filter(has=admin.locator("ins, span", has_text=re.compile("hills")))
     row.get_by_role("link").first.click()

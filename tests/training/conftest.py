@@ -74,7 +74,7 @@ def feedback_give(number: int, *, reviewer: User | None = None, **said) -> Feedb
     owner = Owner(visitor=uuid.uuid4())
     caption = captions.caption_create(draw_scene(number), owner=owner, source=Caption.Source.WEB)
     said = said or {"ideal_caption": f"a small brown dog number {number % 3}"}
-    feedback = captions.feedback_submit(caption, **said)
+    feedback, _ = captions.feedback_submit(caption, **said)
     if reviewer is not None:
         approved = Feedback.objects.filter(pk=feedback.pk)
         captions.feedback_review(approved, Feedback.Status.APPROVED, reviewer=reviewer)
