@@ -34,6 +34,11 @@ class ObjectStorage(S3Storage):  # type: ignore[misc]  # django-storages has no 
             saved: str = super()._save(name, content)
         return saved
 
+    def exists(self, name: str) -> bool:
+        with _failing_like_files():
+            found: bool = super().exists(name)
+        return found
+
     def delete(self, name: str) -> None:
         with _failing_like_files():
             super().delete(name)

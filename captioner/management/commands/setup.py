@@ -29,7 +29,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        os.umask(0o077)  # photos and the database are nobody else's business
+        umask = os.umask(0o077)  # photos and the database are nobody else's business
         data_dir_close()
         try:
             servers.servers_wait(options["wait"])
@@ -39,6 +39,8 @@ class Command(BaseCommand):
             version = registry.starter_register()
         except (ServersUnavailable, RegistryError) as error:
             raise CommandError(str(error)) from error
+        finally:
+            os.umask(umask)
         password = services.administrator_ensure()
         address = f"http://{settings.HOST}:{settings.PORT}"
         if settings.PRODUCTION and settings.ALLOWED_HOSTS:
