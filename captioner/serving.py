@@ -15,7 +15,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -45,6 +45,9 @@ _PATIENCE_FACTOR, _PATIENCE_SECONDS = 5.0, 1.0
 
 _SHADOW_QUEUE = 4  # photos that may wait for an idle moment; more would be memory spent on a sample
 _SHADOW_IDLE_SECONDS = 0.25  # without any work before the moment counts as idle
+_SHADOW_SECONDS = (
+    30.0  # after which a challenger in the shadow counts as hanging, if the champion would need less
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,6 +157,12 @@ class Engine:
         if standing is not None and not standing.stop():
             self._stopped.append(standing)
 
+    def stopped_forget(self) -> bool:
+        """Let go of challengers that were stopped and run no more; returns whether there were any."""
+        before = len(self._stopped)
+        self._stopped = [each for each in self._stopped if not each.stop()]
+        return len(self._stopped) < before
+
     def loaded(self, model_version: str) -> LoadedVersion | None:
         """The version of this id, if it is in memory."""
         return next((each for each in self.versions() if each.model_version == model_version), None)
@@ -250,6 +259,7 @@ class Challenger:
         self._engine, self._report = engine, report
         self._batcher = engine.batcher.sibling(version.predictor)
         self._samples: deque[_Sample] = deque(maxlen=_SHADOW_QUEUE)
+        self._hangs = False
         self._stopped, self._offered = threading.Event(), threading.Event()
         threading.Thread(target=self._shadow_run, name="shadow", daemon=True).start()
 
@@ -280,6 +290,7 @@ class Challenger:
         """Take nothing more; returns whether nothing runs any more after `timeout` seconds."""
         self._stopped.set()
         self._offered.set()
+        self._samples.clear()
         return self._batcher.drain(timeout)
 
     def _lot(self, purpose: str, sha256: str) -> float:
@@ -291,14 +302,20 @@ class Challenger:
         while self._offered.wait() and not self._stopped.is_set():
             self._offered.clear()
             while self._samples and self._wait_idle():
-                self._shadow(self._samples.popleft())
+                with contextlib.suppress(IndexError):  # it was stopped this moment
+                    self._shadow(self._samples.popleft())
 
     def _wait_idle(self) -> bool:
         """Return once nothing was asked of the champion for a moment; False when this challenger was stopped."""
         photos = -1
         while not self._stopped.wait(_SHADOW_IDLE_SECONDS):
             stats = self._engine.batcher.stats()
-            if stats.photos == photos and self._engine.batcher.is_idle and self._batcher.is_idle:
+            # One that hangs is never idle; that it still does is to be seen.
+            if (
+                stats.photos == photos
+                and self._engine.batcher.is_idle
+                and (self._hangs or self._batcher.is_idle)
+            ):
                 return True
             photos = stats.photos
         return False
@@ -306,12 +323,23 @@ class Challenger:
     def _shadow(self, sample: "_Sample") -> None:
         outcome: Prediction | Exception
         try:
-            outcome = self.submit(sample.image, sample.parameters, math.inf).result()
+            outcome = self._shadow_ask(sample)
         except CaptionerError:  # it was taken back this moment
             return
         except Exception as error:  # noqa: BLE001  which is what we want to know about it
             outcome = error
-        self._report(sample.caption, self.version.model_version, outcome)
+        if not self._stopped.is_set():
+            self._report(sample.caption, self.version.model_version, outcome)
+
+    def _shadow_ask(self, sample: "_Sample") -> Prediction:
+        """Raises `TimeoutError` when it hangs, and what the model raises."""
+        patience = max(_SHADOW_SECONDS, self.patience(sample.parameters))
+        future = self.submit(sample.image, sample.parameters, math.inf)
+        self._hangs = not wait([future], patience).done
+        if self._hangs:
+            future.cancel()
+            raise FutureTimeout(f"It was not done with the photo after {patience:.0f} seconds.")
+        return future.result()
 
 
 class _Sample(NamedTuple):
