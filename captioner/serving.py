@@ -18,6 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from django.conf import settings
@@ -39,6 +40,8 @@ ShadowReport = Callable[[uuid.UUID, str, Prediction | Exception], None]
 
 _TEST_IMAGE_SIZE = (640, 480)  # width, height in pixels
 _WARM_BEAMS = 3  # pages ask for alternatives, which are searched with beams: another path through the model
+
+_TURN_POLL_SECONDS = 0.01
 
 # A challenger gets this much more time than the champion would need; then the champion answers instead.
 _PATIENCE_FACTOR, _PATIENCE_SECONDS = 5.0, 1.0
@@ -63,13 +66,13 @@ class LoadedVersion:
         return self.predictor.default_parameters
 
 
-def version_load(version: ModelVersion) -> LoadedVersion:
-    """Fetch, verify and load a version. Raises `RegistryError`, `IncompatibleModel`."""
+def version_load(version: ModelVersion, folder: Path | None = None) -> LoadedVersion:
+    """Load a version, from the `folder` it was fetched to if it was. Raises `RegistryError`, `IncompatibleModel`."""
     # torch is imported here, by the process that computes and after its fork.
     from captioner.inference.predictor import Predictor
 
     predictor = Predictor.load(
-        registry.version_fetch(version),
+        folder or registry.version_fetch(version),
         model_version=version.pk,
         precision=cast("Precision", settings.CAPTION_PRECISION),
         num_threads=settings.CAPTION_THREADS or None,
@@ -77,14 +80,16 @@ def version_load(version: ModelVersion) -> LoadedVersion:
     return LoadedVersion(version.model_name, version.pk, predictor)
 
 
-def version_warm(version: LoadedVersion) -> None:
+def version_warm(version: LoadedVersion, turn_wait: Callable[[], None]) -> None:
     """Caption in this thread what an engine may be asked for, in its smallest and largest batch.
 
+    `turn_wait` is called before each batch, and returns when the photos that are served leave room for it.
     Raises what the model raises.
     """
     pixels, parameters = _warm_up_work(version)
     for size in sorted({1, settings.CAPTION_MAX_BATCH}):
         for each in parameters:
+            turn_wait()
             version.predictor.predict(pixels.expand(size, -1, -1, -1), each)
 
 
@@ -156,6 +161,12 @@ class Engine:
         standing, self.challenger = self.challenger, None
         if standing is not None and not standing.stop():
             self._stopped.append(standing)
+
+    def turn_wait(self, timeout: float) -> None:
+        """Return once no photo waits for the champion, or after `timeout` seconds: there may always be one."""
+        ends_at = time.monotonic() + timeout
+        while self.batcher.stats().queue_depth and time.monotonic() < ends_at:
+            time.sleep(_TURN_POLL_SECONDS)
 
     def stopped_forget(self) -> bool:
         """Let go of challengers that were stopped and run no more; returns whether there were any."""
