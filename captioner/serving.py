@@ -15,9 +15,10 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from django.conf import settings
@@ -40,11 +41,16 @@ ShadowReport = Callable[[uuid.UUID, str, Prediction | Exception], None]
 _TEST_IMAGE_SIZE = (640, 480)  # width, height in pixels
 _WARM_BEAMS = 3  # pages ask for alternatives, which are searched with beams: another path through the model
 
+_TURN_POLL_SECONDS = 0.01
+
 # A challenger gets this much more time than the champion would need; then the champion answers instead.
 _PATIENCE_FACTOR, _PATIENCE_SECONDS = 5.0, 1.0
 
 _SHADOW_QUEUE = 4  # photos that may wait for an idle moment; more would be memory spent on a sample
 _SHADOW_IDLE_SECONDS = 0.25  # without any work before the moment counts as idle
+_SHADOW_SECONDS = (
+    30.0  # after which a challenger in the shadow counts as hanging, if the champion would need less
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,13 +66,13 @@ class LoadedVersion:
         return self.predictor.default_parameters
 
 
-def version_load(version: ModelVersion) -> LoadedVersion:
-    """Fetch, verify and load a version. Raises `RegistryError`, `IncompatibleModel`."""
+def version_load(version: ModelVersion, folder: Path | None = None) -> LoadedVersion:
+    """Load a version, from the `folder` it was fetched to if it was. Raises `RegistryError`, `IncompatibleModel`."""
     # torch is imported here, by the process that computes and after its fork.
     from captioner.inference.predictor import Predictor
 
     predictor = Predictor.load(
-        registry.version_fetch(version),
+        folder or registry.version_fetch(version),
         model_version=version.pk,
         precision=cast("Precision", settings.CAPTION_PRECISION),
         num_threads=settings.CAPTION_THREADS or None,
@@ -74,14 +80,16 @@ def version_load(version: ModelVersion) -> LoadedVersion:
     return LoadedVersion(version.model_name, version.pk, predictor)
 
 
-def version_warm(version: LoadedVersion) -> None:
+def version_warm(version: LoadedVersion, turn_wait: Callable[[], None]) -> None:
     """Caption in this thread what an engine may be asked for, in its smallest and largest batch.
 
+    `turn_wait` is called before each batch, and returns when the photos that are served leave room for it.
     Raises what the model raises.
     """
     pixels, parameters = _warm_up_work(version)
     for size in sorted({1, settings.CAPTION_MAX_BATCH}):
         for each in parameters:
+            turn_wait()
             version.predictor.predict(pixels.expand(size, -1, -1, -1), each)
 
 
@@ -153,6 +161,18 @@ class Engine:
         standing, self.challenger = self.challenger, None
         if standing is not None and not standing.stop():
             self._stopped.append(standing)
+
+    def turn_wait(self, timeout: float) -> None:
+        """Return once no photo waits for the champion, or after `timeout` seconds: there may always be one."""
+        ends_at = time.monotonic() + timeout
+        while self.batcher.stats().queue_depth and time.monotonic() < ends_at:
+            time.sleep(_TURN_POLL_SECONDS)
+
+    def stopped_forget(self) -> bool:
+        """Let go of challengers that were stopped and run no more; returns whether there were any."""
+        before = len(self._stopped)
+        self._stopped = [each for each in self._stopped if not each.stop()]
+        return len(self._stopped) < before
 
     def loaded(self, model_version: str) -> LoadedVersion | None:
         """The version of this id, if it is in memory."""
@@ -250,6 +270,7 @@ class Challenger:
         self._engine, self._report = engine, report
         self._batcher = engine.batcher.sibling(version.predictor)
         self._samples: deque[_Sample] = deque(maxlen=_SHADOW_QUEUE)
+        self._hangs = False
         self._stopped, self._offered = threading.Event(), threading.Event()
         threading.Thread(target=self._shadow_run, name="shadow", daemon=True).start()
 
@@ -280,6 +301,7 @@ class Challenger:
         """Take nothing more; returns whether nothing runs any more after `timeout` seconds."""
         self._stopped.set()
         self._offered.set()
+        self._samples.clear()
         return self._batcher.drain(timeout)
 
     def _lot(self, purpose: str, sha256: str) -> float:
@@ -291,14 +313,20 @@ class Challenger:
         while self._offered.wait() and not self._stopped.is_set():
             self._offered.clear()
             while self._samples and self._wait_idle():
-                self._shadow(self._samples.popleft())
+                with contextlib.suppress(IndexError):  # it was stopped this moment
+                    self._shadow(self._samples.popleft())
 
     def _wait_idle(self) -> bool:
         """Return once nothing was asked of the champion for a moment; False when this challenger was stopped."""
         photos = -1
         while not self._stopped.wait(_SHADOW_IDLE_SECONDS):
             stats = self._engine.batcher.stats()
-            if stats.photos == photos and self._engine.batcher.is_idle and self._batcher.is_idle:
+            # One that hangs is never idle; that it still does is to be seen.
+            if (
+                stats.photos == photos
+                and self._engine.batcher.is_idle
+                and (self._hangs or self._batcher.is_idle)
+            ):
                 return True
             photos = stats.photos
         return False
@@ -306,12 +334,23 @@ class Challenger:
     def _shadow(self, sample: "_Sample") -> None:
         outcome: Prediction | Exception
         try:
-            outcome = self.submit(sample.image, sample.parameters, math.inf).result()
+            outcome = self._shadow_ask(sample)
         except CaptionerError:  # it was taken back this moment
             return
         except Exception as error:  # noqa: BLE001  which is what we want to know about it
             outcome = error
-        self._report(sample.caption, self.version.model_version, outcome)
+        if not self._stopped.is_set():
+            self._report(sample.caption, self.version.model_version, outcome)
+
+    def _shadow_ask(self, sample: "_Sample") -> Prediction:
+        """Raises `TimeoutError` when it hangs, and what the model raises."""
+        patience = max(_SHADOW_SECONDS, self.patience(sample.parameters))
+        future = self.submit(sample.image, sample.parameters, math.inf)
+        self._hangs = not wait([future], patience).done
+        if self._hangs:
+            future.cancel()
+            raise FutureTimeout(f"It was not done with the photo after {patience:.0f} seconds.")
+        return future.result()
 
 
 class _Sample(NamedTuple):

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from django.utils import timezone
 
-from models_registry.models import Alias, Promotion, ServingProcess
+from models_registry.models import Promotion, ServingProcess
 
 REPORT_SECONDS = 10
 _SILENT_AFTER = timedelta(seconds=6 * REPORT_SECONDS)
 _FORGOTTEN_AFTER = timedelta(days=1)
+_NEWS_FOR = timedelta(days=1)
 
 
 def process_report(
@@ -42,7 +43,9 @@ def processes_alive() -> list[ServingProcess]:
 def alerts_current() -> list[str]:
     """What does not work as it should, for people: trouble of processes, and a challenger that was taken back."""
     alerts = [f"{process.name}: {text}" for process in processes_alive() for text in process.alerts]
-    last = Promotion.objects.filter(alias=Alias.Name.CHALLENGER).select_related("version").first()
+    # News until somebody acts, or for a day.
+    lately = Promotion.objects.filter(created_at__gte=timezone.now() - _NEWS_FOR)
+    last = lately.select_related("version").first()
     if last is not None and last.action == Promotion.Action.CLEAR and last.report is not None:
         alerts.append(f"The challenger {last.version_id} was taken back by itself: {last.reason}")
     return alerts

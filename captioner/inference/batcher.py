@@ -145,13 +145,7 @@ class Batcher:
             self._is_draining = True
             self._changed.notify()
         self._thread.join(timeout)
-        with self._changed:
-            abandoned, self._queue = self._queue, deque()
-        for request in abandoned:
-            if request.future.set_running_or_notify_cancel():
-                request.future.set_exception(
-                    ModelUnavailable("This process shut down before it got to the photo.")
-                )
+        self._abandon()
         return not self._thread.is_alive()
 
     def stats(self) -> BatcherStats:
@@ -169,6 +163,15 @@ class Batcher:
                 is_alive=self._thread.is_alive(),
                 is_draining=self._is_draining,
             )
+
+    def _abandon(self) -> None:
+        with self._changed:
+            abandoned, self._queue = self._queue, deque()
+        for request in abandoned:
+            if request.future.set_running_or_notify_cancel():
+                request.future.set_exception(
+                    ModelUnavailable("This process shut down before it got to the photo.")
+                )
 
     def _request(
         self,
@@ -219,8 +222,14 @@ class Batcher:
         return size * parameters.num_beams, predictions[0].inference_seconds
 
     def _run(self) -> None:
-        while batch := self._next_batch():
-            self._caption(batch)
+        try:
+            while batch := self._next_batch():
+                self._caption(batch)
+                del batch  # while it waits it keeps neither photos nor weights that are served no more
+        finally:  # also when it dies of a defect: nobody may wait for what will never come
+            with self._changed:
+                self._is_draining = True
+            self._abandon()
 
     def _next_batch(self) -> list[_Request]:
         """Wait for photos that are still wanted; empty once there will be none."""
@@ -281,6 +290,7 @@ class Batcher:
             request.future.set_result(
                 Prediction(candidates, predictor.model_version, queued, seconds, len(batch))
             )
+        self._tell(len(batch), seconds)
 
     def _record(self, batch: list[_Request], seconds: float) -> None:
         with self._changed:
@@ -289,8 +299,14 @@ class Batcher:
             self._batches += 1
             self._photos += len(batch)
             self._last_batch_size = len(batch)
-        if self.on_batch is not None:
-            self.on_batch(len(batch), seconds)
+
+    def _tell(self, photos: int, seconds: float) -> None:
+        if self.on_batch is None:
+            return
+        try:
+            self.on_batch(photos, seconds)
+        except Exception:  # a full disk, say, under the metrics: captions go on
+            logger.exception("A batch could not be counted.")
 
 
 def _rows(batch: list[_Request]) -> int:

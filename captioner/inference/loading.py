@@ -105,7 +105,14 @@ def _load_weights(folder: Path, config: Any) -> Any:
             f"The weights of {folder.name} are incomplete: {len(missing)} tensors are missing, "
             f"among them {', '.join(missing[:3])}."
         )
+    _leave_the_file(model)
     return model
+
+
+def _leave_the_file(model: torch.nn.Module) -> None:
+    """Hold the weights in memory of our own: they may be mapped from a file, whose truncation would end the process."""
+    for tensor in (*model.parameters(), *model.buffers()):  # one copy more at a time; tied weights stay one
+        tensor.data = tensor.data.clone()
 
 
 def _load_part(part: str, from_pretrained: Any, folder: Path, **options: Any) -> Any:

@@ -1,18 +1,21 @@
 """The bridge from the registry to a serving engine, with a tiny random checkpoint."""
 
 import math
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from django.core.files.storage import storages
+from django.db import InterfaceError
 from django.test import Client
 from PIL import Image
 
 from captioner import runtime
 from captioner.exceptions import IncompatibleModel, ModelUnavailable
 from models_registry import services as registry
-from models_registry.exceptions import NoChampion, VersionCorrupt
+from models_registry.exceptions import NoChampion, StoreUnavailable, VersionCorrupt
 from models_registry.models import Alias, ModelVersion, ServingProcess
 from tests.captioner.inference.checkpoints import SAVERS
 
@@ -130,7 +133,7 @@ def test_a_new_champion_is_swapped_in_and_a_rollback_needs_no_loading(
     assert runtime.engine() is engine
     assert (engine.model_name, engine.model_version) == ("better", better.pk)
     assert caption(engine)
-    monkeypatch.setattr(runtime, "version_load", lambda _: pytest.fail("it is warm"))
+    monkeypatch.setattr(runtime, "version_load", lambda *_: pytest.fail("it is warm"))
     registry.champion_rollback(reason="worse")
     runtime.registry_follow()
     assert engine.model_version == champion.pk
@@ -214,7 +217,7 @@ def test_it_is_tried_again_later_and_later(
     trouble = runtime._state.troubles[Alias.Name.CHAMPION]
     delays = []
     for _ in range(7):
-        runtime._trouble_note(Alias.Name.CHAMPION, better.pk, "again")
+        runtime._trouble_note(Alias.Name.CHAMPION, better.pk, VersionCorrupt("again"))
         delays.append(runtime._state.troubles[Alias.Name.CHAMPION].delay)
     assert trouble.delay < delays[0] < delays[1]
     assert delays[-1] == delays[-2] == runtime._RETRY_SECONDS[1]
@@ -250,9 +253,9 @@ def test_three_versions_at_most_are_in_memory(
     assert len(engine.versions()) == 3
     load, seen = runtime.version_load, []
 
-    def counted(version: ModelVersion):
+    def counted(version: ModelVersion, folder: Path):
         seen.append(len(engine.versions()) + 1)
-        return load(version)
+        return load(version, folder)
 
     monkeypatch.setattr(runtime, "version_load", counted)
     registry.version_promote(publish("fourth"), reason="better")
@@ -294,3 +297,153 @@ def test_an_exported_version_is_loaded_by_transformers_alone(champion: ModelVers
     )
     tokens = model.generate(**pixels, max_new_tokens=5)
     assert isinstance(AutoTokenizer.from_pretrained(folder).decode(tokens[0]), str)
+
+
+def test_a_worker_that_starts_while_the_champion_is_damaged_serves_the_one_before(
+    champion: ModelVersion,
+    publish: Callable[[str], ModelVersion],
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    better = publish("better")
+    good = weights(better).read_bytes()
+    break_weights(better)
+    registry.version_promote(better, reason="better")
+    runtime.registry_follow()
+    ready = client.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json()["model"]["version"] == champion.pk
+    assert "not what was published" in ready.json()["alerts"][0]
+    weights(better).write_bytes(good)
+    follow(monkeypatch)
+    assert client.get("/readyz").json()["model"]["version"] == better.pk
+    assert client.get("/readyz").json()["alerts"] == []
+
+
+def test_why_nothing_serves_names_no_server(
+    champion: ModelVersion, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreUnavailable("The store failed: http://key:secret@minio.internal:9000")
+
+    monkeypatch.setattr(runtime, "version_load", fail)
+    runtime.registry_follow()
+    ready = client.get("/readyz")
+    assert ready.status_code == 503
+    assert "store of the weights cannot be reached" in ready.json()["reason"]
+    assert "minio" not in ready.content.decode()
+    with pytest.raises(ModelUnavailable) as error:
+        runtime.engine()
+    assert "minio" not in str(error.value)
+
+
+def test_a_look_that_fails_in_any_way_is_an_alert_and_the_next_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outcomes: list[Exception | None] = [InterfaceError("connection already closed"), None]
+    alerts: list[list[str]] = []
+
+    def take(_: object) -> None:
+        alerts.append(runtime._alerts())
+        if len(alerts) > len(outcomes):
+            runtime._stop.set()
+        elif error := outcomes[len(alerts) - 1]:
+            raise error
+
+    def fail() -> None:
+        raise InterfaceError("it cannot even be closed")
+
+    monkeypatch.setattr(runtime, "_stop", threading.Event())
+    monkeypatch.setattr(runtime, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(runtime._Turn, "take", take)
+    monkeypatch.setattr(runtime.connection, "close", fail)
+    runtime._follow_forever()
+    assert alerts == [[], [runtime._LOOK_FAILED], []]
+
+
+def test_a_registry_that_was_not_looked_at_for_long_is_an_alert(client: Client) -> None:
+    runtime._state.looked_at = time.monotonic()
+    assert client.get("/readyz").json()["alerts"] == []
+    runtime._state.looked_at -= 2 * runtime._STALE_SECONDS
+    ready = client.get("/readyz").json()
+    assert ready["seconds_since_look"] > runtime._STALE_SECONDS
+    assert ready["alerts"] == [runtime._STALE]
+
+
+def test_an_engine_whose_thread_has_ended_is_not_ready(champion: ModelVersion, client: Client) -> None:
+    engine = runtime.engine_load()
+    assert engine.batcher.drain(10)
+    ready = client.get("/readyz")
+    assert (ready.status_code, ready.json()["state"]) == (503, "failed")
+
+
+@pytest.mark.parametrize("alias", Alias.Name)
+def test_what_is_wanted_no_more_once_it_is_loaded_is_dropped(
+    champion: ModelVersion,
+    publish: Callable[[str], ModelVersion],
+    monkeypatch: pytest.MonkeyPatch,
+    alias: Alias.Name,
+) -> None:
+    engine = runtime.engine_load()
+    load = runtime.version_load
+
+    def taken_back_meanwhile(version: ModelVersion, folder: Path) -> runtime.LoadedVersion:
+        loaded = load(version, folder)
+        if alias == Alias.Name.CHAMPION:
+            registry.champion_rollback(reason="worse")
+        else:
+            registry.challenger_clear(reason="worse")
+        return loaded
+
+    monkeypatch.setattr(runtime, "version_load", taken_back_meanwhile)
+    swapped: list[object] = []
+    monkeypatch.setattr(engine, "champion_swap", swapped.append)
+    monkeypatch.setattr(engine, "challenger_start", lambda *started: swapped.append(started))
+    registry.version_promote(publish("better"), alias=alias, reason="better")
+    runtime.registry_follow()
+    assert swapped == []
+    assert [each.model_version for each in engine.versions()] == [champion.pk]
+
+
+def test_a_rollback_to_a_warm_version_does_not_wait_for_one_that_is_loading(
+    champion: ModelVersion, publish: Callable[[str], ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = runtime.engine_load()
+    registry.version_promote(publish("better"), reason="better")
+    runtime.registry_follow()
+    registry.version_promote(publish("best"), reason="best")
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> None:
+        begun.set()
+        assert goes_on.wait(30)
+        raise VersionCorrupt("after all that")
+
+    monkeypatch.setattr(runtime, "_load_in_background", slow)
+    turn = runtime._Turn()
+    with pytest.MonkeyPatch.context() as patch, runtime._lock:  # which whoever loads holds
+        patch.setattr(runtime, "_report", lambda: None)
+        patch.setattr(threading, "excepthook", lambda _: None)
+        turn.take()
+        assert begun.wait(30)
+        for _ in range(2):
+            registry.champion_rollback(reason="worse")
+        turn.take()
+        assert engine.model_version == champion.pk
+        goes_on.set()
+        runtime._state.loader.join(30)
+
+
+def test_what_cannot_be_fetched_costs_nothing_that_is_warm(
+    champion: ModelVersion, publish: Callable[[str], ModelVersion]
+) -> None:
+    engine = runtime.engine_load()
+    registry.version_promote(publish("second"), reason="better")
+    registry.version_promote(publish("third"), alias=Alias.Name.CHALLENGER, reason="try it")
+    runtime.registry_follow()
+    broken = publish("fourth")
+    break_weights(broken)
+    registry.version_promote(broken, reason="better")
+    runtime.registry_follow()
+    assert engine.previous is not None
+    assert engine.previous.model_version == champion.pk

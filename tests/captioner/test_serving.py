@@ -1,9 +1,11 @@
 """Which version captions a photo, and what becomes of it when that one fails."""
 
+import gc
 import hashlib
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
@@ -279,3 +281,31 @@ def test_its_threads_end_with_it(engine: Engine, challenge: Callable[..., Loaded
     while threading.active_count() > before:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_one_that_hangs_is_reported_photo_after_photo(
+    engine: Engine, challenge: Callable[..., LoadedVersion], reports: Reports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "_SHADOW_SECONDS", 0.1)
+    monkeypatch.setattr(serving.Challenger, "patience", lambda *_: 0.1)
+    challenger = challenge(canary=0.0, shadow=1.0, gated=True)
+    for number in range(3):
+        engine.challenger.shadow_offer(uuid.uuid4(), IMAGE, sha256(number), DecodingParameters())
+    reports.wait(3)
+    assert all(isinstance(outcome, TimeoutError) for *_, outcome in reports)
+    challenger.predictor.open()
+
+
+def test_a_challenger_that_is_tried_no_more_leaves_memory(
+    engine: Engine, challenge: Callable[..., LoadedVersion]
+) -> None:
+    predictor = weakref.ref(challenge(canary=1.0, shadow=1.0).predictor)
+    assert ask(engine).result(PATIENCE).model_version == "challenger"
+    engine.challenger_stop()
+    deadline = time.monotonic() + PATIENCE
+    while predictor() is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+        engine.stopped_forget()
+        gc.collect()
+    assert engine._stopped == []

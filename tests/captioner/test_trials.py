@@ -1,6 +1,7 @@
 """The challenger is compared with the champion out of the log, and taken back when it surely is worse."""
 
 import uuid
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,17 @@ def test_a_failed_photo_is_answered_and_the_failure_logged(
     assert (caption.model_version, trial.caption, trial.model_version) == ("fake-1", caption, "fake-2")
     services.caption_delete(caption)
     assert not ChallengerTrial.objects.exists()
+
+
+def test_the_alert_that_it_was_taken_back_ends_with_what_is_done_next(
+    champion, challenger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models_registry import processes
+
+    registry.challenger_clear(reason="It failed.", report={"failures": 3})
+    assert len(processes.alerts_current()) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "_NEWS_FOR", timedelta(0))
+        assert processes.alerts_current() == []
+    registry.version_promote(publish(tmp_path, "next"), reason="better")
+    assert processes.alerts_current() == []

@@ -389,4 +389,36 @@ def test_who_listens_is_told_each_batch_that_went_well(start: Start) -> None:
     futures = submit(batcher, 1, 2, 3)
     predictor.open()
     answers(futures)
+    batcher.drain(PATIENCE)  # photos are answered first
     assert [size for size, _ in told] == [1, 3]
+
+
+def test_a_listener_that_fails_costs_no_captions(start: Start) -> None:
+    batcher, predictor = start(max_batch=4)
+    predictor.open()
+
+    def fail(size: int, seconds: float) -> None:
+        raise OSError("No space left on device")
+
+    batcher.on_batch = fail
+    for _ in range(2):
+        answers(submit(batcher, 1, 2))
+    assert batcher.stats().is_alive
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_waits_for_a_thread_that_died(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    batcher, predictor = start(max_batch=1)
+
+    def die(photos: int, seconds: float) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(batcher, "_tell", die)
+    [future] = submit(batcher, 1)
+    predictor.open()
+    with pytest.raises(ModelUnavailable):
+        future.result(PATIENCE)
+    batcher.drain(PATIENCE)
+    assert not batcher.stats().is_alive
+    with pytest.raises(ModelUnavailable):
+        submit(batcher, 3)

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,3 +172,24 @@ def edit_weights(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]
     weights = load_file(folder / "model.safetensors")
     edit(weights)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+_TRUNCATED = """
+import os, sys
+from pathlib import Path
+from captioner.inference.predictor import Predictor
+from captioner.inference.probe import drawn_images
+folder = Path(sys.argv[1])
+predictor = Predictor.load(folder, model_version="tiny", precision="fp32", num_threads=1)
+os.truncate(folder / "model.safetensors", 0)
+pixels = predictor.preprocess(drawn_images(1)[0])
+predictor.predict(pixels[None], predictor.default_parameters)
+"""
+
+
+@pytest.mark.parametrize("family", ["blip", "vit_gpt2"])
+def test_a_file_that_is_truncated_after_loading_harms_nobody(copied: Copied, family: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _TRUNCATED, str(copied(family))], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
