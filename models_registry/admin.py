@@ -4,6 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any, cast
 
 from django.contrib import admin, messages
+from django.contrib.admin.utils import quote, unquote
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
@@ -74,7 +75,7 @@ class ModelVersionAdmin(ReadOnlyAdmin):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        version = ModelVersion.objects.filter(pk=object_id).first()
+        version = ModelVersion.objects.filter(pk=unquote(object_id)).first()
         context = {"may_promote": may_promote(request), "choices": version and _choices(version)}
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
@@ -93,7 +94,7 @@ class ModelVersionAdmin(ReadOnlyAdmin):
             self.message_user(request, str(error), messages.ERROR)
         else:
             self.message_user(request, told, messages.SUCCESS)
-        return redirect("admin:models_registry_modelversion_change", pk)
+        return redirect("admin:models_registry_modelversion_change", quote(pk))
 
     @admin.display(description="Serves as")
     def serves_as(self, version: ModelVersion) -> str | None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from django.contrib.admin.utils import quote
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
@@ -68,6 +69,17 @@ def test_a_version_is_pinned_and_unpinned(client: Client, versions: list[ModelVe
         act(client, versions[1], action, reason="")
         versions[1].refresh_from_db()
         assert versions[1].pinned is pinned
+
+
+def test_a_version_with_an_underscore_in_its_id_has_its_buttons_too(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    version = services.version_publish(tmp_path, model_name="vit_gpt2", origin="a test", licence="MIT")
+    assert version.pk.startswith("vit_gpt2-")
+    assert "Make it the champion" in page(client, f"{LIST}{quote(version.pk)}/change/")
+    answer = act(client, version, "promote")
+    assert answer.redirect_chain == [(f"{LIST}{quote(version.pk)}/change/", 302)]
+    assert "is the champion." in answer.content.decode()
+    assert services.champion_get() == version
 
 
 def test_without_a_reason_nothing_changes(client: Client, versions: list[ModelVersion]) -> None:
