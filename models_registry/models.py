@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
-from models_registry.exceptions import AppendOnly
+from models_registry.exceptions import AppendOnly, VersionCorrupt
 from models_registry.manifest import Manifest
 
 M = TypeVar("M", bound=models.Model)
@@ -34,8 +34,11 @@ class ModelVersion(models.Model):
 
     @property
     def facts(self) -> Manifest:
-        """The manifest, parsed. Raises `VersionCorrupt`."""
-        return Manifest.from_dict(self.manifest)
+        """The manifest, parsed. Raises `VersionCorrupt`, also for that of another version."""
+        manifest = Manifest.from_dict(self.manifest)
+        if manifest.version != self.pk:
+            raise VersionCorrupt(f"The manifest of {self.pk} is that of {manifest.version}.")
+        return manifest
 
 
 class Alias(models.Model):

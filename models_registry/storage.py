@@ -54,7 +54,7 @@ def version_check(manifest: Manifest) -> None:
         raise VersionCorrupt(
             f"Version {manifest.version} has no manifest in the store: it was never fully published, or removed."
         )
-    if stored.files != manifest.files:
+    if not _is_same(stored, manifest):
         raise VersionCorrupt(f"The store holds other files under the name of {manifest.version}.")
 
 
@@ -164,9 +164,14 @@ def _manifest_ensure(manifest: Manifest) -> Manifest:
     if _create(_key(manifest.version, MANIFEST_NAME), manifest.to_json().encode()):
         return manifest
     standing = _manifest_read(manifest.version)
-    if standing is None or standing.files != manifest.files:
+    if standing is None or not _is_same(standing, manifest):
         raise VersionCorrupt(f"The store holds something else under the name of {manifest.version}.")
     return standing
+
+
+def _is_same(one: Manifest, other: Manifest) -> bool:
+    """Who published it, and when, makes no other version of it."""
+    return (one.version, one.files) == (other.version, other.files)
 
 
 def _manifest_read(version: str) -> Manifest | None:

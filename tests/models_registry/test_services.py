@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from django.core.files.storage import storages
 
-from models_registry import services
+from models_registry import services, storage
 from models_registry.exceptions import NoChampion, RegistryError, VersionCorrupt, VersionExists
 from models_registry.models import ModelVersion, Promotion
 
@@ -99,6 +99,19 @@ def test_a_garbled_manifest_is_refused(folder: Path, text: str) -> None:
     stored(version, "manifest.json").write_text(text)
     with pytest.raises(VersionCorrupt):
         services.version_fetch(version)
+
+
+def test_a_manifest_of_another_version_is_refused(folder: Path) -> None:
+    one, other = publish(folder, "one"), publish(folder, "other")
+    assert one.facts.files == other.facts.files
+    stored(one, "manifest.json").write_bytes(stored(other, "manifest.json").read_bytes())
+    with pytest.raises(VersionCorrupt, match="other files under the name"):
+        services.version_fetch(one)
+    with pytest.raises(VersionCorrupt, match="something else under the name"):
+        storage.version_write(folder, one.facts)
+    one.manifest = other.manifest
+    with pytest.raises(VersionCorrupt, match="is that of"):
+        services.version_fetch(one)
 
 
 def test_nothing_serves_before_the_first_promotion() -> None:
