@@ -24,6 +24,12 @@ class ModelVersion(models.Model):
     retired_at = models.DateTimeField(
         null=True, blank=True, help_text="When retention removed its files; such a version cannot serve."
     )
+    files_removed_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="When nothing was left for retention to remove; it then leaves a retired version alone.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -9,6 +9,7 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.text import slugify
 
@@ -72,6 +73,7 @@ def version_publish(
     )
     if ModelVersion.objects.filter(pk=manifest.version, retired_at=None).exists():
         raise VersionExists(f"Version {manifest.version} was published before; versions are immutable.")
+    _version_claim(manifest.version)
     return _version_record(storage.version_write(folder, manifest))
 
 
@@ -122,8 +124,11 @@ def versions_retain(*, keep: int = 5, dry_run: bool = True) -> list[ModelVersion
     """Remove the files of versions nobody needs any more; returns those versions, of which the rows and the log stay.
 
     Kept are what an alias points at, what a rollback would go to, the pinned, the newest `keep`, and the bases that
-    any of these were trained from. With `dry_run` nothing is removed.
+    any of these were trained from. With `dry_run` nothing is removed. Raises `RegistryError` for a negative `keep`, and
+    `StoreUnavailable`; the next run then removes what this one could not.
     """
+    if keep < 0:
+        raise RegistryError(f"{keep} versions cannot be kept; give 0 or more.")
     with transaction.atomic():
         list(Alias.objects.select_for_update())  # nothing is promoted while this decides
         candidates = list(ModelVersion.objects.filter(retired_at=None))
@@ -131,20 +136,44 @@ def versions_retain(*, keep: int = 5, dry_run: bool = True) -> list[ModelVersion
         superfluous = [version for version in candidates if version.pk not in needed]
         if dry_run:
             return superfluous
-        ModelVersion.objects.filter(pk__in=[version.pk for version in superfluous]).update(
-            retired_at=timezone.now()
+        now = timezone.now()
+        # Asked again, for it may have been pinned meanwhile.
+        chosen = ModelVersion.objects.filter(
+            pk__in=[version.pk for version in superfluous], retired_at=None, pinned=False
         )
+        chosen.update(retired_at=now)
+        retired = list(ModelVersion.objects.filter(retired_at=now))
     # Also what an earlier run retired and then could not remove.
-    for version in ModelVersion.objects.exclude(retired_at=None):
-        storage.version_delete(version.pk)
-    return superfluous
+    for version in _versions_removable():
+        _version_remove(version.pk)
+    return retired
+
+
+def _versions_removable() -> QuerySet[ModelVersion]:
+    return ModelVersion.objects.exclude(retired_at=None).filter(files_removed_at=None)
+
+
+def _version_remove(version_pk: str) -> None:
+    """Remove the files of a retired version. Whoever publishes it again waits, or was first and nothing is removed."""
+    with transaction.atomic():
+        if not _versions_removable().select_for_update().filter(pk=version_pk).first():
+            return
+        storage.version_delete(version_pk)
+        ModelVersion.objects.filter(pk=version_pk).update(files_removed_at=timezone.now())
+
+
+def _version_claim(version_pk: str) -> None:
+    """From now on retention removes no file of a retired version, which is about to be written again."""
+    with transaction.atomic():
+        if _versions_removable().select_for_update().filter(pk=version_pk).first():
+            ModelVersion.objects.filter(pk=version_pk).update(files_removed_at=timezone.now())
 
 
 def _version_record(manifest: Manifest) -> ModelVersion:
     """The row of a version whose files are stored; whoever makes it has published the version."""
     fields = {"model_name": manifest.model_name, "manifest": manifest.to_dict()}
     revived = ModelVersion.objects.exclude(retired_at=None).filter(pk=manifest.version)
-    if revived.update(**fields, retired_at=None):
+    if revived.update(**fields, retired_at=None, files_removed_at=None):
         return ModelVersion.objects.get(pk=manifest.version)
     try:
         with transaction.atomic():

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from django.contrib.auth.models import User
 
-from models_registry import services
-from models_registry.exceptions import AppendOnly, NotPromotable
+from models_registry import services, storage
+from models_registry.exceptions import AppendOnly, NotPromotable, RegistryError, StoreUnavailable
 from models_registry.manifest import Lineage
 from models_registry.models import Alias, ModelVersion, Promotion
 
@@ -167,8 +167,87 @@ def test_what_was_unpinned_is_removed_and_may_be_published_again(
     assert set(services.versions_retain(keep=0, dry_run=False)) == set(versions[:3])
     again = services.version_publish(tmp_path / "v0", model_name="v0", origin="again", licence="Apache-2.0")
     assert again == versions[0]
+    assert (again.facts.origin, again.retired_at, again.files_removed_at) == ("again", None, None)
     champions(again)
     assert services.version_fetch(again).is_dir()
+
+
+def test_the_store_is_asked_once_to_remove_a_version(
+    versions: list[ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champions(versions[3])
+    asked: list[str] = []
+    monkeypatch.setattr(storage, "version_delete", asked.append)
+    for _ in range(2):
+        services.versions_retain(keep=0, dry_run=False)
+    assert sorted(asked) == [version.pk for version in versions[:3]]
+
+
+def test_what_could_not_be_removed_is_removed_by_the_next_run(
+    versions: list[ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champions(versions[3])
+
+    def unavailable(_: str) -> None:
+        raise StoreUnavailable("It is down.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "version_delete", unavailable)
+        with pytest.raises(StoreUnavailable):
+            services.versions_retain(keep=0, dry_run=False)
+    assert storage.version_exists(versions[0].pk)
+    assert services.versions_retain(keep=0, dry_run=False) == []
+    assert not storage.version_exists(versions[0].pk)
+
+
+def test_retention_removes_nothing_of_a_version_that_is_being_published_again(
+    versions: list[ModelVersion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champions(versions[3])
+    with monkeypatch.context() as patch:  # retired, and its removal is due
+        patch.setattr(services, "_version_remove", lambda _: None)
+        services.versions_retain(keep=0, dry_run=False)
+    write = storage.version_write
+
+    def written_while_retention_runs(*args):
+        manifest = write(*args)
+        services.versions_retain(keep=0, dry_run=False)
+        return manifest
+
+    monkeypatch.setattr(storage, "version_write", written_while_retention_runs)
+    again = services.version_publish(tmp_path / "v0", model_name="v0", origin="again", licence="Apache-2.0")
+    assert again.retired_at is None
+    assert (services.version_fetch(again) / "model.safetensors").read_bytes() == b"0"
+
+
+def test_what_is_pinned_while_retention_decides_is_kept(
+    versions: list[ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champions(versions[3])
+    needed = services._versions_needed
+
+    def pinned_then(*args):
+        decided = needed(*args)
+        services.version_pin(versions[0])
+        return decided
+
+    monkeypatch.setattr(services, "_versions_needed", pinned_then)
+    assert set(services.versions_retain(keep=0, dry_run=False)) == set(versions[1:3])
+    assert services.version_fetch(versions[0]).is_dir()
+
+
+def test_fewer_than_no_versions_cannot_be_kept(versions: list[ModelVersion]) -> None:
+    with pytest.raises(RegistryError, match="give 0 or more"):
+        services.versions_retain(keep=-2)
+
+
+def test_a_challenger_that_becomes_champion_by_a_rollback_challenges_no_more(
+    versions: list[ModelVersion],
+) -> None:
+    champions(*versions[:2])
+    services.version_promote(versions[0], alias=CHALLENGER, reason="once more")
+    services.champion_rollback(reason="bad")
+    assert (services.champion_get(), services.challenger_get()) == (versions[0], None)
 
 
 def test_a_rollback_passes_over_versions_whose_files_are_gone(versions: list[ModelVersion]) -> None:
