@@ -143,7 +143,9 @@ def _act(version: ModelVersion, action: str, reason: str, request: HttpRequest) 
             services.version_promote(version, alias=Alias.Name.CHALLENGER, reason=reason, by=by)
             return f"{version} is the challenger."
         case "rollback":
-            return f"{services.champion_rollback(reason=reason, by=by)} is the champion again."
+            return (
+                f"{services.champion_rollback(reason=reason, by=by, expected=version)} is the champion again."
+            )
         case "clear":
             services.challenger_clear(reason=reason, by=by, only=version)
             return f"{version} is no challenger any more."

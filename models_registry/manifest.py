@@ -63,7 +63,12 @@ class Lineage:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Lineage":
+        """Raises `TypeError` for a field of the wrong type."""
         data = fields.get("data")
+        for name in ("environment", "config", "decoding", "metrics", "gate"):
+            value = fields.get(name, {})
+            if not (isinstance(value, Mapping) or (value is None and name == "gate")):
+                raise TypeError(f"{name} of the lineage is no mapping")
         return cls(**{**fields, "data": data and DataSnapshot(**data)})
 
 
@@ -110,6 +115,9 @@ class Manifest:
                 raise VersionCorrupt(
                     f"Manifest schema {fields['schema']!r} is unknown; this release reads up to {SCHEMA}."
                 )
+            for name in ("version", "model_name", "origin", "licence"):
+                if not isinstance(fields[name], str):
+                    raise TypeError(f"{name} is no text")
             files = tuple(FileEntry.from_dict(entry) for entry in fields["files"])
             lineage = Lineage.from_dict(fields.get("lineage", {}))
             return cls(**{**fields, "files": files, "lineage": lineage})

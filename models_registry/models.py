@@ -46,6 +46,23 @@ class ModelVersion(models.Model):
             raise VersionCorrupt(f"The manifest of {self.pk} is that of {manifest.version}.")
         return manifest
 
+    @property
+    def readable_facts(self) -> Manifest | None:
+        """The manifest, or None where it cannot be read; `error` says why."""
+        try:
+            return self.facts
+        except VersionCorrupt:
+            return None
+
+    @property
+    def error(self) -> str | None:
+        """What is wrong with the manifest."""
+        try:
+            self.facts  # noqa: B018  read to see whether it can be
+        except VersionCorrupt as error:
+            return str(error)
+        return None
+
 
 class Alias(models.Model):
     """A name that points at a version: the `champion` serves, a `challenger` is tried beside it."""

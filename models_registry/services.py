@@ -1,5 +1,6 @@
 """The registry's verbs: publish a version, promote it, roll back, find what serves, fetch its files, retire the old."""
 
+import logging
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from models_registry.exceptions import (
     NoChampion,
     NotPromotable,
     RegistryError,
+    StoreUnavailable,
     VersionCorrupt,
     VersionExists,
     VersionUnknown,
@@ -34,6 +36,8 @@ from models_registry.manifest import (
     folder_verify,
 )
 from models_registry.models import Alias, ModelVersion, Promotion, Rollout
+
+logger = logging.getLogger(__name__)
 
 STARTER_DIR = Path(__file__).resolve().parent / "starter"
 _STARTER_NAME = "captioner-starter"
@@ -220,16 +224,18 @@ def version_promote(
     """Point `alias` at `version` and log it, with the gate's `report`; what it already points at changes nothing.
 
     A challenger that becomes the champion is no challenger any more. Raises `NotPromotable` for a version whose files
-    retention has removed, and for a challenger that is the champion already.
+    retention has removed or that are damaged, and for a challenger that is the champion already; `StoreUnavailable`
+    when the store cannot be asked.
     """
+    if Alias.objects.filter(name=alias, version=version).exists():
+        return
+    _require_present(version)
+    _require_sound(version)
     with transaction.atomic():
         aliases = _aliases_lock()
         if aliases.get(alias) == version.pk:
             return
-        if ModelVersion.objects.get(pk=version.pk).retired_at:
-            raise NotPromotable(
-                f"The files of version {version} were removed by retention; publish it again to use it."
-            )
+        _require_present(version)
         if alias == Alias.Name.CHALLENGER and aliases.get(Alias.Name.CHAMPION) == version.pk:
             raise NotPromotable(f"Version {version} is the champion; it cannot challenge itself.")
         _alias_set(alias, version, Promotion.Action.PROMOTE, reason=reason, by=by, report=report)
@@ -263,16 +269,25 @@ def champion_previous() -> ModelVersion | None:
     return next((version for version in reversed(usable) if version.pk != current), None)
 
 
-def champion_rollback(*, reason: str, by: User | None = None) -> ModelVersion:
+def champion_rollback(
+    *, reason: str, by: User | None = None, expected: ModelVersion | str | None = None
+) -> ModelVersion:
     """Make the champion before this one serve again, and log it. Rolling back twice goes back twice.
 
-    Raises `NotPromotable` when there is none.
+    Raises `NotPromotable` when there is none, when its files are damaged, and when `expected` is given and is no longer
+    the champion: somebody was faster. A store that is down does not stop it.
     """
+    _require_champion(expected)
+    previous = _champion_before()
+    try:
+        _require_sound(previous)
+    except StoreUnavailable as error:
+        logger.warning("Rolling back to %s unchecked: %s", previous, error)
     with transaction.atomic():
         _aliases_lock()
-        previous = champion_previous()
-        if previous is None:
-            raise NotPromotable("There is no earlier champion to roll back to.")
+        _require_champion(expected)
+        if _champion_before() != previous:
+            raise NotPromotable("What serves was changed just now; look again before you roll back.")
         _alias_set(Alias.Name.CHAMPION, previous, Promotion.Action.ROLLBACK, reason=reason, by=by)
         if (challenger := challenger_get()) == previous:
             _challenger_remove(challenger, reason="It became the champion.", by=by)
@@ -329,6 +344,38 @@ def rollout_update(**changes: float) -> Rollout:
 def challenger_since() -> datetime | None:
     """When the standing challenger became one."""
     return Alias.objects.filter(name=Alias.Name.CHALLENGER).values_list("updated_at", flat=True).first()
+
+
+def _champion_before() -> ModelVersion:
+    previous = champion_previous()
+    if previous is None:
+        raise NotPromotable("There is no earlier champion to roll back to.")
+    return previous
+
+
+def _require_champion(expected: ModelVersion | str | None) -> None:
+    if expected is None:
+        return
+    champion = aliases_get().get(Alias.Name.CHAMPION)
+    if champion is None or champion.pk != str(expected):
+        raise NotPromotable(f"{expected} is not the champion any more; {champion or 'nothing'} is.")
+
+
+def _require_present(version: ModelVersion) -> None:
+    if ModelVersion.objects.get(pk=version.pk).retired_at:
+        raise NotPromotable(
+            f"The files of version {version} were removed by retention; publish it again to use it."
+        )
+
+
+def _require_sound(version: ModelVersion) -> None:
+    """Outside of any lock: the store is asked, and takes its time."""
+    try:
+        storage.version_verify(version.facts)
+    except VersionCorrupt as error:
+        raise NotPromotable(
+            f"Version {version} cannot serve. {error} Publish the same files again to mend it."
+        ) from error
 
 
 def _aliases_lock() -> dict[str, str]:

@@ -19,11 +19,12 @@ from django.core.files.storage import Storage, storages
 
 from models_registry.card import card_text
 from models_registry.exceptions import StoreUnavailable, VersionCorrupt
-from models_registry.manifest import CARD_NAME, MANIFEST_NAME, FileEntry, Manifest
+from models_registry.manifest import CARD_NAME, MANIFEST_NAME, FileEntry, Manifest, folder_verify
 
 logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20  # bytes
+_VERIFIED_BYTES = 64 << 20  # of a remote file whose content is looked at before it may serve
 
 
 def version_write(folder: Path, manifest: Manifest) -> Manifest:
@@ -56,6 +57,21 @@ def version_check(manifest: Manifest) -> None:
         )
     if not _is_same(stored, manifest):
         raise VersionCorrupt(f"The store holds other files under the name of {manifest.version}.")
+
+
+def version_verify(manifest: Manifest) -> None:
+    """That the store holds this version, file by file: by SHA-256, or by size where that meant a long download.
+
+    Raises `VersionCorrupt`, `StoreUnavailable`.
+    """
+    version_check(manifest)
+    folder = version_folder(manifest.version)
+    with _errors_named():
+        if folder is not None:
+            folder_verify(folder, manifest)
+            return
+        for entry in manifest.files:
+            _file_verify(manifest.version, entry)
 
 
 def version_download(manifest: Manifest, folder: Path) -> None:
@@ -109,6 +125,17 @@ def _file_is_stored(version: str, entry: FileEntry) -> bool:
     except FileNotFoundError:
         return False
     return digest.hexdigest() == entry.sha256
+
+
+def _file_verify(version: str, entry: FileEntry) -> None:
+    try:
+        sound = _storage().size(_key(version, entry.name)) == entry.size
+    except FileNotFoundError:
+        raise VersionCorrupt(f"Version {version}: {entry.name} is missing in the store.") from None
+    if sound and entry.size <= _VERIFIED_BYTES:
+        sound = _file_is_stored(version, entry)
+    if not sound:
+        raise VersionCorrupt(f"Version {version}: {entry.name} is not what was published.")
 
 
 def _file_download(version: str, entry: FileEntry, target: Path) -> None:

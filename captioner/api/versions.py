@@ -20,15 +20,20 @@ from models_registry.models import Alias, ModelVersion
 
 class VersionSerializer(serializers.ModelSerializer[ModelVersion]):
     serves_as = serializers.SerializerMethodField(help_text="The aliases that point at it.")
-    origin = serializers.CharField(source="facts.origin")
-    licence = serializers.CharField(source="facts.licence")
-    size = serializers.IntegerField(source="facts.size", help_text="Bytes of all files.")
-    trained_beside = serializers.CharField(
-        source="facts.lineage.parent", allow_null=True, help_text="The champion when it was trained."
+    origin = serializers.CharField(source="readable_facts.origin", allow_null=True)
+    licence = serializers.CharField(source="readable_facts.licence", allow_null=True)
+    size = serializers.IntegerField(
+        source="readable_facts.size", allow_null=True, help_text="Bytes of all files."
     )
-    trained_from = serializers.CharField(source="facts.lineage.base", allow_null=True)
-    metrics = serializers.DictField(source="facts.lineage.metrics")
-    gate = serializers.DictField(source="facts.lineage.gate", allow_null=True)
+    trained_beside = serializers.CharField(
+        source="readable_facts.lineage.parent", allow_null=True, help_text="The champion when it was trained."
+    )
+    trained_from = serializers.CharField(source="readable_facts.lineage.base", allow_null=True)
+    metrics = serializers.DictField(source="readable_facts.lineage.metrics", allow_null=True)
+    gate = serializers.DictField(source="readable_facts.lineage.gate", allow_null=True)
+    error = serializers.CharField(
+        allow_null=True, help_text="Why its manifest cannot be read; what stands there is then null."
+    )
 
     class Meta:
         model = ModelVersion
@@ -46,6 +51,7 @@ class VersionSerializer(serializers.ModelSerializer[ModelVersion]):
             "gate",
             "pinned",
             "retired_at",
+            "error",
         )
         read_only_fields = fields
 
@@ -67,6 +73,14 @@ class ReasonSerializer(serializers.Serializer[Any]):
     reason = serializers.CharField(max_length=1000, help_text="Why; it is kept in the log.")
 
 
+class RollbackRequestSerializer(ReasonSerializer):
+    expected = serializers.CharField(
+        required=False,
+        max_length=100,
+        help_text="The champion that is to go; if another one serves by now, nothing is changed.",
+    )
+
+
 class PromotionRequestSerializer(ReasonSerializer):
     alias = serializers.ChoiceField(choices=Alias.Name.choices, default=Alias.Name.CHAMPION)
 
@@ -84,7 +98,7 @@ class PromotionRequestSerializer(ReasonSerializer):
     ),
     rollback=extend_schema(
         summary="Serve the champion before this one again",
-        request=ReasonSerializer,
+        request=RollbackRequestSerializer,
         responses={200: VersionSerializer, **problems(409, 415, 422)},
     ),
 )
@@ -116,7 +130,7 @@ class VersionViewSet(ViewSet):
 
     @action(detail=False, methods=["post"])
     def rollback(self, request: Request) -> Response:
-        wish = ReasonSerializer(data=request.data)
+        wish = RollbackRequestSerializer(data=request.data)
         wish.is_valid(raise_exception=True)
         version = registry.champion_rollback(**wish.validated_data, by=cast(User, request.user))
         return Response(VersionSerializer(version).data)

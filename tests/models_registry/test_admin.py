@@ -56,6 +56,14 @@ def test_a_version_is_promoted_with_a_reason_and_rolled_back(
     assert services.champion_get() == versions[0]
 
 
+def test_a_second_click_rolls_back_once(client: Client, versions: list[ModelVersion]) -> None:
+    services.version_promote(versions[1], reason="better")
+    services.version_promote(versions[0], reason="better still")
+    act(client, versions[0], "rollback")
+    assert "not the champion any more" in act(client, versions[0], "rollback").content.decode()
+    assert services.champion_get() == versions[1]
+
+
 def test_a_version_is_tried_and_taken_back(client: Client, versions: list[ModelVersion]) -> None:
     act(client, versions[1], "challenge")
     assert services.challenger_get() == versions[1]

@@ -1,9 +1,11 @@
 """Which version an alias points at, what served when, and how one gets back."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.files.storage import storages
 
 from models_registry import services, storage
 from models_registry.exceptions import AppendOnly, NotPromotable, RegistryError, StoreUnavailable
@@ -68,6 +70,61 @@ def test_what_was_rolled_back_is_not_returned_to(versions: list[ModelVersion]) -
     services.champion_rollback(reason="bad")
     champions(versions[2])
     assert services.champion_rollback(reason="bad too") == versions[0]
+
+
+def test_a_rollback_from_what_serves_no_more_changes_nothing(versions: list[ModelVersion]) -> None:
+    champions(*versions[:3])
+    assert services.champion_rollback(reason="bad", expected=versions[2]) == versions[1]
+    with pytest.raises(NotPromotable, match=f"not the champion any more; {versions[1]} is"):
+        services.champion_rollback(reason="bad", expected=versions[2].pk)
+    assert services.champion_get() == versions[1]
+
+
+def damage_weights(version: ModelVersion) -> None:
+    path = Path(storages["weights"].path(f"versions/{version.pk}/model.safetensors"))
+    path.write_bytes(b"x")
+
+
+def damage_row(version: ModelVersion) -> None:
+    version.manifest = {"schema": 99}
+    version.save()
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (damage_weights, r"model\.safetensors is not what was published"),
+        (lambda version: storage.version_delete(version.pk), "no manifest in the store"),
+        (damage_row, "schema 99 is unknown"),
+    ],
+)
+@pytest.mark.parametrize("alias", Alias.Name)
+def test_a_damaged_version_is_neither_promoted_nor_returned_to(
+    versions: list[ModelVersion], damage: Callable[[ModelVersion], None], told: str, alias: Alias.Name
+) -> None:
+    champions(*versions[:2])
+    for version in (versions[0], versions[2]):
+        damage(version)
+    with pytest.raises(NotPromotable, match=told):
+        services.version_promote(versions[2], alias=alias, reason="better")
+    with pytest.raises(NotPromotable, match=told):
+        services.champion_rollback(reason="bad")
+    assert services.aliases_get() == {"champion": versions[1]}
+    assert Promotion.objects.count() == 2
+
+
+def test_a_store_that_is_down_stops_promotions_and_no_rollback(
+    versions: list[ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champions(*versions[:2])
+
+    def unavailable(_: object) -> None:
+        raise StoreUnavailable("It is down.")
+
+    monkeypatch.setattr(storage, "version_verify", unavailable)
+    with pytest.raises(StoreUnavailable):
+        champions(versions[2])
+    assert services.champion_rollback(reason="bad") == versions[0]
 
 
 def test_there_is_nothing_to_roll_back_to_at_first(versions: list[ModelVersion]) -> None:

@@ -67,6 +67,19 @@ def test_a_version_may_be_tried_as_the_challenger(staff: Client, versions: list[
     assert services.champion_get() == versions[0]
 
 
+def test_a_version_with_an_unreadable_manifest_is_listed_and_not_promoted(
+    staff: Client, versions: list[ModelVersion]
+) -> None:
+    ModelVersion.objects.filter(pk=versions[1].pk).update(manifest={"schema": 99})
+    listed = staff.get(MODELS).json()["versions"]
+    assert listed[1]["error"] is None
+    assert "schema 99 is unknown" in listed[0]["error"]
+    assert (listed[0]["id"], listed[0]["licence"], listed[0]["metrics"]) == (versions[1].pk, None, None)
+    answer = post(staff, f"{versions[1].pk}/promote", reason="better")
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:captioner:problem:not-promotable")
+    assert services.champion_get() == versions[0]
+
+
 def test_a_rollback_goes_to_the_champion_before(staff: Client, versions: list[ModelVersion]) -> None:
     post(staff, f"{versions[1].pk}/promote", reason="better")
     answer = post(staff, "rollback", reason="worse")
@@ -77,6 +90,7 @@ def test_a_rollback_goes_to_the_champion_before(staff: Client, versions: list[Mo
     ("path", "body", "status", "kind"),
     [
         ("rollback", {"reason": "worse"}, 409, "not-promotable"),
+        ("rollback", {"reason": "worse", "expected": "another"}, 409, "not-promotable"),
         ("rollback", {}, 422, "invalid-fields"),
         ("nothing/promote", {"reason": "better"}, 404, "not-found"),
         ("{}/promote", {"reason": "x", "alias": "king"}, 422, "invalid-fields"),
