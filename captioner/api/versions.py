@@ -1,11 +1,13 @@
 """Staff's view of the registry: which versions there are, what serves, and a way to change that."""
 
+import math
 from typing import Any, cast
 
 from django.contrib.auth.models import User
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
 from rest_framework.decorators import action
+from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
@@ -15,7 +17,7 @@ from captioner.api.permissions import MayPromote
 from captioner.api.schema import problems
 from models_registry import processes
 from models_registry import services as registry
-from models_registry.models import Alias, ModelVersion
+from models_registry.models import Alias, ModelVersion, Rollout
 
 
 class VersionSerializer(serializers.ModelSerializer[ModelVersion]):
@@ -81,6 +83,49 @@ class RollbackRequestSerializer(ReasonSerializer):
     )
 
 
+class ShareField(serializers.FloatField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(min_value=0, max_value=1, required=False, **kwargs)
+
+    def to_internal_value(self, data: Any) -> float:
+        share = super().to_internal_value(data)
+        if not math.isfinite(share):
+            self.fail("invalid")
+        return share
+
+
+class RolloutSerializer(serializers.ModelSerializer[Rollout]):
+    canary_share = ShareField(help_text="Share of photos that a challenger answers.")
+    shadow_share = ShareField(
+        help_text="Share of the champion's photos that a challenger captions too, unseen."
+    )
+
+    class Meta:
+        model = Rollout
+        fields = (
+            "canary_share",
+            "shadow_share",
+            "max_error_rate",
+            "max_latency_ratio",
+            "max_rating_drop",
+            "min_captions",
+            "min_ratings",
+        )
+        read_only_fields = fields[2:]
+
+
+class RetentionRequestSerializer(serializers.Serializer[Any]):
+    keep = serializers.IntegerField(
+        min_value=0, max_value=10_000, default=5, help_text="How many of the newest are kept in any case."
+    )
+    dry_run = serializers.BooleanField(default=True, help_text="Only tell what would be removed.")
+
+
+class RetentionSerializer(serializers.Serializer[Any]):
+    dry_run = serializers.BooleanField()
+    versions = VersionSerializer(many=True, help_text="Those whose files are, or would be, removed.")
+
+
 class PromotionRequestSerializer(ReasonSerializer):
     alias = serializers.ChoiceField(choices=Alias.Name.choices, default=Alias.Name.CHAMPION)
 
@@ -100,6 +145,36 @@ class PromotionRequestSerializer(ReasonSerializer):
         summary="Serve the champion before this one again",
         request=RollbackRequestSerializer,
         responses={200: VersionSerializer, **problems(409, 415, 422)},
+    ),
+    pin=extend_schema(
+        summary="Keep a version's files whatever retention says",
+        request=None,
+        responses={200: VersionSerializer, **problems(404)},
+    ),
+    unpin=extend_schema(
+        summary="Leave a version to retention",
+        request=None,
+        responses={200: VersionSerializer, **problems(404)},
+    ),
+    challenger=extend_schema(
+        summary="Take the challenger back",
+        parameters=[ReasonSerializer],
+        responses={204: None, **problems(404, 422)},
+    ),
+    rollout=extend_schema(
+        summary="Change how a challenger is tried",
+        description="What is not sent stays as it is. The answer tells also when a challenger is taken back by itself.",
+        request=RolloutSerializer,
+        responses={200: RolloutSerializer, **problems(415, 422)},
+    ),
+    retain=extend_schema(
+        summary="Remove the files of versions nobody needs any more",
+        description=(
+            "Kept are what an alias points at, what a rollback would go to, the pinned, the newest, and what any of"
+            " these were trained from. Nothing is removed unless `dry_run` is false."
+        ),
+        request=RetentionRequestSerializer,
+        responses={200: RetentionSerializer, **problems(415, 422)},
     ),
 )
 class VersionViewSet(ViewSet):
@@ -134,3 +209,35 @@ class VersionViewSet(ViewSet):
         wish.is_valid(raise_exception=True)
         version = registry.champion_rollback(**wish.validated_data, by=cast(User, request.user))
         return Response(VersionSerializer(version).data)
+
+    @action(detail=True, methods=["post"])
+    def pin(self, request: Request, pk: str) -> Response:
+        registry.version_pin(registry.version_get(pk))
+        return Response(VersionSerializer(registry.version_get(pk)).data)
+
+    @action(detail=True, methods=["post"])
+    def unpin(self, request: Request, pk: str) -> Response:
+        registry.version_unpin(registry.version_get(pk))
+        return Response(VersionSerializer(registry.version_get(pk)).data)
+
+    @action(detail=False, methods=["delete"])
+    def challenger(self, request: Request) -> Response:
+        wish = ReasonSerializer(data=request.query_params)
+        wish.is_valid(raise_exception=True)
+        if registry.challenger_clear(**wish.validated_data, by=cast(User, request.user)) is None:
+            raise NotFound("There is no challenger.")
+        return Response(status=204)
+
+    @action(detail=False, methods=["patch"])
+    def rollout(self, request: Request) -> Response:
+        wish = RolloutSerializer(data=request.data)
+        wish.is_valid(raise_exception=True)
+        return Response(RolloutSerializer(registry.rollout_update(**wish.validated_data)).data)
+
+    @action(detail=False, methods=["post"])
+    def retain(self, request: Request) -> Response:
+        wish = RetentionRequestSerializer(data=request.data)
+        wish.is_valid(raise_exception=True)
+        versions = registry.versions_retain(**wish.validated_data)
+        answer = {"dry_run": wish.validated_data["dry_run"], "versions": versions}
+        return Response(RetentionSerializer(answer).data)

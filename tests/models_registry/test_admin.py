@@ -90,6 +90,21 @@ def test_a_version_with_an_underscore_in_its_id_has_its_buttons_too(client: Clie
     assert services.champion_get() == version
 
 
+def test_old_versions_are_shown_before_their_files_are_removed(
+    client: Client, versions: list[ModelVersion]
+) -> None:
+    assert f"{LIST}retain" in page(client, LIST)
+    assert "Nothing would be removed" in page(client, f"{LIST}retain")
+    shown = page(client, f"{LIST}retain?keep=0")
+    assert versions[1].pk in shown
+    assert versions[0].pk not in shown
+    assert services.version_fetch(versions[1]).is_dir()
+    answer = client.post(f"{LIST}retain", {"keep": "0"}, follow=True)
+    assert f"Files removed: {versions[1]}." in answer.content.decode()
+    assert ModelVersion.objects.exclude(retired_at=None).get() == versions[1]
+    assert "greater than or equal to 0" in page(client, f"{LIST}retain?keep=-1")
+
+
 def test_without_a_reason_nothing_changes(client: Client, versions: list[ModelVersion]) -> None:
     assert "Say why" in act(client, versions[1], "promote", reason=" ").content.decode()
     assert services.champion_get() == versions[0]
@@ -108,6 +123,9 @@ def test_who_may_only_look_changes_nothing(versions: list[ModelVersion]) -> None
     client.force_login(viewer)
     assert "Make it the champion" not in page(client, f"{LIST}{versions[1].pk}/change/")
     assert act(client, versions[1], "promote").status_code == 403
+    assert f"{LIST}retain" not in page(client, LIST)
+    assert client.post(f"{LIST}retain", {"keep": "0"}).status_code == 403
+    assert not ModelVersion.objects.exclude(retired_at=None).exists()
     assert services.champion_get() == versions[0]
 
 
