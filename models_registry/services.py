@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 STARTER_DIR = Path(__file__).resolve().parent / "starter"
 _STARTER_NAME = "captioner-starter"
+_ID_LENGTH = 100  # of `ModelVersion.id`
+_DIGEST_LENGTH = 10  # hexadecimal digits of the content's hash in it
 
 
 # --- Versions -----------------------------------------------------------------------------------------------------
@@ -58,11 +60,13 @@ def version_publish(
     """Publish the files of `folder` that match `patterns` as an immutable version, named after their content.
 
     Whatever belongs to the version, such as its data snapshot or its evaluation report, is just a file of the folder.
-    A publication that was cut short is finished by doing it again.
+    A publication that was cut short is finished by doing it again, and what the store has lost or damaged of a version
+    that was published before is mended from `folder`.
 
-    Raises `VersionExists` if the same content was published before, `RegistryError` if no file matches or the lineage
-    is no plain JSON, `StoreUnavailable` if the store cannot be written.
+    Raises `VersionExists` if the same content was published before, `RegistryError` if no file matches, the name makes
+    no id or the lineage is no plain JSON, `StoreUnavailable` if the store cannot be written.
     """
+    _require_name(model_name)
     entries = folder_entries(folder, patterns)
     if not entries:
         raise RegistryError(f"{folder} holds no files to publish; looked for {', '.join(patterns)}.")
@@ -75,8 +79,12 @@ def version_publish(
         published_at=datetime.now(UTC).isoformat(timespec="seconds"),
         lineage=lineage or Lineage(),
     )
-    if ModelVersion.objects.filter(pk=manifest.version, retired_at=None).exists():
-        raise VersionExists(f"Version {manifest.version} was published before; versions are immutable.")
+    if standing := ModelVersion.objects.filter(pk=manifest.version, retired_at=None).first():
+        mended = _version_mend(standing, folder, manifest)
+        raise VersionExists(
+            f"Version {standing} was published before; versions are immutable."
+            + (f" Mended in the store: {', '.join(mended)}." if mended else "")
+        )
     _version_claim(manifest.version)
     return _version_record(storage.version_write(folder, manifest))
 
@@ -173,6 +181,18 @@ def _version_claim(version_pk: str) -> None:
             ModelVersion.objects.filter(pk=version_pk).update(files_removed_at=timezone.now())
 
 
+def _version_mend(standing: ModelVersion, folder: Path, manifest: Manifest) -> list[str]:
+    """Bring what was published as `manifest` back to the store, and to a row that cannot be read; the names of that."""
+    facts = standing.readable_facts
+    if facts is None or facts.files != manifest.files:
+        facts = manifest
+        ModelVersion.objects.filter(pk=standing.pk).update(manifest=manifest.to_dict())
+    mended = storage.version_mend(folder, facts)
+    if mended:
+        logger.warning("Mended %s in the store: %s", standing, ", ".join(mended))
+    return mended
+
+
 def _version_record(manifest: Manifest) -> ModelVersion:
     """The row of a version whose files are stored; whoever makes it has published the version."""
     fields = {"model_name": manifest.model_name, "manifest": manifest.to_dict()}
@@ -205,9 +225,20 @@ def _base(version: ModelVersion) -> str | None:
         return None
 
 
+def _require_name(model_name: str) -> None:
+    """Names become ids: lower-case ASCII letters and digits, `_` and `-`."""
+    slug, room = slugify(model_name), _ID_LENGTH - len(f"-{'0' * _DIGEST_LENGTH}")
+    if not slug.strip("-_"):
+        raise RegistryError(f"The model name {model_name!r} makes no id; use letters a to z or digits in it.")
+    if max(len(slug), len(model_name)) > room:
+        raise RegistryError(
+            f"The model name is too long with {len(model_name)} characters; up to {room} are allowed."
+        )
+
+
 def _version_id(model_name: str, entries: tuple[FileEntry, ...]) -> str:
     """An id that names the content: the same files always get the same one."""
-    return f"{slugify(model_name)}-{content_sha256(entries)[:10]}"
+    return f"{slugify(model_name)}-{content_sha256(entries)[:_DIGEST_LENGTH]}"
 
 
 # --- Aliases ------------------------------------------------------------------------------------------------------
@@ -413,19 +444,17 @@ def _log(
 def starter_register() -> ModelVersion:
     """Publish the bundled starter weights, and promote them unless something better than a starter serves already.
 
-    A store that lost them, or was changed for another one, gets them again.
+    A store that lost or damaged them, or was changed for another one, gets them again.
     """
-    version_pk = _version_id(_STARTER_NAME, folder_entries(STARTER_DIR))
-    version = ModelVersion.objects.filter(pk=version_pk, retired_at=None).first()
-    if version is None:
+    try:
         version = version_publish(
             STARTER_DIR,
             model_name=_STARTER_NAME,
             origin="bundled with the release",
             licence="non-commercial research and education; see the model card",
         )
-    elif not storage.version_exists(version_pk):
-        storage.version_write(STARTER_DIR, version.facts)
+    except VersionExists:
+        version = version_get(_version_id(_STARTER_NAME, folder_entries(STARTER_DIR)))
     champion = Alias.objects.select_related("version").filter(name=Alias.Name.CHAMPION).first()
     if champion is None or champion.version.model_name == _STARTER_NAME:
         version_promote(version, reason="Bundled starter weights")

@@ -41,10 +41,19 @@ def version_write(folder: Path, manifest: Manifest) -> Manifest:
     return standing
 
 
-def version_exists(version: str) -> bool:
-    """Whether `version` was fully published to the store. Raises `StoreUnavailable`."""
+def version_mend(folder: Path, manifest: Manifest) -> list[str]:
+    """Write again what the store has lost or damaged of a published version; the names of that.
+
+    Raises `VersionCorrupt` when a file of `folder` is not what was published, `StoreUnavailable`.
+    """
     with _errors_named():
-        return _storage().exists(_key(version, MANIFEST_NAME))
+        mended = [entry.name for entry in manifest.files if _file_ensure(folder, manifest.version, entry)]
+        if not _manifest_stands(manifest):
+            _storage().save(_key(manifest.version, MANIFEST_NAME), ContentFile(manifest.to_json().encode()))
+            mended.append(MANIFEST_NAME)
+        if mended:
+            _storage().save(_key(manifest.version, CARD_NAME), ContentFile(card_text(manifest).encode()))
+    return mended
 
 
 def version_check(manifest: Manifest) -> None:
@@ -105,9 +114,10 @@ def version_folder(version: str) -> Path | None:
 # --- Files ----------------------------------------------------------------------------------------------------------
 
 
-def _file_ensure(folder: Path, version: str, entry: FileEntry) -> None:
+def _file_ensure(folder: Path, version: str, entry: FileEntry) -> bool:
+    """Have the file in the store; whether it had to be written."""
     if _file_is_stored(version, entry):
-        return
+        return False
     with (folder / entry.name).open("rb") as file:
         _storage().save(_key(version, entry.name), File(file))
     if not _file_is_stored(version, entry):
@@ -115,6 +125,7 @@ def _file_ensure(folder: Path, version: str, entry: FileEntry) -> None:
             f"Version {version}: {entry.name} reads back from the store other than it was written. "
             "It may have changed meanwhile; publish again."
         )
+    return True
 
 
 def _file_is_stored(version: str, entry: FileEntry) -> bool:
@@ -194,6 +205,14 @@ def _manifest_ensure(manifest: Manifest) -> Manifest:
     if standing is None or not _is_same(standing, manifest):
         raise VersionCorrupt(f"The store holds something else under the name of {manifest.version}.")
     return standing
+
+
+def _manifest_stands(manifest: Manifest) -> bool:
+    try:
+        stored = _manifest_read(manifest.version)
+    except VersionCorrupt:
+        return False
+    return stored is not None and _is_same(stored, manifest)
 
 
 def _is_same(one: Manifest, other: Manifest) -> bool:
