@@ -3,11 +3,14 @@
 import json
 from typing import TYPE_CHECKING, Any, cast
 
+from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.utils import quote, unquote
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import get_object_or_404, redirect
+from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -39,6 +42,12 @@ class ReadOnlyAdmin(ModelAdmin):
         return False
 
 
+class RetentionForm(forms.Form):
+    keep = forms.IntegerField(
+        min_value=0, max_value=10_000, label="Newest versions to keep", help_text="In any case."
+    )
+
+
 @admin.register(ModelVersion)
 class ModelVersionAdmin(ReadOnlyAdmin):
     list_display = ["id", "model_name", "serves_as", "pinned", "retired_at", "created_at"]
@@ -58,13 +67,21 @@ class ModelVersionAdmin(ReadOnlyAdmin):
         return super().get_queryset(request).prefetch_related("aliases")
 
     def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(self.act_view)
-        return [path("<slug:pk>/act", view, name="models_registry_modelversion_act"), *super().get_urls()]
+        act, retain = self.admin_site.admin_view(self.act_view), self.admin_site.admin_view(self.retain_view)
+        return [
+            path("<slug:pk>/act", act, name="models_registry_modelversion_act"),
+            path("retain", retain, name="models_registry_modelversion_retain"),
+            *super().get_urls(),
+        ]
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        context = {"alerts": processes.alerts_current(), **(extra_context or {})}
+        context = {
+            "alerts": processes.alerts_current(),
+            "may_promote": may_promote(request),
+            **(extra_context or {}),
+        }
         return super().changelist_view(request, context)
 
     def change_view(
@@ -74,7 +91,7 @@ class ModelVersionAdmin(ReadOnlyAdmin):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        version = ModelVersion.objects.filter(pk=object_id).first()
+        version = ModelVersion.objects.filter(pk=unquote(object_id)).first()
         context = {"may_promote": may_promote(request), "choices": version and _choices(version)}
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
@@ -93,7 +110,31 @@ class ModelVersionAdmin(ReadOnlyAdmin):
             self.message_user(request, str(error), messages.ERROR)
         else:
             self.message_user(request, told, messages.SUCCESS)
-        return redirect("admin:models_registry_modelversion_change", pk)
+        return redirect("admin:models_registry_modelversion_change", quote(pk))
+
+    def retain_view(self, request: HttpRequest) -> HttpResponse:
+        """Show what retention would remove; a POST removes it."""
+        if not may_promote(request):
+            raise PermissionDenied
+        form = RetentionForm(request.POST or request.GET or {"keep": 5})
+        versions = []
+        try:
+            if form.is_valid():
+                dry_run = request.method != "POST"
+                versions = services.versions_retain(keep=form.cleaned_data["keep"], dry_run=dry_run)
+                if not dry_run:
+                    self.message_user(request, f"Files removed: {', '.join(map(str, versions)) or 'none'}.")
+                    return redirect("admin:models_registry_modelversion_changelist")
+        except RegistryError as error:
+            self.message_user(request, str(error), messages.ERROR)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Remove old versions",
+            "opts": self.opts,
+            "form": form,
+            "versions": versions,
+        }
+        return TemplateResponse(request, "admin/models_registry/modelversion/retain.html", context)
 
     @admin.display(description="Serves as")
     def serves_as(self, version: ModelVersion) -> str | None:
@@ -142,7 +183,9 @@ def _act(version: ModelVersion, action: str, reason: str, request: HttpRequest) 
             services.version_promote(version, alias=Alias.Name.CHALLENGER, reason=reason, by=by)
             return f"{version} is the challenger."
         case "rollback":
-            return f"{services.champion_rollback(reason=reason, by=by)} is the champion again."
+            return (
+                f"{services.champion_rollback(reason=reason, by=by, expected=version)} is the champion again."
+            )
         case "clear":
             services.challenger_clear(reason=reason, by=by, only=version)
             return f"{version} is no challenger any more."

@@ -49,18 +49,37 @@ def cache_clean(keep: Iterable[str] = ()) -> list[str]:
     """
     if not _root().is_dir():
         return []
-    folders = sorted(_root().iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    folders = sorted(_root().iterdir(), key=_used_at, reverse=True)
     room, removed, kept = settings.MODEL_CACHE_MAX_MB * 1_000_000, [], set(keep)
     for folder in sorted(folders, key=lambda folder: folder.name not in kept):
         if folder.name.startswith(_DRAFT_PREFIX):
-            if time.time() - folder.stat().st_mtime > _DRAFT_SECONDS:
+            if time.time() - _used_at(folder) > _DRAFT_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
             continue
-        room -= sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        room -= _size(folder)
         if room < 0 and folder.name not in kept:
-            _remove(folder)
-            removed.append(folder.name)
+            with contextlib.suppress(FileNotFoundError):
+                _remove(folder)
+                removed.append(folder.name)
     return removed
+
+
+def _used_at(folder: Path) -> float:
+    """Seconds since the epoch; now for what another process has just removed."""
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files that are there; other processes remove folders too."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += (Path(parent) / name).stat().st_size
+    return size
 
 
 def _root() -> Path:
@@ -101,5 +120,7 @@ def _put_in_place(draft: Path, folder: Path, manifest: Manifest) -> None:
 def _remove(folder: Path) -> None:
     """Out of the way first, so that nobody finds a part of it."""
     away = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_DRAFT_PREFIX))
-    folder.rename(away / folder.name)
-    shutil.rmtree(away, ignore_errors=True)
+    try:
+        folder.rename(away / folder.name)
+    finally:
+        shutil.rmtree(away, ignore_errors=True)

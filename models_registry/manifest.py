@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,9 +18,21 @@ CARD_NAME = "MODEL_CARD.md"  # a rendering of the manifest, see `models_registry
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    name: str  # relative to the version's folder, with forward slashes
+    name: str  # relative to the version's folder, with forward slashes; see `file_name_is_safe`
     size: int  # bytes
     sha256: str
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "FileEntry":
+        """Raises `VersionCorrupt` for a name that could lead out of the version's folder, `TypeError`."""
+        entry = cls(**fields)
+        if not (
+            type(entry.name) is type(entry.sha256) is str and type(entry.size) is int and entry.size >= 0
+        ):
+            raise TypeError(f"name, size or sha256 of {entry.name!r} is of the wrong type")
+        if not file_name_is_safe(entry.name):
+            raise VersionCorrupt(f"The manifest names a file {entry.name!r}, which no version may hold.")
+        return entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +63,12 @@ class Lineage:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Lineage":
+        """Raises `TypeError` for a field of the wrong type."""
         data = fields.get("data")
+        for name in ("environment", "config", "decoding", "metrics", "gate"):
+            value = fields.get(name, {})
+            if not (isinstance(value, Mapping) or (value is None and name == "gate")):
+                raise TypeError(f"{name} of the lineage is no mapping")
         return cls(**{**fields, "data": data and DataSnapshot(**data)})
 
 
@@ -97,7 +115,10 @@ class Manifest:
                 raise VersionCorrupt(
                     f"Manifest schema {fields['schema']!r} is unknown; this release reads up to {SCHEMA}."
                 )
-            files = tuple(FileEntry(**entry) for entry in fields["files"])
+            for name in ("version", "model_name", "origin", "licence"):
+                if not isinstance(fields[name], str):
+                    raise TypeError(f"{name} is no text")
+            files = tuple(FileEntry.from_dict(entry) for entry in fields["files"])
             lineage = Lineage.from_dict(fields.get("lineage", {}))
             return cls(**{**fields, "files": files, "lineage": lineage})
         except (KeyError, TypeError, AttributeError) as error:
@@ -107,7 +128,8 @@ class Manifest:
 def folder_entries(folder: Path, patterns: Sequence[str] = ("*",)) -> tuple[FileEntry, ...]:
     """The entries of the files below `folder` whose name matches one of `patterns`, in a stable order.
 
-    Dotfiles and what an older publication left there are left out.
+    Dotfiles and what an older publication left there are left out. Raises `RegistryError` for a file name that not
+    every store and disk can keep.
     """
     entries = []
     for path in sorted(folder.rglob("*")):
@@ -115,6 +137,10 @@ def folder_entries(folder: Path, patterns: Sequence[str] = ("*",)) -> tuple[File
         hidden = any(part.startswith(".") for part in name.split("/"))
         ours = name in {MANIFEST_NAME, CARD_NAME}
         if path.is_file() and not hidden and not ours and any(map(path.match, patterns)):
+            if not file_name_is_safe(name):
+                raise RegistryError(
+                    f"{name!r} cannot be published: rename it without backslashes and control characters."
+                )
             entries.append(FileEntry(name=name, size=path.stat().st_size, sha256=file_sha256(path)))
     return tuple(entries)
 
@@ -135,6 +161,13 @@ def folder_verify(folder: Path, manifest: Manifest) -> None:
             raise VersionCorrupt(
                 f"Version {manifest.version}: {entry.name} is not what was published (SHA-256 differs)."
             )
+
+
+def file_name_is_safe(name: str) -> bool:
+    """Whether `name` is a plain relative path: it stays in the folder it is put in, on every store and disk."""
+    if any(part in {"", ".", ".."} for part in name.split("/")):  # an absolute one begins with an empty part
+        return False
+    return not any(char == "\\" or unicodedata.category(char) in {"Cc", "Cs"} for char in name)
 
 
 def file_sha256(path: Path) -> str:

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
-from models_registry.exceptions import AppendOnly
+from models_registry.exceptions import AppendOnly, VersionCorrupt
 from models_registry.manifest import Manifest
 
 M = TypeVar("M", bound=models.Model)
@@ -24,6 +24,12 @@ class ModelVersion(models.Model):
     retired_at = models.DateTimeField(
         null=True, blank=True, help_text="When retention removed its files; such a version cannot serve."
     )
+    files_removed_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="When nothing was left for retention to remove; it then leaves a retired version alone.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -34,8 +40,28 @@ class ModelVersion(models.Model):
 
     @property
     def facts(self) -> Manifest:
-        """The manifest, parsed. Raises `VersionCorrupt`."""
-        return Manifest.from_dict(self.manifest)
+        """The manifest, parsed. Raises `VersionCorrupt`, also for that of another version."""
+        manifest = Manifest.from_dict(self.manifest)
+        if manifest.version != self.pk:
+            raise VersionCorrupt(f"The manifest of {self.pk} is that of {manifest.version}.")
+        return manifest
+
+    @property
+    def readable_facts(self) -> Manifest | None:
+        """The manifest, or None where it cannot be read; `error` says why."""
+        try:
+            return self.facts
+        except VersionCorrupt:
+            return None
+
+    @property
+    def error(self) -> str | None:
+        """What is wrong with the manifest."""
+        try:
+            self.facts  # noqa: B018  read to see whether it can be
+        except VersionCorrupt as error:
+            return str(error)
+        return None
 
 
 class Alias(models.Model):

@@ -1,5 +1,6 @@
 """The registry's verbs: publish a version, promote it, roll back, find what serves, fetch its files, retire the old."""
 
+import logging
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.text import slugify
 
@@ -18,6 +20,7 @@ from models_registry.exceptions import (
     NoChampion,
     NotPromotable,
     RegistryError,
+    StoreUnavailable,
     VersionCorrupt,
     VersionExists,
     VersionUnknown,
@@ -34,8 +37,12 @@ from models_registry.manifest import (
 )
 from models_registry.models import Alias, ModelVersion, Promotion, Rollout
 
+logger = logging.getLogger(__name__)
+
 STARTER_DIR = Path(__file__).resolve().parent / "starter"
 _STARTER_NAME = "captioner-starter"
+_ID_LENGTH = 100  # of `ModelVersion.id`
+_DIGEST_LENGTH = 10  # hexadecimal digits of the content's hash in it
 
 
 # --- Versions -----------------------------------------------------------------------------------------------------
@@ -53,11 +60,13 @@ def version_publish(
     """Publish the files of `folder` that match `patterns` as an immutable version, named after their content.
 
     Whatever belongs to the version, such as its data snapshot or its evaluation report, is just a file of the folder.
-    A publication that was cut short is finished by doing it again.
+    A publication that was cut short is finished by doing it again, and what the store has lost or damaged of a version
+    that was published before is mended from `folder`.
 
-    Raises `VersionExists` if the same content was published before, `RegistryError` if no file matches or the lineage
-    is no plain JSON, `StoreUnavailable` if the store cannot be written.
+    Raises `VersionExists` if the same content was published before, `RegistryError` if no file matches, the name makes
+    no id or the lineage is no plain JSON, `StoreUnavailable` if the store cannot be written.
     """
+    _require_name(model_name)
     entries = folder_entries(folder, patterns)
     if not entries:
         raise RegistryError(f"{folder} holds no files to publish; looked for {', '.join(patterns)}.")
@@ -70,8 +79,13 @@ def version_publish(
         published_at=datetime.now(UTC).isoformat(timespec="seconds"),
         lineage=lineage or Lineage(),
     )
-    if ModelVersion.objects.filter(pk=manifest.version, retired_at=None).exists():
-        raise VersionExists(f"Version {manifest.version} was published before; versions are immutable.")
+    if standing := ModelVersion.objects.filter(pk=manifest.version, retired_at=None).first():
+        mended = _version_mend(standing, folder, manifest)
+        raise VersionExists(
+            f"Version {standing} was published before; versions are immutable."
+            + (f" Mended in the store: {', '.join(mended)}." if mended else "")
+        )
+    _version_claim(manifest.version)
     return _version_record(storage.version_write(folder, manifest))
 
 
@@ -122,8 +136,11 @@ def versions_retain(*, keep: int = 5, dry_run: bool = True) -> list[ModelVersion
     """Remove the files of versions nobody needs any more; returns those versions, of which the rows and the log stay.
 
     Kept are what an alias points at, what a rollback would go to, the pinned, the newest `keep`, and the bases that
-    any of these were trained from. With `dry_run` nothing is removed.
+    any of these were trained from. With `dry_run` nothing is removed. Raises `RegistryError` for a negative `keep`, and
+    `StoreUnavailable`; the next run then removes what this one could not.
     """
+    if keep < 0:
+        raise RegistryError(f"{keep} versions cannot be kept; give 0 or more.")
     with transaction.atomic():
         list(Alias.objects.select_for_update())  # nothing is promoted while this decides
         candidates = list(ModelVersion.objects.filter(retired_at=None))
@@ -131,20 +148,56 @@ def versions_retain(*, keep: int = 5, dry_run: bool = True) -> list[ModelVersion
         superfluous = [version for version in candidates if version.pk not in needed]
         if dry_run:
             return superfluous
-        ModelVersion.objects.filter(pk__in=[version.pk for version in superfluous]).update(
-            retired_at=timezone.now()
+        now = timezone.now()
+        # Asked again, for it may have been pinned meanwhile.
+        chosen = ModelVersion.objects.filter(
+            pk__in=[version.pk for version in superfluous], retired_at=None, pinned=False
         )
+        chosen.update(retired_at=now)
+        retired = list(ModelVersion.objects.filter(retired_at=now))
     # Also what an earlier run retired and then could not remove.
-    for version in ModelVersion.objects.exclude(retired_at=None):
-        storage.version_delete(version.pk)
-    return superfluous
+    for version in _versions_removable():
+        _version_remove(version.pk)
+    return retired
+
+
+def _versions_removable() -> QuerySet[ModelVersion]:
+    return ModelVersion.objects.exclude(retired_at=None).filter(files_removed_at=None)
+
+
+def _version_remove(version_pk: str) -> None:
+    """Remove the files of a retired version. Whoever publishes it again waits, or was first and nothing is removed."""
+    with transaction.atomic():
+        if not _versions_removable().select_for_update().filter(pk=version_pk).first():
+            return
+        storage.version_delete(version_pk)
+        ModelVersion.objects.filter(pk=version_pk).update(files_removed_at=timezone.now())
+
+
+def _version_claim(version_pk: str) -> None:
+    """From now on retention removes no file of a retired version, which is about to be written again."""
+    with transaction.atomic():
+        if _versions_removable().select_for_update().filter(pk=version_pk).first():
+            ModelVersion.objects.filter(pk=version_pk).update(files_removed_at=timezone.now())
+
+
+def _version_mend(standing: ModelVersion, folder: Path, manifest: Manifest) -> list[str]:
+    """Bring what was published as `manifest` back to the store, and to a row that cannot be read; the names of that."""
+    facts = standing.readable_facts
+    if facts is None or facts.files != manifest.files:
+        facts = manifest
+        ModelVersion.objects.filter(pk=standing.pk).update(manifest=manifest.to_dict())
+    mended = storage.version_mend(folder, facts)
+    if mended:
+        logger.warning("Mended %s in the store: %s", standing, ", ".join(mended))
+    return mended
 
 
 def _version_record(manifest: Manifest) -> ModelVersion:
     """The row of a version whose files are stored; whoever makes it has published the version."""
     fields = {"model_name": manifest.model_name, "manifest": manifest.to_dict()}
     revived = ModelVersion.objects.exclude(retired_at=None).filter(pk=manifest.version)
-    if revived.update(**fields, retired_at=None):
+    if revived.update(**fields, retired_at=None, files_removed_at=None):
         return ModelVersion.objects.get(pk=manifest.version)
     try:
         with transaction.atomic():
@@ -172,9 +225,20 @@ def _base(version: ModelVersion) -> str | None:
         return None
 
 
+def _require_name(model_name: str) -> None:
+    """Names become ids: lower-case ASCII letters and digits, `_` and `-`."""
+    slug, room = slugify(model_name), _ID_LENGTH - len(f"-{'0' * _DIGEST_LENGTH}")
+    if not slug.strip("-_"):
+        raise RegistryError(f"The model name {model_name!r} makes no id; use letters a to z or digits in it.")
+    if max(len(slug), len(model_name)) > room:
+        raise RegistryError(
+            f"The model name is too long with {len(model_name)} characters; up to {room} are allowed."
+        )
+
+
 def _version_id(model_name: str, entries: tuple[FileEntry, ...]) -> str:
     """An id that names the content: the same files always get the same one."""
-    return f"{slugify(model_name)}-{content_sha256(entries)[:10]}"
+    return f"{slugify(model_name)}-{content_sha256(entries)[:_DIGEST_LENGTH]}"
 
 
 # --- Aliases ------------------------------------------------------------------------------------------------------
@@ -191,16 +255,18 @@ def version_promote(
     """Point `alias` at `version` and log it, with the gate's `report`; what it already points at changes nothing.
 
     A challenger that becomes the champion is no challenger any more. Raises `NotPromotable` for a version whose files
-    retention has removed, and for a challenger that is the champion already.
+    retention has removed or that are damaged, and for a challenger that is the champion already; `StoreUnavailable`
+    when the store cannot be asked.
     """
+    if Alias.objects.filter(name=alias, version=version).exists():
+        return
+    _require_present(version)
+    _require_sound(version)
     with transaction.atomic():
         aliases = _aliases_lock()
         if aliases.get(alias) == version.pk:
             return
-        if ModelVersion.objects.get(pk=version.pk).retired_at:
-            raise NotPromotable(
-                f"The files of version {version} were removed by retention; publish it again to use it."
-            )
+        _require_present(version)
         if alias == Alias.Name.CHALLENGER and aliases.get(Alias.Name.CHAMPION) == version.pk:
             raise NotPromotable(f"Version {version} is the champion; it cannot challenge itself.")
         _alias_set(alias, version, Promotion.Action.PROMOTE, reason=reason, by=by, report=report)
@@ -234,16 +300,25 @@ def champion_previous() -> ModelVersion | None:
     return next((version for version in reversed(usable) if version.pk != current), None)
 
 
-def champion_rollback(*, reason: str, by: User | None = None) -> ModelVersion:
+def champion_rollback(
+    *, reason: str, by: User | None = None, expected: ModelVersion | str | None = None
+) -> ModelVersion:
     """Make the champion before this one serve again, and log it. Rolling back twice goes back twice.
 
-    Raises `NotPromotable` when there is none.
+    Raises `NotPromotable` when there is none, when its files are damaged, and when `expected` is given and is no longer
+    the champion: somebody was faster. A store that is down does not stop it.
     """
+    _require_champion(expected)
+    previous = _champion_before()
+    try:
+        _require_sound(previous)
+    except StoreUnavailable as error:
+        logger.warning("Rolling back to %s unchecked: %s", previous, error)
     with transaction.atomic():
         _aliases_lock()
-        previous = champion_previous()
-        if previous is None:
-            raise NotPromotable("There is no earlier champion to roll back to.")
+        _require_champion(expected)
+        if _champion_before() != previous:
+            raise NotPromotable("What serves was changed just now; look again before you roll back.")
         _alias_set(Alias.Name.CHAMPION, previous, Promotion.Action.ROLLBACK, reason=reason, by=by)
         if (challenger := challenger_get()) == previous:
             _challenger_remove(challenger, reason="It became the champion.", by=by)
@@ -302,6 +377,38 @@ def challenger_since() -> datetime | None:
     return Alias.objects.filter(name=Alias.Name.CHALLENGER).values_list("updated_at", flat=True).first()
 
 
+def _champion_before() -> ModelVersion:
+    previous = champion_previous()
+    if previous is None:
+        raise NotPromotable("There is no earlier champion to roll back to.")
+    return previous
+
+
+def _require_champion(expected: ModelVersion | str | None) -> None:
+    if expected is None:
+        return
+    champion = aliases_get().get(Alias.Name.CHAMPION)
+    if champion is None or champion.pk != str(expected):
+        raise NotPromotable(f"{expected} is not the champion any more; {champion or 'nothing'} is.")
+
+
+def _require_present(version: ModelVersion) -> None:
+    if ModelVersion.objects.get(pk=version.pk).retired_at:
+        raise NotPromotable(
+            f"The files of version {version} were removed by retention; publish it again to use it."
+        )
+
+
+def _require_sound(version: ModelVersion) -> None:
+    """Outside of any lock: the store is asked, and takes its time."""
+    try:
+        storage.version_verify(version.facts)
+    except VersionCorrupt as error:
+        raise NotPromotable(
+            f"Version {version} cannot serve. {error} Publish the same files again to mend it."
+        ) from error
+
+
 def _aliases_lock() -> dict[str, str]:
     """Alias -> version id; nobody else moves an existing alias before the transaction ends."""
     return {alias.name: alias.version_id for alias in Alias.objects.select_for_update().order_by("name")}
@@ -337,19 +444,17 @@ def _log(
 def starter_register() -> ModelVersion:
     """Publish the bundled starter weights, and promote them unless something better than a starter serves already.
 
-    A store that lost them, or was changed for another one, gets them again.
+    A store that lost or damaged them, or was changed for another one, gets them again.
     """
-    version_pk = _version_id(_STARTER_NAME, folder_entries(STARTER_DIR))
-    version = ModelVersion.objects.filter(pk=version_pk, retired_at=None).first()
-    if version is None:
+    try:
         version = version_publish(
             STARTER_DIR,
             model_name=_STARTER_NAME,
             origin="bundled with the release",
             licence="non-commercial research and education; see the model card",
         )
-    elif not storage.version_exists(version_pk):
-        storage.version_write(STARTER_DIR, version.facts)
+    except VersionExists:
+        version = version_get(_version_id(_STARTER_NAME, folder_entries(STARTER_DIR)))
     champion = Alias.objects.select_related("version").filter(name=Alias.Name.CHAMPION).first()
     if champion is None or champion.version.model_name == _STARTER_NAME:
         version_promote(version, reason="Bundled starter weights")

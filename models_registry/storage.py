@@ -19,11 +19,12 @@ from django.core.files.storage import Storage, storages
 
 from models_registry.card import card_text
 from models_registry.exceptions import StoreUnavailable, VersionCorrupt
-from models_registry.manifest import CARD_NAME, MANIFEST_NAME, FileEntry, Manifest
+from models_registry.manifest import CARD_NAME, MANIFEST_NAME, FileEntry, Manifest, folder_verify
 
 logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20  # bytes
+_VERIFIED_BYTES = 64 << 20  # of a remote file whose content is looked at before it may serve
 
 
 def version_write(folder: Path, manifest: Manifest) -> Manifest:
@@ -40,10 +41,19 @@ def version_write(folder: Path, manifest: Manifest) -> Manifest:
     return standing
 
 
-def version_exists(version: str) -> bool:
-    """Whether `version` was fully published to the store. Raises `StoreUnavailable`."""
+def version_mend(folder: Path, manifest: Manifest) -> list[str]:
+    """Write again what the store has lost or damaged of a published version; the names of that.
+
+    Raises `VersionCorrupt` when a file of `folder` is not what was published, `StoreUnavailable`.
+    """
     with _errors_named():
-        return _storage().exists(_key(version, MANIFEST_NAME))
+        mended = [entry.name for entry in manifest.files if _file_ensure(folder, manifest.version, entry)]
+        if not _manifest_stands(manifest):
+            _storage().save(_key(manifest.version, MANIFEST_NAME), ContentFile(manifest.to_json().encode()))
+            mended.append(MANIFEST_NAME)
+        if mended:
+            _storage().save(_key(manifest.version, CARD_NAME), ContentFile(card_text(manifest).encode()))
+    return mended
 
 
 def version_check(manifest: Manifest) -> None:
@@ -54,8 +64,23 @@ def version_check(manifest: Manifest) -> None:
         raise VersionCorrupt(
             f"Version {manifest.version} has no manifest in the store: it was never fully published, or removed."
         )
-    if stored.files != manifest.files:
+    if not _is_same(stored, manifest):
         raise VersionCorrupt(f"The store holds other files under the name of {manifest.version}.")
+
+
+def version_verify(manifest: Manifest) -> None:
+    """That the store holds this version, file by file: by SHA-256, or by size where that meant a long download.
+
+    Raises `VersionCorrupt`, `StoreUnavailable`.
+    """
+    version_check(manifest)
+    folder = version_folder(manifest.version)
+    with _errors_named():
+        if folder is not None:
+            folder_verify(folder, manifest)
+            return
+        for entry in manifest.files:
+            _file_verify(manifest.version, entry)
 
 
 def version_download(manifest: Manifest, folder: Path) -> None:
@@ -89,9 +114,10 @@ def version_folder(version: str) -> Path | None:
 # --- Files ----------------------------------------------------------------------------------------------------------
 
 
-def _file_ensure(folder: Path, version: str, entry: FileEntry) -> None:
+def _file_ensure(folder: Path, version: str, entry: FileEntry) -> bool:
+    """Have the file in the store; whether it had to be written."""
     if _file_is_stored(version, entry):
-        return
+        return False
     with (folder / entry.name).open("rb") as file:
         _storage().save(_key(version, entry.name), File(file))
     if not _file_is_stored(version, entry):
@@ -99,6 +125,7 @@ def _file_ensure(folder: Path, version: str, entry: FileEntry) -> None:
             f"Version {version}: {entry.name} reads back from the store other than it was written. "
             "It may have changed meanwhile; publish again."
         )
+    return True
 
 
 def _file_is_stored(version: str, entry: FileEntry) -> bool:
@@ -109,6 +136,17 @@ def _file_is_stored(version: str, entry: FileEntry) -> bool:
     except FileNotFoundError:
         return False
     return digest.hexdigest() == entry.sha256
+
+
+def _file_verify(version: str, entry: FileEntry) -> None:
+    try:
+        sound = _storage().size(_key(version, entry.name)) == entry.size
+    except FileNotFoundError:
+        raise VersionCorrupt(f"Version {version}: {entry.name} is missing in the store.") from None
+    if sound and entry.size <= _VERIFIED_BYTES:
+        sound = _file_is_stored(version, entry)
+    if not sound:
+        raise VersionCorrupt(f"Version {version}: {entry.name} is not what was published.")
 
 
 def _file_download(version: str, entry: FileEntry, target: Path) -> None:
@@ -164,9 +202,22 @@ def _manifest_ensure(manifest: Manifest) -> Manifest:
     if _create(_key(manifest.version, MANIFEST_NAME), manifest.to_json().encode()):
         return manifest
     standing = _manifest_read(manifest.version)
-    if standing is None or standing.files != manifest.files:
+    if standing is None or not _is_same(standing, manifest):
         raise VersionCorrupt(f"The store holds something else under the name of {manifest.version}.")
     return standing
+
+
+def _manifest_stands(manifest: Manifest) -> bool:
+    try:
+        stored = _manifest_read(manifest.version)
+    except VersionCorrupt:
+        return False
+    return stored is not None and _is_same(stored, manifest)
+
+
+def _is_same(one: Manifest, other: Manifest) -> bool:
+    """Who published it, and when, makes no other version of it."""
+    return (one.version, one.files) == (other.version, other.files)
 
 
 def _manifest_read(version: str) -> Manifest | None:

@@ -34,7 +34,7 @@ from captioner.exceptions import (
     StorageUnavailable,
     TooManyAttempts,
 )
-from models_registry.exceptions import NotPromotable, VersionUnknown
+from models_registry.exceptions import NotPromotable, StoreUnavailable, VersionUnknown
 
 if TYPE_CHECKING:  # pages import this module and should not load REST framework's views
     from rest_framework.request import Request
@@ -162,7 +162,7 @@ def _captioner_problem(error: Exception) -> Problem | None:
             return _retryable("too-many-attempts", 429, str(error), error.retry_after)
         case ModelUnavailable():
             return _retryable("model-unavailable", 503, str(error), _UNAVAILABLE_RETRY_AFTER)
-        case StorageUnavailable():
+        case StorageUnavailable() | StoreUnavailable():
             return _retryable("storage-unavailable", 503, str(error), _UNAVAILABLE_RETRY_AFTER)
         case DeadlineExceeded():
             return Problem("deadline-exceeded", 504, str(error))

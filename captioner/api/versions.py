@@ -1,11 +1,13 @@
 """Staff's view of the registry: which versions there are, what serves, and a way to change that."""
 
+import math
 from typing import Any, cast
 
 from django.contrib.auth.models import User
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
 from rest_framework.decorators import action
+from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
@@ -15,20 +17,25 @@ from captioner.api.permissions import MayPromote
 from captioner.api.schema import problems
 from models_registry import processes
 from models_registry import services as registry
-from models_registry.models import Alias, ModelVersion
+from models_registry.models import Alias, ModelVersion, Rollout
 
 
 class VersionSerializer(serializers.ModelSerializer[ModelVersion]):
     serves_as = serializers.SerializerMethodField(help_text="The aliases that point at it.")
-    origin = serializers.CharField(source="facts.origin")
-    licence = serializers.CharField(source="facts.licence")
-    size = serializers.IntegerField(source="facts.size", help_text="Bytes of all files.")
-    trained_beside = serializers.CharField(
-        source="facts.lineage.parent", allow_null=True, help_text="The champion when it was trained."
+    origin = serializers.CharField(source="readable_facts.origin", allow_null=True)
+    licence = serializers.CharField(source="readable_facts.licence", allow_null=True)
+    size = serializers.IntegerField(
+        source="readable_facts.size", allow_null=True, help_text="Bytes of all files."
     )
-    trained_from = serializers.CharField(source="facts.lineage.base", allow_null=True)
-    metrics = serializers.DictField(source="facts.lineage.metrics")
-    gate = serializers.DictField(source="facts.lineage.gate", allow_null=True)
+    trained_beside = serializers.CharField(
+        source="readable_facts.lineage.parent", allow_null=True, help_text="The champion when it was trained."
+    )
+    trained_from = serializers.CharField(source="readable_facts.lineage.base", allow_null=True)
+    metrics = serializers.DictField(source="readable_facts.lineage.metrics", allow_null=True)
+    gate = serializers.DictField(source="readable_facts.lineage.gate", allow_null=True)
+    error = serializers.CharField(
+        allow_null=True, help_text="Why its manifest cannot be read; what stands there is then null."
+    )
 
     class Meta:
         model = ModelVersion
@@ -46,6 +53,7 @@ class VersionSerializer(serializers.ModelSerializer[ModelVersion]):
             "gate",
             "pinned",
             "retired_at",
+            "error",
         )
         read_only_fields = fields
 
@@ -67,6 +75,57 @@ class ReasonSerializer(serializers.Serializer[Any]):
     reason = serializers.CharField(max_length=1000, help_text="Why; it is kept in the log.")
 
 
+class RollbackRequestSerializer(ReasonSerializer):
+    expected = serializers.CharField(
+        required=False,
+        max_length=100,
+        help_text="The champion that is to go; if another one serves by now, nothing is changed.",
+    )
+
+
+class ShareField(serializers.FloatField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(min_value=0, max_value=1, required=False, **kwargs)
+
+    def to_internal_value(self, data: Any) -> float:
+        share = super().to_internal_value(data)
+        if not math.isfinite(share):
+            self.fail("invalid")
+        return share
+
+
+class RolloutSerializer(serializers.ModelSerializer[Rollout]):
+    canary_share = ShareField(help_text="Share of photos that a challenger answers.")
+    shadow_share = ShareField(
+        help_text="Share of the champion's photos that a challenger captions too, unseen."
+    )
+
+    class Meta:
+        model = Rollout
+        fields = (
+            "canary_share",
+            "shadow_share",
+            "max_error_rate",
+            "max_latency_ratio",
+            "max_rating_drop",
+            "min_captions",
+            "min_ratings",
+        )
+        read_only_fields = fields[2:]
+
+
+class RetentionRequestSerializer(serializers.Serializer[Any]):
+    keep = serializers.IntegerField(
+        min_value=0, max_value=10_000, default=5, help_text="How many of the newest are kept in any case."
+    )
+    dry_run = serializers.BooleanField(default=True, help_text="Only tell what would be removed.")
+
+
+class RetentionSerializer(serializers.Serializer[Any]):
+    dry_run = serializers.BooleanField()
+    versions = VersionSerializer(many=True, help_text="Those whose files are, or would be, removed.")
+
+
 class PromotionRequestSerializer(ReasonSerializer):
     alias = serializers.ChoiceField(choices=Alias.Name.choices, default=Alias.Name.CHAMPION)
 
@@ -84,8 +143,38 @@ class PromotionRequestSerializer(ReasonSerializer):
     ),
     rollback=extend_schema(
         summary="Serve the champion before this one again",
-        request=ReasonSerializer,
+        request=RollbackRequestSerializer,
         responses={200: VersionSerializer, **problems(409, 415, 422)},
+    ),
+    pin=extend_schema(
+        summary="Keep a version's files whatever retention says",
+        request=None,
+        responses={200: VersionSerializer, **problems(404)},
+    ),
+    unpin=extend_schema(
+        summary="Leave a version to retention",
+        request=None,
+        responses={200: VersionSerializer, **problems(404)},
+    ),
+    challenger=extend_schema(
+        summary="Take the challenger back",
+        parameters=[ReasonSerializer],
+        responses={204: None, **problems(404, 422)},
+    ),
+    rollout=extend_schema(
+        summary="Change how a challenger is tried",
+        description="What is not sent stays as it is. The answer tells also when a challenger is taken back by itself.",
+        request=RolloutSerializer,
+        responses={200: RolloutSerializer, **problems(415, 422)},
+    ),
+    retain=extend_schema(
+        summary="Remove the files of versions nobody needs any more",
+        description=(
+            "Kept are what an alias points at, what a rollback would go to, the pinned, the newest, and what any of"
+            " these were trained from. Nothing is removed unless `dry_run` is false."
+        ),
+        request=RetentionRequestSerializer,
+        responses={200: RetentionSerializer, **problems(415, 422)},
     ),
 )
 class VersionViewSet(ViewSet):
@@ -116,7 +205,39 @@ class VersionViewSet(ViewSet):
 
     @action(detail=False, methods=["post"])
     def rollback(self, request: Request) -> Response:
-        wish = ReasonSerializer(data=request.data)
+        wish = RollbackRequestSerializer(data=request.data)
         wish.is_valid(raise_exception=True)
         version = registry.champion_rollback(**wish.validated_data, by=cast(User, request.user))
         return Response(VersionSerializer(version).data)
+
+    @action(detail=True, methods=["post"])
+    def pin(self, request: Request, pk: str) -> Response:
+        registry.version_pin(registry.version_get(pk))
+        return Response(VersionSerializer(registry.version_get(pk)).data)
+
+    @action(detail=True, methods=["post"])
+    def unpin(self, request: Request, pk: str) -> Response:
+        registry.version_unpin(registry.version_get(pk))
+        return Response(VersionSerializer(registry.version_get(pk)).data)
+
+    @action(detail=False, methods=["delete"])
+    def challenger(self, request: Request) -> Response:
+        wish = ReasonSerializer(data=request.query_params)
+        wish.is_valid(raise_exception=True)
+        if registry.challenger_clear(**wish.validated_data, by=cast(User, request.user)) is None:
+            raise NotFound("There is no challenger.")
+        return Response(status=204)
+
+    @action(detail=False, methods=["patch"])
+    def rollout(self, request: Request) -> Response:
+        wish = RolloutSerializer(data=request.data)
+        wish.is_valid(raise_exception=True)
+        return Response(RolloutSerializer(registry.rollout_update(**wish.validated_data)).data)
+
+    @action(detail=False, methods=["post"])
+    def retain(self, request: Request) -> Response:
+        wish = RetentionRequestSerializer(data=request.data)
+        wish.is_valid(raise_exception=True)
+        versions = registry.versions_retain(**wish.validated_data)
+        answer = {"dry_run": wish.validated_data["dry_run"], "versions": versions}
+        return Response(RetentionSerializer(answer).data)

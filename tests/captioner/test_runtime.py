@@ -172,8 +172,8 @@ def test_what_is_damaged_leaves_the_last_good_serving_with_an_alert_until_it_is_
     engine = runtime.engine_load()
     better = publish("better")
     good = weights(better).read_bytes()
-    damage(better)
     registry.version_promote(better, reason="better")
+    damage(better)
     runtime.registry_follow()
     assert engine.model_version == champion.pk
     ready = client.get("/readyz")
@@ -207,8 +207,8 @@ def test_it_is_tried_again_later_and_later(
 ) -> None:
     runtime.engine_load()
     better = publish("better")
-    break_weights(better)
     registry.version_promote(better, reason="better")
+    break_weights(better)
     runtime.registry_follow()
     attempts: list[ModelVersion] = []
     monkeypatch.setattr(runtime, "_load_beside", lambda _, version: attempts.append(version))

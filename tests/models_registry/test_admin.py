@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from django.contrib.admin.utils import quote
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
@@ -55,6 +56,14 @@ def test_a_version_is_promoted_with_a_reason_and_rolled_back(
     assert services.champion_get() == versions[0]
 
 
+def test_a_second_click_rolls_back_once(client: Client, versions: list[ModelVersion]) -> None:
+    services.version_promote(versions[1], reason="better")
+    services.version_promote(versions[0], reason="better still")
+    act(client, versions[0], "rollback")
+    assert "not the champion any more" in act(client, versions[0], "rollback").content.decode()
+    assert services.champion_get() == versions[1]
+
+
 def test_a_version_is_tried_and_taken_back(client: Client, versions: list[ModelVersion]) -> None:
     act(client, versions[1], "challenge")
     assert services.challenger_get() == versions[1]
@@ -68,6 +77,32 @@ def test_a_version_is_pinned_and_unpinned(client: Client, versions: list[ModelVe
         act(client, versions[1], action, reason="")
         versions[1].refresh_from_db()
         assert versions[1].pinned is pinned
+
+
+def test_a_version_with_an_underscore_in_its_id_has_its_buttons_too(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    version = services.version_publish(tmp_path, model_name="vit_gpt2", origin="a test", licence="MIT")
+    assert version.pk.startswith("vit_gpt2-")
+    assert "Make it the champion" in page(client, f"{LIST}{quote(version.pk)}/change/")
+    answer = act(client, version, "promote")
+    assert answer.redirect_chain == [(f"{LIST}{quote(version.pk)}/change/", 302)]
+    assert "is the champion." in answer.content.decode()
+    assert services.champion_get() == version
+
+
+def test_old_versions_are_shown_before_their_files_are_removed(
+    client: Client, versions: list[ModelVersion]
+) -> None:
+    assert f"{LIST}retain" in page(client, LIST)
+    assert "Nothing would be removed" in page(client, f"{LIST}retain")
+    shown = page(client, f"{LIST}retain?keep=0")
+    assert versions[1].pk in shown
+    assert versions[0].pk not in shown
+    assert services.version_fetch(versions[1]).is_dir()
+    answer = client.post(f"{LIST}retain", {"keep": "0"}, follow=True)
+    assert f"Files removed: {versions[1]}." in answer.content.decode()
+    assert ModelVersion.objects.exclude(retired_at=None).get() == versions[1]
+    assert "greater than or equal to 0" in page(client, f"{LIST}retain?keep=-1")
 
 
 def test_without_a_reason_nothing_changes(client: Client, versions: list[ModelVersion]) -> None:
@@ -88,6 +123,9 @@ def test_who_may_only_look_changes_nothing(versions: list[ModelVersion]) -> None
     client.force_login(viewer)
     assert "Make it the champion" not in page(client, f"{LIST}{versions[1].pk}/change/")
     assert act(client, versions[1], "promote").status_code == 403
+    assert f"{LIST}retain" not in page(client, LIST)
+    assert client.post(f"{LIST}retain", {"keep": "0"}).status_code == 403
+    assert not ModelVersion.objects.exclude(retired_at=None).exists()
     assert services.champion_get() == versions[0]
 
 

@@ -1,12 +1,14 @@
 """Which version an alias points at, what served when, and how one gets back."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.files.storage import storages
 
-from models_registry import services
-from models_registry.exceptions import AppendOnly, NotPromotable
+from models_registry import services, storage
+from models_registry.exceptions import AppendOnly, NotPromotable, RegistryError, StoreUnavailable
 from models_registry.manifest import Lineage
 from models_registry.models import Alias, ModelVersion, Promotion
 
@@ -68,6 +70,61 @@ def test_what_was_rolled_back_is_not_returned_to(versions: list[ModelVersion]) -
     services.champion_rollback(reason="bad")
     champions(versions[2])
     assert services.champion_rollback(reason="bad too") == versions[0]
+
+
+def test_a_rollback_from_what_serves_no_more_changes_nothing(versions: list[ModelVersion]) -> None:
+    champions(*versions[:3])
+    assert services.champion_rollback(reason="bad", expected=versions[2]) == versions[1]
+    with pytest.raises(NotPromotable, match=f"not the champion any more; {versions[1]} is"):
+        services.champion_rollback(reason="bad", expected=versions[2].pk)
+    assert services.champion_get() == versions[1]
+
+
+def damage_weights(version: ModelVersion) -> None:
+    path = Path(storages["weights"].path(f"versions/{version.pk}/model.safetensors"))
+    path.write_bytes(b"x")
+
+
+def damage_row(version: ModelVersion) -> None:
+    version.manifest = {"schema": 99}
+    version.save()
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (damage_weights, r"model\.safetensors is not what was published"),
+        (lambda version: storage.version_delete(version.pk), "no manifest in the store"),
+        (damage_row, "schema 99 is unknown"),
+    ],
+)
+@pytest.mark.parametrize("alias", Alias.Name)
+def test_a_damaged_version_is_neither_promoted_nor_returned_to(
+    versions: list[ModelVersion], damage: Callable[[ModelVersion], None], told: str, alias: Alias.Name
+) -> None:
+    champions(*versions[:2])
+    for version in (versions[0], versions[2]):
+        damage(version)
+    with pytest.raises(NotPromotable, match=told):
+        services.version_promote(versions[2], alias=alias, reason="better")
+    with pytest.raises(NotPromotable, match=told):
+        services.champion_rollback(reason="bad")
+    assert services.aliases_get() == {"champion": versions[1]}
+    assert Promotion.objects.count() == 2
+
+
+def test_a_store_that_is_down_stops_promotions_and_no_rollback(
+    versions: list[ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champions(*versions[:2])
+
+    def unavailable(_: object) -> None:
+        raise StoreUnavailable("It is down.")
+
+    monkeypatch.setattr(storage, "version_verify", unavailable)
+    with pytest.raises(StoreUnavailable):
+        champions(versions[2])
+    assert services.champion_rollback(reason="bad") == versions[0]
 
 
 def test_there_is_nothing_to_roll_back_to_at_first(versions: list[ModelVersion]) -> None:
@@ -167,8 +224,88 @@ def test_what_was_unpinned_is_removed_and_may_be_published_again(
     assert set(services.versions_retain(keep=0, dry_run=False)) == set(versions[:3])
     again = services.version_publish(tmp_path / "v0", model_name="v0", origin="again", licence="Apache-2.0")
     assert again == versions[0]
+    assert (again.facts.origin, again.retired_at, again.files_removed_at) == ("again", None, None)
     champions(again)
     assert services.version_fetch(again).is_dir()
+
+
+def test_the_store_is_asked_once_to_remove_a_version(
+    versions: list[ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champions(versions[3])
+    asked: list[str] = []
+    monkeypatch.setattr(storage, "version_delete", asked.append)
+    for _ in range(2):
+        services.versions_retain(keep=0, dry_run=False)
+    assert sorted(asked) == [version.pk for version in versions[:3]]
+
+
+def test_what_could_not_be_removed_is_removed_by_the_next_run(
+    versions: list[ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champions(versions[3])
+
+    def unavailable(_: str) -> None:
+        raise StoreUnavailable("It is down.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "version_delete", unavailable)
+        with pytest.raises(StoreUnavailable):
+            services.versions_retain(keep=0, dry_run=False)
+    stored = Path(storages["weights"].path(f"versions/{versions[0].pk}/model.safetensors"))
+    assert stored.exists()
+    assert services.versions_retain(keep=0, dry_run=False) == []
+    assert not stored.exists()
+
+
+def test_retention_removes_nothing_of_a_version_that_is_being_published_again(
+    versions: list[ModelVersion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champions(versions[3])
+    with monkeypatch.context() as patch:  # retired, and its removal is due
+        patch.setattr(services, "_version_remove", lambda _: None)
+        services.versions_retain(keep=0, dry_run=False)
+    write = storage.version_write
+
+    def written_while_retention_runs(*args):
+        manifest = write(*args)
+        services.versions_retain(keep=0, dry_run=False)
+        return manifest
+
+    monkeypatch.setattr(storage, "version_write", written_while_retention_runs)
+    again = services.version_publish(tmp_path / "v0", model_name="v0", origin="again", licence="Apache-2.0")
+    assert again.retired_at is None
+    assert (services.version_fetch(again) / "model.safetensors").read_bytes() == b"0"
+
+
+def test_what_is_pinned_while_retention_decides_is_kept(
+    versions: list[ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champions(versions[3])
+    needed = services._versions_needed
+
+    def pinned_then(*args):
+        decided = needed(*args)
+        services.version_pin(versions[0])
+        return decided
+
+    monkeypatch.setattr(services, "_versions_needed", pinned_then)
+    assert set(services.versions_retain(keep=0, dry_run=False)) == set(versions[1:3])
+    assert services.version_fetch(versions[0]).is_dir()
+
+
+def test_fewer_than_no_versions_cannot_be_kept(versions: list[ModelVersion]) -> None:
+    with pytest.raises(RegistryError, match="give 0 or more"):
+        services.versions_retain(keep=-2)
+
+
+def test_a_challenger_that_becomes_champion_by_a_rollback_challenges_no_more(
+    versions: list[ModelVersion],
+) -> None:
+    champions(*versions[:2])
+    services.version_promote(versions[0], alias=CHALLENGER, reason="once more")
+    services.champion_rollback(reason="bad")
+    assert (services.champion_get(), services.challenger_get()) == (versions[0], None)
 
 
 def test_a_rollback_passes_over_versions_whose_files_are_gone(versions: list[ModelVersion]) -> None:

@@ -62,7 +62,12 @@ def test_the_list_ends_with_what_is_wrong(versions: list[ModelVersion]) -> None:
 def test_promoting_rolling_back_and_the_log(versions: list[ModelVersion]) -> None:
     for version in versions[:2]:
         run("promote", version.pk, "--reason", f"{version.model_name} is better")
-    assert run("rollback", "--reason", "it is not") == f"{versions[0].pk} is the champion again.\n"
+    with pytest.raises(CommandError, match="not the champion any more"):
+        run("rollback", "--from", versions[0].pk, "--reason", "it is not")
+    assert (
+        run("rollback", "--from", versions[1].pk, "--reason", "it is not")
+        == f"{versions[0].pk} is the champion again.\n"
+    )
     log = run("log")
     assert f"champion rolled back to {versions[0].pk}: it is not" in log
     assert f"champion promoted {versions[1].pk}: v1 is better" in log

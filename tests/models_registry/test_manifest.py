@@ -1,7 +1,10 @@
+import os
+from pathlib import Path
+
 import pytest
 
-from models_registry.exceptions import RegistryError
-from models_registry.manifest import DataSnapshot, FileEntry, Lineage, Manifest
+from models_registry.exceptions import RegistryError, VersionCorrupt
+from models_registry.manifest import DataSnapshot, FileEntry, Lineage, Manifest, folder_entries
 
 FILES = (FileEntry("model.safetensors", 7, "0" * 64),)
 LINEAGE = Lineage(
@@ -45,3 +48,41 @@ def test_a_manifest_of_the_first_schema_is_still_read() -> None:
 def test_a_lineage_that_is_no_plain_json_is_refused(value: object) -> None:
     with pytest.raises(RegistryError, match="no plain JSON"):
         manifest(Lineage(config={"learning_rate": value})).to_json()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../escaped.txt",
+        "data/../../escaped.txt",
+        "/etc/passwd",
+        "",
+        "data//x.json",
+        "data/",
+        "./x.json",
+        "data\\x.json",
+        "a\nb.json",
+        "a\x00b.json",
+        "a\udcffb.json",
+    ],
+)
+def test_a_file_name_that_leads_elsewhere_is_refused(name: str) -> None:
+    fields = manifest(Lineage()).to_dict()
+    fields["files"][0]["name"] = name
+    with pytest.raises(VersionCorrupt, match="names a file"):
+        Manifest.from_dict(fields)
+
+
+@pytest.mark.parametrize("changes", [{"name": 7}, {"size": "7"}, {"size": -1}, {"sha256": None}])
+def test_an_entry_of_the_wrong_type_is_refused(changes: dict) -> None:
+    fields = manifest(Lineage()).to_dict()
+    fields["files"][0] |= changes
+    with pytest.raises(VersionCorrupt, match="cannot be read"):
+        Manifest.from_dict(fields)
+
+
+@pytest.mark.parametrize("name", [b"a\\b.json", b"a\nb.json", b"a\xffb.json"])
+def test_a_file_name_that_not_every_store_can_keep_is_not_published(tmp_path: Path, name: bytes) -> None:
+    (tmp_path / os.fsdecode(name)).write_text("{}")
+    with pytest.raises(RegistryError, match="cannot be published"):
+        folder_entries(tmp_path)

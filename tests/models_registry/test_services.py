@@ -1,10 +1,11 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from django.core.files.storage import storages
 
-from models_registry import services
+from models_registry import services, storage
 from models_registry.exceptions import NoChampion, RegistryError, VersionCorrupt, VersionExists
 from models_registry.models import ModelVersion, Promotion
 
@@ -101,6 +102,19 @@ def test_a_garbled_manifest_is_refused(folder: Path, text: str) -> None:
         services.version_fetch(version)
 
 
+def test_a_manifest_of_another_version_is_refused(folder: Path) -> None:
+    one, other = publish(folder, "one"), publish(folder, "other")
+    assert one.facts.files == other.facts.files
+    stored(one, "manifest.json").write_bytes(stored(other, "manifest.json").read_bytes())
+    with pytest.raises(VersionCorrupt, match="other files under the name"):
+        services.version_fetch(one)
+    with pytest.raises(VersionCorrupt, match="something else under the name"):
+        storage.version_write(folder, one.facts)
+    one.manifest = other.manifest
+    with pytest.raises(VersionCorrupt, match="is that of"):
+        services.version_fetch(one)
+
+
 def test_nothing_serves_before_the_first_promotion() -> None:
     with pytest.raises(NoChampion, match=r"manage\.py setup"):
         services.champion_get()
@@ -152,3 +166,43 @@ def test_a_store_that_lost_the_starter_gets_it_again(starter: Path) -> None:
     stored(version, "manifest.json").unlink()
     services.starter_register()
     assert services.version_fetch(version).is_dir()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "sub/tokenizer.json", "manifest.json"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"x")])
+def test_publishing_again_mends_what_the_store_has_lost_or_damaged(
+    folder: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    version = publish(folder)
+    damage(stored(version, name))
+    with pytest.raises(VersionExists, match=rf"Mended in the store: {name}\."):
+        publish(folder)
+    services.version_promote(version, reason="sound again")
+    assert (services.version_fetch(version) / "model.safetensors").read_bytes() == b"weights" * 1000
+
+
+def test_publishing_again_mends_a_row_that_cannot_be_read(folder: Path) -> None:
+    version = publish(folder)
+    ModelVersion.objects.update(manifest={"schema": 99})
+    with pytest.raises(VersionExists):
+        publish(folder)
+    services.version_promote(ModelVersion.objects.get(), reason="sound again")
+    assert services.champion_get() == version
+
+
+def test_setup_mends_a_damaged_starter(starter: Path) -> None:
+    version = services.starter_register()
+    stored(version, "model.safetensors").write_bytes(b"x")
+    assert services.starter_register() == version
+    assert (services.version_fetch(version) / "model.safetensors").read_bytes() == b"weights" * 1000
+
+
+@pytest.mark.parametrize("name", ["", "!!!", "犬", "-_-", "x" * 90])
+def test_a_name_that_makes_no_id_is_refused_before_anything_is_stored(folder: Path, name: str) -> None:
+    with pytest.raises(RegistryError, match=r"makes no id|too long"):
+        publish(folder, name)
+    assert not Path(storages["weights"].path("versions")).exists()
+
+
+def test_the_longest_name_is_published(folder: Path) -> None:
+    assert len(publish(folder, "x" * 89).pk) == 100

@@ -38,7 +38,9 @@ class Command(BaseCommand):
         promote = self._with_version(commands, "promote", "serve a version, or try it beside the champion")
         promote.add_argument("--alias", choices=Alias.Name.values, default=Alias.Name.CHAMPION.value)
         self._with_reason(promote)
-        self._with_reason(commands.add_parser("rollback", help="serve the champion before this one again"))
+        rollback = commands.add_parser("rollback", help="serve the champion before this one again")
+        rollback.add_argument("--from", dest="expected", metavar="VERSION", help="only while this one serves")
+        self._with_reason(rollback)
         self._with_reason(commands.add_parser("clear", help="take the challenger back"))
         canary = commands.add_parser("canary", help="show or change how a challenger is tried")
         canary.add_argument("--share", type=float, help="of photos that it answers, 0 to 1")
@@ -77,6 +79,7 @@ class Command(BaseCommand):
             marks = [alias.name for alias in version.aliases.all()]
             marks += ["pinned"] if version.pinned else []
             marks += ["retired"] if version.retired_at else []
+            marks += [f"unreadable: {version.error}"] if version.error else []
             self.stdout.write(
                 f"{version.created_at:%Y-%m-%d %H:%M}  {version.pk:<40} {', '.join(marks)}".rstrip()
             )
@@ -113,7 +116,7 @@ class Command(BaseCommand):
         self.stdout.write(f"{version} is the {alias}. Web processes take it up within seconds.")
 
     def _rollback(self, options: dict[str, Any]) -> None:
-        version = services.champion_rollback(reason=options["reason"])
+        version = services.champion_rollback(reason=options["reason"], expected=options["expected"])
         self.stdout.write(f"{version} is the champion again.")
 
     def _clear(self, options: dict[str, Any]) -> None:
@@ -135,7 +138,8 @@ class Command(BaseCommand):
     def _retain(self, options: dict[str, Any]) -> None:
         versions = services.versions_retain(keep=options["keep"], dry_run=not options["yes"])
         for version in versions:
-            self.stdout.write(f"{version.pk}  {version.facts.size / 1e6:.0f} MB")
+            facts = version.readable_facts
+            self.stdout.write(f"{version.pk}  {facts.size / 1e6:.0f} MB" if facts else version.pk)
         done = "removed" if options["yes"] else "would be removed; add --yes to do it"
         self.stdout.write(f"{len(versions)} versions {done}.")
 

@@ -1,4 +1,4 @@
-"""GET /api/v1/models, POST /api/v1/models/{version}/promote, POST /api/v1/models/rollback."""
+"""/api/v1/models: what serves, and everything that changes it."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def versions(tmp_path: Path) -> list[ModelVersion]:
     return made
 
 
-def post(client: Client, path: str, **body: str):
+def post(client: Client, path: str, **body: object):
     return client.post(f"{MODELS}/{path}", body, content_type="application/json")
 
 
@@ -67,6 +67,19 @@ def test_a_version_may_be_tried_as_the_challenger(staff: Client, versions: list[
     assert services.champion_get() == versions[0]
 
 
+def test_a_version_with_an_unreadable_manifest_is_listed_and_not_promoted(
+    staff: Client, versions: list[ModelVersion]
+) -> None:
+    ModelVersion.objects.filter(pk=versions[1].pk).update(manifest={"schema": 99})
+    listed = staff.get(MODELS).json()["versions"]
+    assert listed[1]["error"] is None
+    assert "schema 99 is unknown" in listed[0]["error"]
+    assert (listed[0]["id"], listed[0]["licence"], listed[0]["metrics"]) == (versions[1].pk, None, None)
+    answer = post(staff, f"{versions[1].pk}/promote", reason="better")
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:captioner:problem:not-promotable")
+    assert services.champion_get() == versions[0]
+
+
 def test_a_rollback_goes_to_the_champion_before(staff: Client, versions: list[ModelVersion]) -> None:
     post(staff, f"{versions[1].pk}/promote", reason="better")
     answer = post(staff, "rollback", reason="worse")
@@ -77,6 +90,7 @@ def test_a_rollback_goes_to_the_champion_before(staff: Client, versions: list[Mo
     ("path", "body", "status", "kind"),
     [
         ("rollback", {"reason": "worse"}, 409, "not-promotable"),
+        ("rollback", {"reason": "worse", "expected": "another"}, 409, "not-promotable"),
         ("rollback", {}, 422, "invalid-fields"),
         ("nothing/promote", {"reason": "better"}, 404, "not-found"),
         ("{}/promote", {"reason": "x", "alias": "king"}, 422, "invalid-fields"),
@@ -91,6 +105,70 @@ def test_what_cannot_be_done_is_a_problem(
     assert answer.json()["type"].endswith(kind)
     assert services.champion_get() == versions[0]
     assert not Alias.objects.filter(name=Alias.Name.CHALLENGER).exists()
+
+
+def patch(client: Client, path: str, **body: object):
+    return client.patch(f"{MODELS}/{path}", body, content_type="application/json")
+
+
+def test_a_version_is_pinned_and_unpinned(staff: Client, versions: list[ModelVersion]) -> None:
+    for action, pinned in (("pin", True), ("unpin", False)):
+        answer = post(staff, f"{versions[1].pk}/{action}")
+        assert (answer.status_code, answer.json()["pinned"]) == (200, pinned)
+        assert ModelVersion.objects.get(pk=versions[1].pk).pinned is pinned
+        assert post(staff, f"nothing/{action}").status_code == 404
+
+
+def test_the_challenger_is_taken_back_with_a_reason(
+    staff: Client, reviewer: User, versions: list[ModelVersion]
+) -> None:
+    post(staff, f"{versions[1].pk}/promote", reason="try it", alias="challenger")
+    assert staff.delete(f"{MODELS}/challenger").status_code == 422
+    assert services.challenger_get() == versions[1]
+    assert staff.delete(f"{MODELS}/challenger?reason=slow").status_code == 204
+    entry = Promotion.objects.first()
+    assert (entry.action, entry.reason, entry.promoted_by) == ("clear", "slow", reviewer)
+    assert staff.delete(f"{MODELS}/challenger?reason=slow").status_code == 404
+
+
+def test_how_a_challenger_is_tried_is_changed_in_part(staff: Client) -> None:
+    assert patch(staff, "rollout", canary_share=0.25).json()["canary_share"] == 0.25
+    answer = patch(staff, "rollout", shadow_share=0, max_error_rate=0.9).json()
+    assert (answer["canary_share"], answer["shadow_share"], answer["max_error_rate"]) == (0.25, 0.0, 0.02)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, "nan", "much", None])
+def test_a_share_is_a_share(staff: Client, share: object) -> None:
+    answer = patch(staff, "rollout", canary_share=share)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "canary_share")
+    assert services.rollout_get().canary_share == 0.0
+
+
+def test_retention_tells_first_and_removes_when_asked_to(staff: Client, versions: list[ModelVersion]) -> None:
+    answer = post(staff, "retain", keep=0).json()
+    assert (answer["dry_run"], [version["id"] for version in answer["versions"]]) == (True, [versions[1].pk])
+    assert services.version_fetch(versions[1]).is_dir()
+    answer = post(staff, "retain", keep=0, dry_run=False).json()
+    assert [version["id"] for version in answer["versions"]] == [versions[1].pk]
+    assert answer["versions"][0]["retired_at"]
+    assert post(staff, "retain", keep=-1).status_code == 422
+
+
+@pytest.mark.parametrize("signed_in", [False, True])
+def test_other_people_tidy_and_try_nothing(
+    client: Client, user: User, versions: list[ModelVersion], signed_in: bool
+) -> None:
+    if signed_in:
+        client.force_login(user)
+    answers = [
+        post(client, f"{versions[1].pk}/pin"),
+        post(client, f"{versions[1].pk}/unpin"),
+        client.delete(f"{MODELS}/challenger?reason=mine"),
+        patch(client, "rollout", canary_share=1),
+        post(client, "retain", keep=0, dry_run=False),
+    ]
+    assert {answer.status_code for answer in answers} <= {401, 403}
+    assert not ModelVersion.objects.exclude(retired_at=None).exists()
 
 
 def test_other_people_see_and_change_nothing(
