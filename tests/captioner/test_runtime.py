@@ -307,8 +307,8 @@ def test_a_worker_that_starts_while_the_champion_is_damaged_serves_the_one_befor
 ) -> None:
     better = publish("better")
     good = weights(better).read_bytes()
-    break_weights(better)
     registry.version_promote(better, reason="better")
+    break_weights(better)
     runtime.registry_follow()
     ready = client.get("/readyz")
     assert ready.status_code == 200
@@ -442,8 +442,8 @@ def test_what_cannot_be_fetched_costs_nothing_that_is_warm(
     registry.version_promote(publish("third"), alias=Alias.Name.CHALLENGER, reason="try it")
     runtime.registry_follow()
     broken = publish("fourth")
-    break_weights(broken)
     registry.version_promote(broken, reason="better")
+    break_weights(broken)
     runtime.registry_follow()
     assert engine.previous is not None
     assert engine.previous.model_version == champion.pk

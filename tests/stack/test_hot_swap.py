@@ -115,7 +115,12 @@ def test_a_flipped_byte_is_refused_and_the_last_good_serves_with_an_alert(servic
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
-        service.promote(bad)
+        with pytest.raises(AssertionError, match="cannot serve"):
+            service.promote(bad)
+        assert client.request(f"{service.url}/readyz").status == 200
+        # And where it was damaged only after it had been promoted:
+        alias = f"from models_registry.models import Alias; Alias.objects.update(version_id={bad!r})"
+        service.manage("shell", "--no-imports", "-c", alias)
         servers.wait_until(lambda: bool(service.status().get("alerts")), "an alert")
         assert "is not what was published" in service.status()["alerts"][0]
         assert client.caption(service.url, client.draw_photo(1)).body["model"]["version"] == good
@@ -164,7 +169,7 @@ def test_with_the_store_down_a_process_starts_from_its_verified_cache_or_says_wh
         servers.wait_until(lambda: service.status().get("state") == "failed", "a reason")
         answer = client.request(f"{service.url}/readyz")
         assert answer.status == 503
-        assert "S3_ENDPOINT_URL" in answer.body["reason"]
+        assert "store of the weights cannot be reached" in answer.body["reason"]
         # Once there is a verified copy again, it serves without being started again.
         (service.folder / "away").rename(service.folder / "var" / "model-cache")
         service.wait(version)
