@@ -64,14 +64,17 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
+def version_make(folder: Path) -> ModelVersion:
+    return services.version_publish(folder, model_name="tiny", origin="a test", licence="Apache-2.0")
+
+
 def publish(folder: Path) -> None:
-    version = services.version_publish(folder, model_name="tiny", origin="a test", licence="Apache-2.0")
-    services.version_promote(version, reason="better")
+    services.version_promote(version_make(folder), reason="better")
 
 
 def publish_killed(folder: Path, step: int, when: str) -> None:
     kill_at(step, when)
-    publish(folder)
+    version_make(folder)
 
 
 def child_start(work: Callable[[], None]) -> int:
