@@ -316,7 +316,7 @@ def _photo_store(decoded: images.DecodedPhoto, jpeg: bytes) -> Photo:
     The row is locked, so that a deletion of the photo's last other caption either sees ours or comes first.
     """
     name = f"{decoded.sha256[:2]}/{decoded.sha256}.jpg"
-    photo, _ = Photo.objects.select_for_update().get_or_create(
+    photo, is_new = Photo.objects.select_for_update().get_or_create(
         sha256=decoded.sha256,
         defaults={
             "file": name,
@@ -326,7 +326,7 @@ def _photo_store(decoded: images.DecodedPhoto, jpeg: bytes) -> Photo:
         },
     )
     with storage_required():
-        if not default_storage.exists(name):
+        if is_new or not default_storage.exists(name):
             default_storage.save(name, ContentFile(jpeg))
     return photo
 

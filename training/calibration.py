@@ -27,9 +27,7 @@ class Bin:
     accepted: float
 
 
-def calibration_fit(
-    mean_log_probabilities: Sequence[float], accepted: Sequence[bool], accepted_means: str = ACCEPTED
-) -> Calibration:
+def calibration_fit(mean_log_probabilities: Sequence[float], accepted: Sequence[bool]) -> Calibration:
     """Logistic regression of `accepted` on the mean token log-probability, by Newton's method.
 
     The targets are softened as by Platt (1999), so that separable data have a finite fit. Raises `ValueError` unless
@@ -50,7 +48,7 @@ def calibration_fit(
         weights += step
         if np.abs(step).max() < _TOLERANCE:
             break
-    return Calibration(float(weights[0]), float(weights[1]), accepted_means)
+    return Calibration(float(weights[0]), float(weights[1]), ACCEPTED)
 
 
 def reliability(confidences: Sequence[float], accepted: Sequence[bool], bins: int = 10) -> list[Bin]:

@@ -27,7 +27,7 @@ from training.config import LearnConfig
 CHECKPOINT = "checkpoint.safetensors"
 CURVE = "curve.jsonl"
 Losses = dict[str, float]
-_SEED_STRIDE = 1_000_003  # a prime, so that (seed, step) and (seed, pass) rarely meet
+SEED_STRIDE = 1_000_003  # a prime, so that (seed, step) and (seed, pass) rarely meet
 
 
 # --- What every descent here shares ---
@@ -52,7 +52,7 @@ def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> list[
 
 def permutation_at(count: int, seed: int, epoch: int) -> Tensor:
     """The order in which pass number `epoch` visits `count` items."""
-    generator = torch.Generator().manual_seed(seed * _SEED_STRIDE + epoch)
+    generator = torch.Generator().manual_seed(seed * SEED_STRIDE + epoch)
     return torch.randperm(count, generator=generator)
 
 
@@ -286,7 +286,7 @@ class Learning:
         share = schedule(self.step, self.steps, self.config.warmup, self.config.decay)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * share
-        torch.manual_seed(self.config.seed * _SEED_STRIDE + self.step)
+        torch.manual_seed(self.config.seed * SEED_STRIDE + self.step)
         batch = self.sampler.at(self.step)
         features, labels = self._tensors(batch.rows)
         batch.z, replay = batch.z.to(labels.device), batch.parts["replay"]

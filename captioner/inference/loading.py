@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from captioner.cores import cores_bounded
 from captioner.exceptions import IncompatibleModel
 from captioner.inference.calibration import Calibration, calibration_read
 
@@ -14,7 +15,6 @@ PICKLED_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle",
 
 # Never reach for the network, never run code that came with a checkpoint.
 _LOCAL_ONLY = {"local_files_only": True, "trust_remote_code": False}
-_CGROUP_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,8 @@ def load_model(folder: Path) -> CaptioningModel:
 
 def thread_count() -> int:
     """Threads a model should use: the cores torch finds, bounded by a container's CPU limit."""
-    cores = torch.get_num_threads()  # the physical cores this process may run on, or fewer if so configured
-    if _CGROUP_CPU_LIMIT.is_file():
-        # "max 100000" or "150000 100000": microseconds of CPU time per period. More threads get throttled.
-        quota, period = _CGROUP_CPU_LIMIT.read_text(encoding="ascii").split()
-        if quota != "max":
-            cores = min(cores, int(quota) // int(period))
-    return max(1, cores)
+    # torch counts the physical cores this process may run on, or fewer if so configured.
+    return cores_bounded(torch.get_num_threads())
 
 
 def _require_safetensors(folder: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, ResNetModel
 
 from training.loop import batch_indexes, parameter_groups
+from training.objective import IGNORED
 from training.starter.augment import batch_colour, batch_crop, pixels_normalise
 from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, LoopConfig
 from training.starter.dataset import (
@@ -26,7 +27,7 @@ from training.starter.dataset import (
 from training.starter.evaluate import Decoding, encode, generate, report
 from training.starter.loop import Fit, Metrics
 from training.starter.network import captioner_build, encoder_build
-from training.starter.objective import IGNORED, caption_loss
+from training.starter.objective import caption_loss
 from training.starter.tokenizer import tokenizer_train
 
 SETS = ("flickr8k", "coco")

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
+from training.gate import distinct_share
 from training.metrics import CiderD, Scores, caption_words, captions_score
 from training.starter.augment import pixels_normalise
 from training.starter.dataset import Pixels
@@ -64,7 +65,7 @@ def generate(
 
 def captions_distinct(captions: Sequence[str]) -> float:
     """Share of captions that differ from all others before them, in percent."""
-    return 100.0 * len(set(captions)) / len(captions)
+    return 100.0 * distinct_share(captions)
 
 
 def captions_repeating(captions: Sequence[str], n: int = 3) -> float:

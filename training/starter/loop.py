@@ -148,7 +148,7 @@ class Fit:
         share = schedule(self.step, self.config)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * share
-        torch.manual_seed(self.config.seed * 1_000_003 + self.step)
+        torch.manual_seed(self.config.seed * loop.SEED_STRIDE + self.step)
         for view in self.shards.views:
             view.train()
         loss, gradients = self.shards.backward(batch_at(self.step), loss_of)

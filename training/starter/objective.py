@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
-IGNORED = -100
+from training.objective import IGNORED
 
 
 def caption_loss(model: Any, images: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:

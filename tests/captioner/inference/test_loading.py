@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
+from captioner import cores
 from captioner.exceptions import IncompatibleModel
 from captioner.inference import loading
 from captioner.inference.loading import load_model
@@ -150,7 +151,7 @@ def test_a_containers_cpu_limit_bounds_the_threads(
     limit: str, expected: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "cpu.max").write_text(limit)
-    monkeypatch.setattr(loading, "_CGROUP_CPU_LIMIT", tmp_path / "cpu.max")
+    monkeypatch.setattr(cores, "_CGROUP_CPU_LIMIT", tmp_path / "cpu.max")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     assert loading.thread_count() == expected
 
