@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
@@ -18,6 +18,7 @@ HELD_OUT_SHARE = 0.2
 ROWS_PER_GROUP = 4
 AUTHOR_SHARE = 0.01
 AUTHOR_ROWS = 5
+FLOOD_SHARE = 0.5  # who sends more than this of all feedback gets the share above and no row more
 
 Split = Literal["train", "holdout"]
 
@@ -85,7 +86,10 @@ def rows_curate(
     `hashes` maps a photo's SHA-256 to its difference hash (16 hex digits), for *all* photos known, oldest first;
     photos in `held_out` stay held out whatever the salt says.
     """
-    rows = sorted(rows, key=lambda row: row.feedback)
+    rows = list(rows)
+    flooding = authors_flooding(rows)
+    # Where the newest count, those of whoever floods count as the oldest: they take nobody's place.
+    rows.sort(key=lambda row: (row.author not in flooding, row.feedback))
     groups = photos_group(hashes)
     splits = groups_split(groups, salt=salt, held_out=held_out)
     placed = [replace(row, group=groups[row.photo], split=splits[groups[row.photo]]) for row in rows]
@@ -96,7 +100,9 @@ def rows_curate(
     kept = [
         row
         for split in ("train", "holdout")
-        for row in authors_cap([row for row in by_photo if row.split == split], author_rows=author_rows)
+        for row in authors_cap(
+            [row for row in by_photo if row.split == split], author_rows=author_rows, flooding=flooding
+        )
     ]
     left_out["author_cap"] = len(by_photo) - len(kept)
     return Snapshot(tuple(sorted(kept, key=lambda row: row.feedback)), salt, left_out)
@@ -188,22 +194,31 @@ def _cap_groups(rows: Sequence[FeedbackRow]) -> list[FeedbackRow]:
     return kept[::-1]
 
 
-def authors_cap(rows: Sequence[FeedbackRow], *, author_rows: int = AUTHOR_ROWS) -> list[FeedbackRow]:
+def authors_flooding(rows: Sequence[FeedbackRow]) -> set[str]:
+    """Whoever sent more than `FLOOD_SHARE` of all rows and is not trusted; nobody or one author."""
+    sent = Counter(row.author for row in rows if not row.trusted)
+    return {author for author, count in sent.items() if count > FLOOD_SHARE * len(rows)}
+
+
+def authors_cap(
+    rows: Sequence[FeedbackRow], *, author_rows: int = AUTHOR_ROWS, flooding: Collection[str] = ()
+) -> list[FeedbackRow]:
     """At most `AUTHOR_SHARE` of what is kept from each author, or `author_rows` where that is more; the newest.
 
-    The share is of what remains after capping, so that sending more does not raise one's own allowance. Trusted
-    authors are not capped.
+    The share is of what remains after capping, so that sending more does not raise one's own allowance. An author in
+    `flooding` gets the share alone, which is nothing in sets under a hundred rows. Trusted authors are not capped.
     """
     by_author: dict[str, list[FeedbackRow]] = defaultdict(list)
     for row in rows:
         by_author["" if row.trusted else row.author].append(row)
-    trusted = by_author.pop("", [])
-    cap = max(map(len, by_author.values()), default=0)
+    trusted, share = by_author.pop("", []), len(rows)
     while True:
-        total = len(trusted) + sum(min(cap, len(own)) for own in by_author.values())
-        lower = min(cap, max(author_rows, int(AUTHOR_SHARE * total)))
-        if lower == cap:
-            break
-        cap = lower
-    # The newest `cap`, which is nothing where the cap is 0: a slice of [-0:] would be everything.
-    return trusted + [row for own in by_author.values() for row in own[len(own) - min(cap, len(own)) :]]
+        kept = [
+            # The newest; a slice of [-0:] would be everything.
+            own[max(0, len(own) - (share if author in flooding else max(author_rows, share))) :]
+            for author, own in by_author.items()
+        ]
+        lower = min(share, int(AUTHOR_SHARE * (len(trusted) + sum(map(len, kept)))))
+        if lower == share:
+            return trusted + [row for own in kept for row in own]
+        share = lower

@@ -36,6 +36,27 @@ def test_one_hostile_author_with_ninety_percent_of_the_feedback_gets_one_percent
     assert len({r.author for r in train}) > 100, "the others are still there"
 
 
+@pytest.mark.parametrize("honest", [3, 10, 40, 90, 99, 120, 300, 499, 501, 1500])
+@pytest.mark.parametrize("people", [1, 7, 150])
+def test_that_holds_for_sets_of_every_size(honest: int, people: int) -> None:
+    rows = [row(n, author=f"person{n % people}") for n in range(honest)]
+    flood = [row(n, author="hostile") for n in range(honest, 10 * honest)]
+    train = curate(rows + flood).of("train")
+    assert sum(r.author == "hostile" for r in train) <= 0.01 * len(train)
+
+
+def test_who_floods_takes_nobody_elses_place() -> None:
+    """Neither by saying the same words later, nor by saying something else of photos that have enough captions."""
+    honest = [row(n, author=f"person{n % 60}", photo=f"p{n % 60}") for n in range(240)]
+    copies = [row(300 + n, author="hostile", photo=r.photo, ideal=r.ideal) for n, r in enumerate(honest)]
+    others = [row(1000 + n, author="hostile", photo=f"p{n % 60}") for n in range(1000)]
+
+    def taught(rows: list[FeedbackRow]) -> set[int]:
+        return {r.feedback for r in curate(rows).of("train") if r.author != "hostile"}
+
+    assert taught(honest + copies + others) == taught(honest)
+
+
 def test_the_holdout_is_capped_as_well() -> None:
     honest = [row(n, author=f"person{n % 150}") for n in range(3000)]
     hostile = [row(n, author="hostile") for n in range(3000, 30_000)]

@@ -1,7 +1,7 @@
 """Photos, simulated users and measuring, shared by the experiments. No Django.
 
-The new domain is a catalogue: small photos of 27 kinds (flowers, rooms, scenes, things) out of sets labelled by
-kind, which people describe in the catalogue's own plain style. The original photos are Flickr8k's.
+The new domain is a catalogue: small photos of 26 kinds (flowers, rooms, scenes, things) out of sets labelled by
+kind, described by simulated people (`training.experiments.people`). The original photos are Flickr8k's.
 """
 
 from __future__ import annotations
@@ -9,28 +9,25 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from training.captioner import Captioner, Features
 from training.config import LearnConfig
 from training.evaluate import PhotoSet, measure
+from training.experiments.domains import catalogue_photos
+from training.experiments.people import PEOPLE
 from training.gate import Decision, Interval, Measured, decide, paired_bootstrap
 from training.loop import Correction, Learning, Rating, Replay, TrainingSet
 from training.photo_sets import PhotoSetFile, photo_set_open
-from training.starter.dataset import sheets_cache
 
-CATALOGUE = ("houses", "flower_photos", "sun_scenes", "imagenette")
-TILE = 96  # pixels
 DOMAIN_PHOTOS = 1400
 HOLDOUT_PHOTOS = 300
 ORIGINAL_PHOTOS = 300
 REPLAY_PHOTOS = 1000
-STYLES = ("a photo of {}", "a close view of {}", "this picture shows {}")
 
 
 @dataclass
@@ -101,8 +98,10 @@ def bench_open(data: Path, base: Path, folder: Path) -> Bench:
     """Read the photo sets below `data` (see the starter's training) and cache what they give in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     captioner = Captioner.load(base)
-    images, ideals = _catalogue(data, folder)
-    domain = captioner.features_write(images, len(ideals), folder / "domain.npy")
+    photos, generator = catalogue_photos(data, folder, DOMAIN_PHOTOS), random.Random(0)
+    ideals = [photo.said_by(generator.randrange(PEOPLE), generator) for photo in photos]
+    images = (photo.image for photo in photos)
+    domain = captioner.features_write(images, len(photos), folder / "domain.npy")
     train = photo_set_open(data / "flickr8k/train.tar", REPLAY_PHOTOS)
     val = photo_set_open(data / "flickr8k/val.tar", ORIGINAL_PHOTOS)
     features = np.concatenate([domain, _features(captioner, train, folder / "replay.npy")])
@@ -120,21 +119,3 @@ def _cached_captions(captioner: Captioner, features: Features, path: Path) -> li
     if not path.exists():
         path.write_text(json.dumps(captioner.captions(features)))
     return list(json.loads(path.read_text()))
-
-
-def _catalogue(data: Path, folder: Path) -> tuple[Iterator[Image.Image], list[str]]:
-    """Photos of the catalogue in a random but fixed order, and the caption a person would write for each."""
-    labels = json.loads((data / "labelled/labels.json").read_text())
-    pixels, flat = sheets_cache(folder / "labelled.npy", data / "labelled/sheets.tar", labels, TILE)
-    generator = random.Random(0)
-    chosen = [index for index, label in enumerate(flat) if label.split("/")[0] in CATALOGUE]
-    chosen = generator.sample(chosen, min(DOMAIN_PHOTOS, len(chosen)))
-    ideals = [
-        generator.choice(STYLES).format(_with_article(flat[index].split("/", 1)[1])) for index in chosen
-    ]
-    return (Image.fromarray(np.asarray(pixels[index])) for index in chosen), ideals
-
-
-def _with_article(label: str) -> str:
-    name = label.split(" (")[0].lower()
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

@@ -1,0 +1,342 @@
+"""From nothing to learning, on real servers: `python -m tests.benchmarks.rehearsal [--data DATA]`, or `make rehearsal`.
+
+Starts PostgreSQL, Redis, an S3 server and Captioner with two web processes. Simulated people caption photos of a new
+domain over HTTP, rate the captions and correct them; a reviewer approves in the admin; beat starts the run; the gate
+decides; the new version is served. Prints what photos nobody corrected were called before and after.
+
+DATA is a folder with flickr8k/ and labelled/ (see the starter's model card). Without it, everything is drawn.
+"""
+
+import argparse
+import http.cookiejar
+import io
+import json
+import os
+import random
+import re
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import boto3
+from PIL import Image
+
+from tests.stack import client, servers
+from tests.stack.servers import Site
+from training.experiments.domains import DomainPhoto, catalogue_photos, drawn_photos
+from training.experiments.drawn import draw_everyday
+from training.experiments.people import PEOPLE
+from training.metrics import captions_score
+
+os.environ["CI"] = "true"  # a server that is missing is an error
+UNSEEN = 40
+SHOWN = 12
+PHOTOS_PER_VISITOR = 5
+CONTENT_VISITORS = 60
+ORIGINAL = 200
+WEB_PROCESSES = 2
+CLIENTS = 4
+
+
+@dataclass
+class World:
+    """The photos there are: of the new domain, of which the first `UNSEEN` are never corrected; and everyday ones."""
+
+    domain: list[DomainPhoto]
+    everyday: list[Image.Image] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def unseen(self) -> list[DomainPhoto]:
+        return self.domain[:UNSEEN]
+
+    @property
+    def corrected(self) -> list[DomainPhoto]:
+        return self.domain[UNSEEN:]
+
+
+def real_world(data: Path, folder: Path, corrections: int) -> World:
+    """The catalogue's photos; Flickr8k's are the original test photos and what is replayed."""
+    settings = {
+        "TRAINING_ORIGINAL_PHOTOS": str(data / "flickr8k/val.tar"),
+        "TRAINING_REPLAY_PHOTOS": str(data / "flickr8k/train.tar"),
+    }
+    return World(catalogue_photos(data, folder, UNSEEN + corrections), settings=settings)
+
+
+def drawn_world(folder: Path, corrections: int) -> World:
+    """Drawn things; drawn people stand for the original test photos and for those people are content with."""
+    generator = random.Random(1)
+    original = folder / "original"
+    original.mkdir()
+    with (original / "captions.jsonl").open("w") as file:
+        for number in range(ORIGINAL):
+            image, captions = draw_everyday(generator)
+            image.save(original / f"{number}.png")
+            file.write(json.dumps({"file": f"{number}.png", "captions": captions}) + "\n")
+    everyday = [draw_everyday(generator)[0] for _ in range(CONTENT_VISITORS * PHOTOS_PER_VISITOR)]
+    settings = {"TRAINING_ORIGINAL_PHOTOS": str(original)}
+    return World(drawn_photos(UNSEEN + corrections), everyday, settings)
+
+
+def main(data: Path | None, corrections: int) -> None:
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="captioner-rehearsal-") as name:
+        folder = Path(name)
+        world = real_world(data, folder, corrections) if data else drawn_world(folder, corrections)
+        with (
+            servers.postgresql(folder) as database,
+            servers.redis(folder) as redis,
+            servers.s3(folder) as s3,
+            servers.captioner(
+                folder,
+                DATABASE_URL=database,
+                REDIS_URL=redis,
+                WEB_WORKERS=str(WEB_PROCESSES),
+                CAPTION_MAX_WAIT_SECONDS="60",
+                TRAINING_MIN_NEW_FEEDBACK=str(corrections),
+                **world.settings,
+                **s3,
+            ) as site,
+        ):
+            try:
+                rehearse(site, world)
+            except BaseException:
+                shutil.copy(site.log, Path(tempfile.gettempdir(), "captioner-rehearsal.log"))
+                raise
+    say(f"All of it took {(time.monotonic() - started) / 60:.0f} minutes.")
+
+
+def rehearse(site: Site, world: World) -> None:
+    """Raises `AssertionError` where anything does not come out as it should."""
+    base, before = everything_served(site), captions(site, world.unseen)
+    say(f"{WEB_PROCESSES} web processes serve {base}.")
+    visitors_come(site, world)
+    approve(site)
+    assert not runs(site), "nobody has asked for a run"
+    beat_often(site)
+    run = run_wait(site)
+    say(site.manage("train", "show"))
+    assert run["verdict"] == "passed", run
+    assert run["promoted_to"] == "champion", run
+    servers.wait_until(
+        lambda: everything_served(site) == run["candidate"], "all web processes serve it", seconds=120
+    )
+    say(
+        f"All web processes serve {run['candidate']}; in S3: {', '.join(files_stored(site, run['candidate']))}."
+    )
+    table(world.unseen, before, captions(site, world.unseen))
+
+
+# --- People -------------------------------------------------------------------------------------------------------
+
+
+def visitors_come(site: Site, world: World) -> None:
+    """Visitors with a few photos each: some correct what they are told of a new domain, others are content."""
+    groups: list[tuple[int, Sequence[DomainPhoto | Image.Image]]] = []
+    for photos in (world.corrected, world.everyday):
+        for start in range(0, len(photos), PHOTOS_PER_VISITOR):
+            groups.append((len(groups), photos[start : start + PHOTOS_PER_VISITOR]))
+    random.Random(0).shuffle(groups)
+    started = time.monotonic()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        for number, _ in enumerate(pool.map(lambda group: visit(site, *group), groups), start=1):
+            if number % 50 == 0 or number == len(groups):
+                say(f"{number} of {len(groups)} visitors came, {time.monotonic() - started:.0f} s")
+
+
+def visit(site: Site, number: int, photos: Sequence[DomainPhoto | Image.Image]) -> None:
+    """One visitor captions photos, one after the other, and says something about each caption."""
+    generator, cookie = random.Random(number), {}
+    for photo in photos:
+        image = photo.image if isinstance(photo, DomainPhoto) else photo
+        answer = client.caption(site.url, jpeg(image), **cookie)
+        assert answer.status == 201, answer
+        cookie = cookie or {"Cookie": answer.headers["Set-Cookie"].split(";")[0]}
+        said: dict[str, object] = {"rating": generator.randint(7, 9)}
+        if isinstance(photo, DomainPhoto):
+            person = number % PEOPLE
+            said = {"rating": generator.randint(1, 4), "ideal_caption": photo.said_by(person, generator)}
+        url = f"{site.url}/api/v1/captions/{answer.body['id']}/feedback"
+        told = client.request(url, json.dumps(said).encode(), Content_Type="application/json", **cookie)
+        assert told.status in {200, 201}, told
+
+
+def approve(site: Site) -> None:
+    """A reviewer signs in to the admin and approves all feedback that waits."""
+    password = re.search(r"admin / (\S+)", site.setup_output)
+    assert password, site.setup_output
+    browser = Browser()
+    browser.post(f"{site.url}/admin/login/", username="admin", password=password[1])
+    queue = f"{site.url}/admin/captioner/feedback/?status__exact=pending"
+    page = browser.get(queue)
+    first = re.search(r'name="_selected_action" value="(\d+)"', page)
+    seen = re.search(r'name="seen" value="([^"]+)"', page)
+    assert first, "nothing to approve"
+    assert seen, "no moment at which the list was shown"
+    answer = browser.post(
+        queue, action="approve", select_across="1", index="0", _selected_action=first[1], seen=seen[1]
+    )
+    told = re.search(r"Approved: \d+", answer)
+    assert told, answer[-2000:]
+    say(f"The reviewer: {told[0]}.")
+
+
+class Browser:
+    """Keeps cookies and sends Django's CSRF token along."""
+
+    def __init__(self) -> None:
+        self._cookies = http.cookiejar.CookieJar()
+        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self._cookies))
+
+    def get(self, url: str) -> str:
+        with self._opener.open(url, timeout=120) as response:
+            return str(response.read().decode())
+
+    def post(self, url: str, **fields: str) -> str:
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', self.get(url))
+        assert token, url
+        body = urllib.parse.urlencode(fields | {"csrfmiddlewaretoken": token[1]}).encode()
+        request = urllib.request.Request(url, body, {"Referer": url})
+        with self._opener.open(request, timeout=300) as response:
+            return str(response.read().decode())
+
+
+# --- The service --------------------------------------------------------------------------------------------------
+
+
+def captions(site: Site, photos: Sequence[DomainPhoto]) -> list[str]:
+    """What the service says of photos nobody ever gives feedback on. Deleted at once: they leave no trace."""
+    texts = []
+    for photo in photos:
+        answer = client.caption(site.url, jpeg(photo.image))
+        assert answer.status == 201, answer
+        texts.append(answer.body["caption"])
+        cookie = answer.headers["Set-Cookie"].split(";")[0]
+        url = f"{site.url}/api/v1/captions/{answer.body['id']}"
+        assert client.request(url, method="DELETE", Cookie=cookie).status == 204
+    return texts
+
+
+SERVED = """
+import json
+from models_registry.models import ServingProcess
+print(json.dumps([process.champion for process in ServingProcess.objects.filter(state="ready")]))
+"""
+OFTEN = """
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
+often, _ = IntervalSchedule.objects.get_or_create(every=3, period="seconds")
+for task in PeriodicTask.objects.filter(task="training.tasks.run_start_task"):
+    task.crontab, task.interval = None, often
+    task.save()
+"""
+RUNS = """
+import json
+from training.models import TrainingRun
+print(json.dumps([run.facts | {"overruled": run.overruled_to} for run in TrainingRun.objects.all()]))
+"""
+
+
+def shell(site: Site, code: str) -> str:
+    return site.manage("shell", "--verbosity", "0", "-c", code).strip()
+
+
+def everything_served(site: Site) -> str:
+    """The version that every web process says it serves, and answers with; empty while they differ."""
+    said = json.loads(shell(site, SERVED).splitlines()[-1])
+    generator = random.Random(str(said))
+    answers = [client.caption(site.url, jpeg(draw_everyday(generator)[0])) for _ in range(6 * WEB_PROCESSES)]
+    for answer in answers:
+        cookie = answer.headers["Set-Cookie"].split(";")[0]
+        client.request(f"{site.url}/api/v1/captions/{answer.body['id']}", method="DELETE", Cookie=cookie)
+    versions = {*said, *(answer.body["model"]["version"] for answer in answers)}
+    return versions.pop() if len(said) == WEB_PROCESSES and len(versions) == 1 else ""
+
+
+def beat_often(site: Site) -> None:
+    """What an administrator would do in the admin: let the schedule look every few seconds instead of every night."""
+    shell(site, OFTEN)
+
+
+def runs(site: Site) -> list[dict]:
+    return json.loads(shell(site, RUNS).splitlines()[-1])
+
+
+def run_wait(site: Site, seconds: float = 3600) -> dict:
+    """The run that beat has started, once it has come to an end."""
+    deadline, shown = time.monotonic() + seconds, ""
+    while time.monotonic() < deadline:
+        for run in runs(site):
+            if run["status"] not in {"queued", "running"}:
+                assert run["status"] == "finished", run
+                assert not run["overruled"], run
+                return run
+            if (stage := run["stage"].rsplit(" ", 1)[0]) != shown:
+                shown = stage
+                say(f"Run {run['run']}: {stage or 'waits for the trainer'}")
+        time.sleep(5)
+    raise AssertionError(f"no end within {seconds:.0f} s: {runs(site)}")
+
+
+def files_stored(site: Site, version: str) -> list[str]:
+    """Names of the version's files in the S3 server."""
+    store = boto3.client(
+        "s3",
+        endpoint_url=site.environment["S3_ENDPOINT_URL"],
+        aws_access_key_id=site.environment["S3_ACCESS_KEY"],
+        aws_secret_access_key=site.environment["S3_SECRET_KEY"],
+        region_name="us-east-1",
+    )
+    prefix = f"weights/versions/{version}/"
+    entries = store.list_objects_v2(Bucket=site.environment["S3_BUCKET"], Prefix=prefix).get("Contents", [])
+    names = sorted(entry["Key"].removeprefix(prefix) for entry in entries)
+    assert {"manifest.json", "model.safetensors", "data/feedback.jsonl"} <= set(names), names
+    return names
+
+
+# --- What came of it ----------------------------------------------------------------------------------------------
+
+
+def table(photos: Sequence[DomainPhoto], before: list[str], after: list[str]) -> None:
+    """Captions of unseen photos before and after, and CIDEr-D against what three people would say of each."""
+    generator = random.Random(2)
+    people = [[photo.said_by(person, generator) for person in (0, 1, 2)] for photo in photos]
+    old, new = (captions_score(texts, people).cider_d_each for texts in (before, after))
+    say(f"\n{'photo':<18} {'before':<58} {'after':<48} CIDEr-D")
+    for photo, first, second, low, high in list(zip(photos, before, after, old, new, strict=True))[:SHOWN]:
+        say(f"{photo.kind[:18]:<18} {first[:58]:<58} {second[:48]:<48} {low:5.1f} -> {high:5.1f}")
+    gain = statistics.fmean(new) - statistics.fmean(old)
+    say(
+        f"Mean of {len(photos)} photos that nobody corrected: {statistics.fmean(old):.1f} -> "
+        f"{statistics.fmean(new):.1f} ({gain:+.1f})"
+    )
+    assert gain > 0, "captions of unseen photos did not get better"
+
+
+def jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="photo sets; drawn pictures without it")
+    parser.add_argument("--corrections", type=int, default=1200, help="a fifth of them judge; 200 must")
+    options = parser.parse_args()
+    main(options.data, options.corrections)
