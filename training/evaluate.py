@@ -12,11 +12,18 @@ import torch
 from torch import Tensor
 
 from training.captioner import Captioner, Features
-from training.gate import Measured, distinct_share, function_word_endings, mean_length
+from training.gate import (
+    MAX_LATENCY_RATIO,
+    Measured,
+    distinct_share,
+    function_word_endings,
+    mean_length,
+)
 from training.metrics import captions_score
 
 TIMED_PHOTOS = 15
 TIMED_REPEATS = 3
+TIMED_ROUNDS = 4
 Tick = Callable[[int], None]
 
 
@@ -55,20 +62,29 @@ def figures(measured: Measured, references: Sequence[Sequence[str]]) -> dict[str
 def latency_ratio(candidate: Captioner, champion: Captioner, features: Features) -> float | None:
     """Seconds per token, candidate over champion, one photo at a time; None without photos.
 
-    Per token, because longer captions rightly take longer. The two take turns and the best of a few repeats counts,
-    so that whatever else the machine does hits neither alone.
+    Per token, because longer captions rightly take longer. What looks too slow is measured again, and the smallest
+    ratio counts: a busy machine hits one of the two now and then, a slow candidate is slow every time.
     """
     if not len(features):
         return None
-    clocks = [_TokenClock(candidate), _TokenClock(champion)]
+    clocks = (_TokenClock(candidate), _TokenClock(champion))
     photos = [torch.from_numpy(np.array(row))[None, None] for row in features[:TIMED_PHOTOS]]
     for clock in clocks:
         clock(photos[0])  # the first call is slower
+    smallest = float("inf")
+    for _ in range(TIMED_ROUNDS):
+        smallest = min(smallest, _latency_ratio_once(*clocks, photos))
+        if smallest <= MAX_LATENCY_RATIO:
+            break
+    return smallest
+
+
+def _latency_ratio_once(candidate: _TokenClock, champion: _TokenClock, photos: Sequence[Tensor]) -> float:
+    """Median over photos. The two take turns and the best of a few repeats counts, against all else that runs."""
     ratios: list[float] = []
     for photo in photos:
-        rounds = [[clock(photo) for clock in clocks] for _ in range(TIMED_REPEATS)]
-        ours, theirs = (min(times) for times in zip(*rounds, strict=True))
-        ratios.append(ours / theirs)
+        turns = [(candidate(photo), champion(photo)) for _ in range(TIMED_REPEATS)]
+        ratios.append(min(ours for ours, _ in turns) / min(theirs for _, theirs in turns))
     return float(median(ratios))
 
 

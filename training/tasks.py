@@ -3,6 +3,7 @@
 import logging
 
 from celery import shared_task
+from django.conf import settings
 
 from training import services
 from training.yielding import yield_processor
@@ -25,5 +26,5 @@ def runs_sweep_task() -> None:
 @shared_task
 def run_execute_task(run_id: int) -> None:
     """Consumed by the trainer alone (the queue "training"), in a process of its own."""
-    yield_processor()
+    yield_processor(settings.TRAINING_NICENESS)
     services.run_execute(run_id)

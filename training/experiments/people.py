@@ -31,18 +31,18 @@ CATALOGUE: Mapping[str, Words] = {
     "desert": (("desert", "dry landscape", "sandy desert"), ("under the sky", "with dunes", "without any people")),
     "campus": (("campus", "university building", "large building"), ("with trees", "behind a lawn", "by day")),
     "sky": (("sky", "cloudy sky", "view of the sky"), ("with clouds", "above the land", "in the evening")),
-    "bamboo forest": (("bamboo forest", "forest", "grove of bamboo"), ("with tall stems", "in the shade", "with a path")),
+    "bamboo forest": (("bamboo forest", "forest", "bamboo grove"), ("with tall stems", "in the shade", "with a path")),
     "airport": (("airport", "terminal", "airport hall"), ("with travellers", "with planes", "with large windows")),
     "football field": (("football field", "sports field", "pitch"), ("with white lines", "in a stadium", "of grass")),
     "tench (fish)": (("fish", "tench", "caught fish"), ("held in the hands", "out of the water", "of an angler")),
     "chainsaw": (("chainsaw", "power saw", "motor saw"), ("for cutting wood", "with a long blade", "on the ground")),
-    "cassette player": (("cassette player", "tape deck", "stereo"), ("with buttons", "on a table", "from the eighties")),
+    "cassette player": (("cassette player", "tape deck", "stereo"), ("with buttons", "on a table", "with a speaker")),
     "church": (("church", "old church", "chapel"), ("with a tower", "with a pointed roof", "in a village")),
     "garbage truck": (("garbage truck", "refuse lorry", "large truck"), ("on the road", "at work", "in a street")),
-    "french horn": (("french horn", "brass instrument", "horn"), ("in an orchestra", "made of brass", "with a wide bell")),
+    "french horn": (("french horn", "brass instrument", "horn"), ("of an orchestra", "of brass", "with a wide bell")),
     "gas pump": (("gas pump", "fuel pump", "petrol station"), ("with a hose", "by the road", "with a price sign")),
     "golf ball": (("golf ball", "small ball", "ball for golf"), ("on the lawn", "next to the hole", "with dimples")),
-    "english springer spaniel dog": (("spaniel", "dog", "springer spaniel"), ("with long ears", "with spots", "outdoors")),
+    "english springer spaniel dog": (("spaniel", "dog", "springer spaniel"), ("with long ears", "outside", "at play")),
     "parachute": (("parachute", "paraglider", "open parachute"), ("in the air", "high up", "coming down")),
 }  # fmt: skip
 DRAWN: Mapping[str, Words] = {
@@ -98,14 +98,13 @@ def describe(kind: str, look: Look, words: Mapping[str, Words], person: int, gen
     frames, favourite = habit.sample(_FRAMES, 3), habit.randrange(3)
     nouns, details = words[kind]
     noun = nouns[favourite] if generator.random() < 0.7 else generator.choice(nouns)
-    sentence = generator.choice(frames).format(
+    return generator.choice(frames).format(
         thing=_with_article(noun),
         coloured=_with_article(f"{look.colour} {noun}"),
         detail=generator.choice(details),
         ground=look.ground,
         light=look.light,
     )
-    return sentence
 
 
 def _with_article(noun: str) -> str:

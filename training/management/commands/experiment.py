@@ -28,10 +28,15 @@ class Command(BaseCommand):
     def handle(self, *, name: str, **options: Any) -> None:
         # These load torch, which `--help` and other commands must not.
         from training.experiments.bench import bench_open
+        from training.experiments.plots import plot
         from training.experiments.runs import EXPERIMENTS, rows_write
 
-        bench = bench_open(options["data"], options["base"], options["folder"])
-        rows = EXPERIMENTS[name](bench, options["seeds"])
-        for row in rows_write(rows, options["folder"] / f"{name}.jsonl"):
+        folder: Path = options["folder"]
+        bench = bench_open(options["data"], options["base"], folder)
+        rows = []
+        for row in rows_write(EXPERIMENTS[name](bench, options["seeds"]), folder / f"{name}.jsonl"):
+            rows.append(row)
             self.stdout.write(json.dumps(row))
             self.stdout.flush()
+        if svg := plot(name, rows):
+            (folder / f"{name}.svg").write_text(svg)

@@ -1,0 +1,65 @@
+"""The plot of an experiment: rows of figures, as `runs` yields them, to an SVG."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from training.charts import Points, bar_chart, line_chart
+
+Row = Mapping[str, Any]
+_UNIT = "gain, CIDEr-D"
+
+
+def plot(name: str, rows: Sequence[Row]) -> str:
+    """An SVG that stands on its own, on white; empty for an experiment whose figures are no curve."""
+    drawn = _PLOTS[name](rows) if name in _PLOTS and rows else ""
+    white = '<rect width="100%" height="100%" fill="#fff"/>'
+    return drawn.replace('class="chart"', 'color="#222"').replace("<title>", f"{white}<title>", 1)
+
+
+def _by_corrections(rows: Sequence[Row]) -> str:
+    """A line per seed for the domain, and one for the original photos."""
+    series: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in rows:
+        for photos in ("domain", "original"):
+            series[f"{photos}, seed {row['seed']}"].append((row["corrections"], row[photos]["mean"]))
+    ordered: dict[str, Points] = {name: sorted(series[name]) for name in sorted(series)}
+    return line_chart(
+        ordered, title="E1: gain over corrections", x_label="corrections", y_label="gain, CIDEr-D"
+    )
+
+
+def _by(key: str, title: str) -> Callable[[Sequence[Row]], str]:
+    """Bars of the mean over seeds for each value of `key`."""
+
+    def draw(rows: Sequence[Row]) -> str:
+        groups: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            groups[row[key]].append(row)
+        bars = {
+            name: {photos: fmean(row[photos]["mean"] for row in group) for photos in ("domain", "original")}
+            for name, group in groups.items()
+        }
+        return bar_chart(bars, title=title, y_label=_UNIT)
+
+    return draw
+
+
+def _false_candidates(rows: Sequence[Row]) -> str:
+    """What each kind of candidate gained on the domain, sorted: the gate asks for +2 and more."""
+    series: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        series[row["case"]].append(row["domain"]["mean"])
+    lines: dict[str, Points] = {name: list(enumerate(sorted(gains), 1)) for name, gains in series.items()}
+    return line_chart(lines, title="E4: candidates that must not pass", x_label="candidate", y_label=_UNIT)
+
+
+_PLOTS: Mapping[str, Callable[[Sequence[Row]], str]] = {
+    "e1": _by_corrections,
+    "e2": _by("case", "E2: ratings alone"),
+    "e3": _by("objective", "E3: without parts of the objective"),
+    "e4": _false_candidates,
+}
