@@ -39,19 +39,26 @@ class TrainingRunAdmin(ReadOnlyAdmin):
     ]
     list_filter = ["status", "verdict", "trigger"]
     list_select_related = ["candidate"]
-    fields = (
-        ("status", "progress"),
-        ("trigger", "requested_by"),
-        ("created_at", "started_at", "finished_at"),
-        ("attempts", "heartbeat_at"),
-        "error",
-        ("base", "champion", "candidate"),
-        ("data_sha256", "counts_shown"),
-        "overruled",
-    )
+    fieldsets = [
+        (None, {"fields": (("status", "progress"), "verdict_shown", "error", "overruled", "counts_shown")}),
+        (
+            "Details",
+            {
+                "classes": ["collapse"],
+                "fields": (
+                    ("trigger", "requested_by"),
+                    ("created_at", "started_at", "finished_at"),
+                    ("attempts", "heartbeat_at"),
+                    ("base", "champion", "candidate"),
+                    "data_sha256",
+                ),
+            },
+        ),
+    ]
     readonly_fields = [
         "status",
         "progress",
+        "verdict_shown",
         "trigger",
         "requested_by",
         "created_at",
@@ -86,6 +93,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         context = {
             "may_act": self.has_change_permission(request),
             "new_feedback": services.feedback_new_count(),
+            "title": "Training runs",
             "busy": TrainingRun.objects.filter(status__in=TrainingRun.UNFINISHED).exists(),
         }
         return super().changelist_view(request, context | (extra_context or {}))

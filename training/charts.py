@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 640, 240  # pixels at natural size; the picture scales with its place
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 130, 14, 30
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 130, 28, 30
 # Distinguishable in both themes and to most colour-blind eyes (Okabe and Ito, 2008).
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#888888")
 Points = Sequence[tuple[float, float]]
@@ -63,7 +63,7 @@ def bar_chart(groups: Mapping[str, Mapping[str, float]], *, title: str, y_label:
         across = _LEFT + (number + 0.5) * each
         parts.append(f'<text x="{across:.1f}" y="{HEIGHT - 12}" text-anchor="middle">{escape(group)}</text>')
     parts += [_legend(series, name) for series, name in enumerate(names)]
-    parts.append(f'<text x="4" y="10">{escape(y_label)}</text>')
+    parts.append(f'<text x="4" y="12">{escape(y_label)}</text>')
     return _picture(title, parts)
 
 
@@ -82,7 +82,7 @@ def _axis(
         parts.append(f'<text x="{across}" y="{HEIGHT - 12}" text-anchor="middle">{value:.5g}</text>')
     middle = (_LEFT + WIDTH - _RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 12}" text-anchor="middle">{escape(x_label)}</text>')
-    parts.append(f'<text x="4" y="10">{escape(y_label)}</text>')
+    parts.append(f'<text x="4" y="12">{escape(y_label)}</text>')
     return "".join(parts)
 
 

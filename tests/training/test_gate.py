@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
+from training import evaluate
 from training.gate import (
     Measured,
     Verdict,
@@ -123,3 +125,27 @@ def test_function_words_and_repetition_are_counted() -> None:
 def test_scores_of_different_photos_are_refused() -> None:
     with pytest.raises(ValueError, match="2 scores"):
         paired_bootstrap([1.0, 2.0], [1.0])
+
+
+class ScriptedClock:
+    """Seconds per token as a script has them; the first call of each round is free."""
+
+    def __init__(self, rounds: list[float]) -> None:
+        self._rounds, self.calls = rounds, 0
+
+    def __call__(self, photo: object) -> float:
+        self.calls += 1
+        return self._rounds[min((self.calls - 2) // evaluate.TIMED_REPEATS, len(self._rounds) - 1)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "passes"),
+    [([1.0], True), ([1.5, 1.0], True), ([1.5, 1.4, 1.6, 1.05], True), ([1.3], False)],
+)
+def test_a_candidate_is_too_slow_only_if_it_is_every_time(
+    seconds: list[float], passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks = iter([ScriptedClock(seconds), ScriptedClock([1.0])])
+    monkeypatch.setattr(evaluate, "_TokenClock", lambda _: next(clocks))
+    ratio = evaluate.latency_ratio(None, None, np.zeros((1, 2, 3), np.float32))  # type: ignore[arg-type]
+    assert (ratio is not None and ratio <= evaluate.MAX_LATENCY_RATIO) == passes
