@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export VENV
 export CAPTIONER_DATA_DIR ?= $(CURDIR)/var
 
-.PHONY: run install test bench check check-deploy format
+.PHONY: run install test bench rehearsal check check-deploy format
 
 run: install
 	@exec $(BIN)/python deploy/run.py
@@ -18,6 +18,10 @@ test: $(VENV)/.installed-tests
 bench: $(VENV)/.installed-tests
 	@$(BIN)/python manage.py migrate --verbosity 0
 	$(BIN)/python manage.py bench --peer tests/benchmarks/peer_fastapi.py --peer tests/benchmarks/peer_litserve.py $(ARGS)
+
+# From nothing to learning on real servers: needs PostgreSQL's and Redis's programs. ARGS="--data DATA" for real photos.
+rehearsal: $(VENV)/.installed-tests
+	$(BIN)/python -m tests.benchmarks.rehearsal $(ARGS)
 
 # Lint, types, and Django's own checks on production settings.
 check: $(VENV)/.installed-tests

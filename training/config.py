@@ -13,10 +13,10 @@ class LearnConfig:
     A step takes `batch` corrections, as many replayed captions and, where ratings count, as many ratings.
     """
 
-    passes: float = 6.0  # over the corrections
-    min_steps: int = 80
+    passes: float = 3.0  # over the corrections
+    min_steps: int = 120
     max_steps: int = 4000
-    batch: int = 16
+    batch: int = 8
     lr: float = 5e-4
     lora_lr: float = 2e-4
     weight_decay: float = 0.01
@@ -32,8 +32,10 @@ class LearnConfig:
     rating_beta: float = 0.1
     rating_min_rows: int = 200  # with both signs, else ratings are left out
     rating_loss: Literal["kto", "regression"] = "kto"
-    replay_weight: float = 1.0
-    kl_weight: float = 0.1
+    replay_weight: float = (
+        0.0  # of the replayed captions as such: moves a base that was annealed, see EXPERIMENTS.md
+    )
+    kl_weight: float = 3.0  # of staying with the base on them
 
     lora_above: int = 100_000_000  # decoder parameters; smaller decoders are trained whole
     lora_rank: int = 16

@@ -25,14 +25,14 @@ from training.objective import ratings_standardise
 
 Row = dict[str, Any]
 CONFIG = LearnConfig(threads=1)
-SHORT = replace(CONFIG, batch=8, min_steps=40, max_steps=40)
+SHORT = replace(CONFIG, min_steps=40, max_steps=40)
 SIZES = (50, 200, 800)
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "everything": {},
     "no preference": {"preference_weight": 0.0},
-    "no KL": {"kl_weight": 0.0},
-    "no replay": {"replay_weight": 0.0},
-    "neither replay nor KL": {"replay_weight": 0.0, "kl_weight": 0.0},
+    "replayed words": {"replay_weight": 1.0, "kl_weight": 0.0},
+    "words and KL": {"replay_weight": 1.0, "kl_weight": 0.1},
+    "no replay": {"replay_weight": 0.0, "kl_weight": 0.0},
 }
 
 
