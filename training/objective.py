@@ -1,6 +1,8 @@
 """The losses of the learning loop, each a function of logits or log-probabilities; no model, no data.
 
-L = XE(ideal) + w_p DPO(ideal over logged) + w_r KTO(rated) + w_b XE(replay) + w_k KL(base || model on replay)
+L = XE(ideal) + w_p DPO(ideal over logged) + w_r KTO(rated) + w_k KL(base || model on replay) + w_b XE(replay)
+
+The divergence is what keeps a candidate from forgetting; w_b is 0 unless somebody wants to see what that does.
 """
 
 from __future__ import annotations

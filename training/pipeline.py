@@ -75,7 +75,7 @@ def run_work(
     torch.set_num_threads(settings.TRAINING_THREADS or max(1, thread_count() // 2))
     config = LearnConfig(seed=run.seed)
     if not snapshot.of("train"):
-        raise NothingToLearn("No approved correction to learn from, and no rating either.")
+        raise NothingToLearn("No approved correction to learn from, and no rating either." + _capped(snapshot))
     work = Workspace(run_folder(run), base, champion, tick)
     _folder_prepare(work.folder, snapshot)
     captioner = Captioner.load(registry.version_fetch(base))
@@ -87,6 +87,16 @@ def run_work(
     decision, report = _evaluate(work, candidate_folder, holdout, original, photos.holdout_photos(snapshot))
     candidate = _publish(work, candidate_folder, snapshot, config, report, decision)
     return Outcome(candidate, decision, report)
+
+
+def _capped(snapshot: Snapshot) -> str:
+    """What to do where most feedback comes from one person: a hint, or nothing."""
+    if not (count := snapshot.left_out.get("author_cap", 0)):
+        return ""
+    return (
+        f" {count} were left out by the limit per author: people who may teach without it are staff and those with "
+        "the permission “Can teach without the limit per author”."
+    )
 
 
 def _folder_prepare(folder: Path, snapshot: Snapshot) -> None:

@@ -254,13 +254,13 @@ class Site:
         """The answer of `/readyz`, or an empty one where nothing listens."""
         import json
 
-        try:
-            with urllib.request.urlopen(f"{self.url}/readyz", timeout=5) as response:
-                return json.load(response)
-        except urllib.error.HTTPError as error:
-            return json.load(error)
-        except OSError:
-            return {}
+        with contextlib.suppress(OSError):
+            try:
+                with urllib.request.urlopen(f"{self.url}/readyz", timeout=5) as response:
+                    return json.load(response)
+            except urllib.error.HTTPError as error:
+                return json.load(error)
+        return {}
 
     def wait_ready(self) -> None:
         wait_until(lambda: self.status().get("state") == "ready", f"ready (see {self.log})", seconds=120)

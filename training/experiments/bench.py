@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +24,10 @@ from training.gate import Decision, Interval, Measured, decide, paired_bootstrap
 from training.loop import Correction, Learning, Rating, Replay, TrainingSet
 from training.photo_sets import PhotoSetFile, photo_set_open
 
-DOMAIN_PHOTOS = 1400
-HOLDOUT_PHOTOS = 300
-ORIGINAL_PHOTOS = 300
-REPLAY_PHOTOS = 1000
+DOMAIN_PHOTOS = 1100
+HOLDOUT_PHOTOS = 240
+ORIGINAL_PHOTOS = 240
+REPLAY_PHOTOS = 800
 
 
 @dataclass
@@ -57,11 +57,10 @@ class Bench:
         self, corrections: Sequence[Correction], config: LearnConfig, ratings: Sequence[Rating] = ()
     ) -> Captioner:
         """A candidate that learned from these; the run's folder is gone afterwards."""
-        captioner, run = Captioner.load(self.base), self.folder / "run"
-        shutil.rmtree(run, ignore_errors=True)
+        captioner = Captioner.load(self.base)
         data = TrainingSet(self.features, corrections, ratings, self.replay)
-        Learning(captioner, data, config, run, "experiment").run()
-        shutil.rmtree(run)
+        with tempfile.TemporaryDirectory(dir=self.folder) as run:
+            Learning(captioner, data, config, Path(run), "experiment").run()
         return captioner
 
     def scores(self, captioner: Captioner) -> Scores:
