@@ -75,7 +75,9 @@ def run_work(
     torch.set_num_threads(settings.TRAINING_THREADS or max(1, thread_count() // 2))
     config = LearnConfig(seed=run.seed)
     if not snapshot.of("train"):
-        raise NothingToLearn("No approved correction to learn from, and no rating either." + _capped(snapshot))
+        raise NothingToLearn(
+            "No approved correction to learn from, and no rating either." + _capped(snapshot)
+        )
     work = Workspace(run_folder(run), base, champion, tick)
     _folder_prepare(work.folder, snapshot)
     captioner = Captioner.load(registry.version_fetch(base))

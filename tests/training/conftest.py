@@ -69,9 +69,11 @@ def draw_scene(number: int) -> bytes:
     return buffer.getvalue()
 
 
-def feedback_give(number: int, *, reviewer: User | None = None, **said) -> Feedback:
-    """A new visitor captions photo `number` and says something; approved if there is a reviewer."""
-    owner = Owner(visitor=uuid.uuid4())
+def feedback_give(
+    number: int, *, reviewer: User | None = None, owner: Owner | None = None, **said
+) -> Feedback:
+    """Somebody, or a new visitor, captions photo `number` and says something; approved if there is a reviewer."""
+    owner = owner or Owner(visitor=uuid.uuid4())
     caption = captions.caption_create(draw_scene(number), owner=owner, source=Caption.Source.WEB)
     said = said or {"ideal_caption": f"a small brown dog number {number % 3}"}
     feedback, _ = captions.feedback_submit(caption, **said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from datetime import timedelta
 
 import pytest
@@ -11,7 +12,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from captioner import services as captions
-from captioner.models import Feedback, Photo
+from captioner.models import Feedback, Owner, Photo
 from models_registry import services as registry
 from models_registry.models import Promotion
 from tests.training.conftest import feedback_give
@@ -146,6 +147,16 @@ def test_nothing_to_learn_from_is_said_and_not_tried_again(base) -> None:
     run = execute(services.run_request())
     assert run.status == Status.FAILED
     assert "No approved correction" in run.error
+
+
+def test_who_is_the_only_one_to_teach_is_told_how_to_be_trusted(base, fake_engine, reviewer) -> None:
+    alone = Owner(visitor=uuid.uuid4())
+    for number in range(6):
+        feedback_give(number, reviewer=reviewer, owner=alone)
+    run = execute(services.run_request())
+    assert run.status == Status.FAILED
+    assert "6 were left out by the limit per author" in run.error
+    assert "Can teach without the limit per author" in run.error
 
 
 # --- One at a time ---
