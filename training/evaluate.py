@@ -22,6 +22,7 @@ from training.gate import (
 from training.metrics import captions_score
 
 TIMED_PHOTOS = 15
+STRANGERS = 5
 TIMED_REPEATS = 3
 TIMED_ROUNDS = 4
 Tick = Callable[[int], None]
@@ -40,7 +41,17 @@ def measure(captioner: Captioner, photos: PhotoSet, tick: Tick = lambda _: None)
     if not len(photos.references):
         return Measured((), ())
     captions = captioner.captions(photos.features, tick)
-    return Measured(captions, captions_score(captions, photos.references).cider_d_each)
+    own = captions_score(captions, photos.references).cider_d_each
+    return Measured(captions, own, _strangers(captions, photos.references))
+
+
+def _strangers(captions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """What each photo's references give on average to the captions of a few other photos."""
+    shifts = sorted({len(captions) * part // (STRANGERS + 1) for part in range(1, STRANGERS + 1)} - {0})
+    rounds = [
+        captions_score([*captions[shift:], *captions[:shift]], references).cider_d_each for shift in shifts
+    ]
+    return [fmean(scores) for scores in zip(*rounds, strict=True)]
 
 
 def figures(measured: Measured, references: Sequence[Sequence[str]]) -> dict[str, float]:

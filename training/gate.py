@@ -108,10 +108,19 @@ class Interval:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one version did on one set of photos: captions and per-photo CIDEr-D in points, in the order of the set."""
+    """What one version did on one set of photos: captions and per-photo CIDEr-D in points, in the order of the set.
+
+    `strangers` is what each photo's references give to a caption of other photos: what style alone is worth.
+    """
 
     captions: Sequence[str]
     cider_d: Sequence[float]
+    strangers: Sequence[float] = ()
+
+    @property
+    def fit(self) -> list[float]:
+        """By how much each caption suits its photo better than those of other photos do."""
+        return [own - other for own, other in zip(self.cider_d, self.strangers, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -176,6 +185,7 @@ def decide(
         original = paired_bootstrap(original_candidate.cider_d, original_champion.cider_d, seed=seed)
     checks = (
         _holdout_check(holdout),
+        _fit_check(candidate, champion, seed),
         _original_check(original),
         *_guards(candidate.captions, champion.captions),
         _latency_check(latency_ratio),
@@ -192,8 +202,8 @@ def decide(
 
 def _verdict(checks: Sequence[Check], holdout: Interval | None) -> tuple[Verdict, str]:
     few = holdout is None or holdout.photos < MIN_PHOTOS
-    # With few photos the first question cannot be answered, neither way; what else failed is still a failure.
-    failed = [check for check in checks if check.passed is False and not (few and check is checks[0])]
+    # With few photos the first two questions cannot be answered, neither way; what else failed is still a failure.
+    failed = [check for check in checks if check.passed is False and not (few and check in checks[:2])]
     if failed:
         return Verdict.REJECTED, "; ".join(f"{c.name}: {c.measured}, required {c.required}" for c in failed)
     if few:
@@ -214,6 +224,18 @@ def _holdout_check(interval: Interval | None) -> Check:
         return Check(name, None, "no photos", required)
     passed = interval.mean >= MIN_GAIN and interval.lower > 0
     return Check(name, passed, _shown(interval), required)
+
+
+def _fit_check(candidate: Measured, champion: Measured, seed: int) -> Check:
+    """Whoever learned nothing but how people talk scores better on any photo, and on no photo for what it shows."""
+    name, required = (
+        "captions fit their own photo better than other photos",
+        "a lower bound of the gain above 0",
+    )
+    if not candidate.strangers or not champion.strangers:
+        return Check(name, None, "not measured", required)
+    interval = paired_bootstrap(candidate.fit, champion.fit, seed=seed)
+    return Check(name, interval.lower > 0, _shown(interval), required)
 
 
 def _original_check(interval: Interval | None) -> Check:

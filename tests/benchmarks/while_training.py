@@ -23,7 +23,9 @@ from training.experiments.drawn import draw_everyday
 def main(seconds: float, clients: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with servers.captioner(folder, TRAINING_PROMOTE_TO="nothing", CAPTION_MAX_WAIT_SECONDS="60") as site:
+        settings = {"TRAINING_PROMOTE_TO": "nothing", "CAPTION_MAX_WAIT_SECONDS": "60"}
+        with servers.captioner(folder, wait=False, **settings) as site:
+            servers.wait_until(lambda: site.status().get("state") == "ready", "it serves", seconds=600)
             visitors_come(site, World(drawn_photos(100)))
             approve(site)
             deadline = time.monotonic() + seconds

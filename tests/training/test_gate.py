@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from training.gate import (
     function_word_endings,
     paired_bootstrap,
 )
+from training.metrics import captions_score
 
 PHOTOS = 250
 
@@ -23,7 +25,7 @@ def measured(
 ) -> Measured:
     generator = random.Random(seed)
     captions = [f"a {words} number {n} runs" for n in range(photos)]
-    return Measured(captions, [level + generator.gauss(0, noise) for _ in range(photos)])
+    return Measured(captions, [level + generator.gauss(0, noise) for _ in range(photos)], [2.0] * photos)
 
 
 def verdict(candidate: Measured, champion: Measured | None = None, **changes) -> tuple[Verdict, str]:
@@ -56,6 +58,24 @@ def test_pairs_stay_together() -> None:
 
 def test_a_clear_gain_passes() -> None:
     assert verdict(measured(30))[0] == Verdict.PASSED
+
+
+def test_who_learned_only_how_people_talk_is_rejected() -> None:
+    """It scores better on the photos, and just as much better when its captions are dealt to other photos."""
+    better = measured(30)
+    talker = replace(better, strangers=[score - 18 for score in better.cider_d])
+    said, reason = verdict(talker)
+    assert said == Verdict.REJECTED
+    assert reason.startswith("captions fit their own photo")
+
+
+def test_strangers_are_what_captions_of_other_photos_score() -> None:
+    things = ("red cup", "red book", "blue cat", "blue lamp", "green fish", "green shoe")
+    references = [[f"a {thing} on a table"] for thing in things]
+    own = [each[0] for each in references]
+    matched, strangers = captions_score(own, references).cider_d_each, evaluate._strangers(own, references)
+    assert 0 < sum(strangers) < 0.2 * sum(matched), "a colour is shared with one of five others"
+    assert evaluate._strangers(["the sun"] * 6, references) == [0.0] * 6
 
 
 @pytest.mark.parametrize(("gain", "noise"), [(1.5, 0.1), (3.0, 80.0), (0.0, 10.0), (-5.0, 1.0)])

@@ -20,7 +20,7 @@ from training.config import LearnConfig
 from training.evaluate import PhotoSet, measure
 from training.experiments.domains import catalogue_photos
 from training.experiments.people import PEOPLE
-from training.gate import Decision, Interval, Measured, decide, paired_bootstrap
+from training.gate import Decision, Measured, decide
 from training.loop import Correction, Learning, Rating, Replay, TrainingSet
 from training.photo_sets import PhotoSetFile, photo_set_open
 
@@ -73,13 +73,6 @@ class Scores:
 
     domain: Measured
     original: Measured
-
-    def against(self, base: Scores) -> tuple[Interval, Interval]:
-        """Gain on the domain and on the original photos over `base`."""
-        return (
-            paired_bootstrap(self.domain.cider_d, base.domain.cider_d),
-            paired_bootstrap(self.original.cider_d, base.original.cider_d),
-        )
 
     def gate(self, champion: Scores) -> Decision:
         """What the gate says of this candidate; speed and clean loading are taken for granted here."""
