@@ -28,7 +28,7 @@ class LearnConfig:
     label_smoothing: float = 0.1
     preference_weight: float = 0.2
     preference_beta: float = 0.1
-    rating_weight: float = 0.2
+    rating_weight: float = 0.0  # off: ratings alone have not been shown to help, see EXPERIMENTS.md
     rating_beta: float = 0.1
     rating_min_rows: int = 200  # with both signs, else ratings are left out
     rating_loss: Literal["kto", "regression"] = "kto"

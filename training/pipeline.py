@@ -176,7 +176,7 @@ def _original_set(work: Workspace, captioner: Captioner) -> PhotoSet | None:
 def _training_set(
     work: Workspace, captioner: Captioner, photos: _FeedbackPhotos, snapshot: Snapshot, config: LearnConfig
 ) -> TrainingSet:
-    """Raises `NothingToLearn` where there is neither a correction nor enough ratings."""
+    """Raises `NothingToLearn` where there is neither a correction nor ratings that count."""
     rows = snapshot.of("train")
     corrections = [
         Correction(
@@ -194,8 +194,7 @@ def _training_set(
     data = TrainingSet(features, corrections, ratings, replay)
     if not corrections and not data.ratings_count(config):
         raise NothingToLearn(
-            f"No approved correction to learn from, and {len(ratings)} ratings; ratings alone count from "
-            f"{config.rating_min_rows} on, some above and some below what their raters usually give."
+            f"No approved correction to learn from; the {len(ratings)} approved ratings alone teach nothing yet."
         )
     return data
 

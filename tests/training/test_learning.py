@@ -35,7 +35,15 @@ from training.loop import (
 from training.objective import IGNORED, caption_log_probabilities
 
 CONFIG = LearnConfig(
-    batch=2, min_steps=8, max_steps=8, warmup=2, save_every=3, threads=1, lr=3e-3, rating_min_rows=2
+    batch=2,
+    min_steps=8,
+    max_steps=8,
+    warmup=2,
+    save_every=3,
+    threads=1,
+    lr=3e-3,
+    rating_weight=0.2,
+    rating_min_rows=2,
 )
 COLOURS = ("red", "green", "blue", "white")
 
@@ -211,9 +219,11 @@ def test_a_checkpoint_of_other_data_or_settings_is_refused(vit_gpt2: Path, tmp_p
 def test_ratings_count_only_when_they_are_many_and_of_both_signs() -> None:
     features = np.zeros((1, 1, 1), np.float32)
     both = [Rating(0, "x", 1.0), Rating(0, "y", -1.0)] * 100
-    assert TrainingSet(features, ratings=both).ratings_count(LearnConfig())
-    assert not TrainingSet(features, ratings=both[:198]).ratings_count(LearnConfig())
-    assert not TrainingSet(features, ratings=[Rating(0, "x", 1.0)] * 300).ratings_count(LearnConfig())
+    on, off = LearnConfig(rating_weight=0.2), LearnConfig()
+    assert TrainingSet(features, ratings=both).ratings_count(on)
+    assert not TrainingSet(features, ratings=both[:198]).ratings_count(on)
+    assert not TrainingSet(features, ratings=[Rating(0, "x", 1.0)] * 300).ratings_count(on)
+    assert not TrainingSet(features, ratings=both).ratings_count(off), "as long as nothing speaks for them"
 
 
 def test_a_caption_that_is_cut_has_no_end(vit_gpt2: Path) -> None:

@@ -43,7 +43,8 @@ def e1(bench: Bench, seeds: int) -> Iterator[Row]:
     for seed in range(seeds):
         for count in SIZES:
             scores, seconds = _learned(bench, bench.corrections(count, seed), replace(CONFIG, seed=seed))
-            yield {"corrections": count, "seed": seed, "seconds": seconds, **_compared(scores, base)}
+            row = {"corrections": count, "seed": seed, "seconds": seconds}
+            yield {**row, "verdict": str(scores.gate(base).verdict), **_compared(scores, base)}
 
 
 def e2(bench: Bench, seeds: int) -> Iterator[Row]:
