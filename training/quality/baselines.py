@@ -33,7 +33,9 @@ class Neighbours:
     one is taken which agrees best with the others, by the mean of CIDEr's cosines of TF-IDF vectors of 1..4-grams.
     """
 
-    def __init__(self, features: Pooled, captions: Sequence[Sequence[str]], neighbours: int = NEIGHBOURS) -> None:
+    def __init__(
+        self, features: Pooled, captions: Sequence[Sequence[str]], neighbours: int = NEIGHBOURS
+    ) -> None:
         if len(features) != len(captions) or not len(captions):
             raise ValueError(f"{len(features)} photos for {len(captions)} groups of captions.")
         self._features, self._captions = features, captions

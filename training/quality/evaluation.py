@@ -102,13 +102,12 @@ def evaluate(
         raise DatasetError("All photos are of the split train: there is nothing to judge on.")
     captioner = Captioner.load(folder)
     repeated = {duplicate.train for duplicate in near_duplicates(sets, tick)}
-    memories = {
-        name: _memory(captioner, name, _without(splits[TRAIN], name, repeated), tick)
-        for name, splits in sets.items()
-        if splits.get(TRAIN)
-    }
+    train = {name: _without(splits.get(TRAIN, ()), name, repeated) for name, splits in sets.items()}
+    memories = {name: _memory(captioner, name, photos, tick) for name, photos in train.items() if photos}
     if not memories:
-        raise DatasetError("No photo is of the split train: the baselines have nothing to take captions from.")
+        raise DatasetError(
+            "No photo is of the split train: the baselines have nothing to take captions from."
+        )
     everything = _Memory(
         [photo for memory in memories.values() for photo in memory.photos],
         np.concatenate([memory.features for memory in memories.values()]),

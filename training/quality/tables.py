@@ -76,7 +76,12 @@ def markdown(evaluation: Evaluation, model: str) -> str:
         parts += [f"## {_title(report)}", "", markdown_table(report_rows(report)), ""]
         parts += [f"Constant caption: *{report.constant}*", ""]
         if report.reliability:
-            parts += [_reliability_title(report), "", markdown_table(reliability_rows(report.reliability)), ""]
+            parts += [
+                _reliability_title(report),
+                "",
+                markdown_table(reliability_rows(report.reliability)),
+                "",
+            ]
     return "\n".join(parts)
 
 

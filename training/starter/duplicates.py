@@ -1,8 +1,8 @@
 """Photos of the training split that show what a validation or test photo shows are left out of training.
 
 Evidence is looks and words together: difference hashes along and across, of the photo and of its mirror image, and
-how far the captions agree. Copies that were re-encoded are found by their looks alone, copies that were cut or framed
-anew by both, and a book's photo that comes twice in any cut by its caption. A scene that was photographed twice is none.
+how far the captions agree. Copies that were re-encoded are found by their looks alone, copies that were cut anew by
+both, and a book's photo that comes twice in any cut by its caption. A scene that was photographed twice is none.
 """
 
 from __future__ import annotations
@@ -62,13 +62,17 @@ def near_duplicates(
         told = _same_captions(photo, sayings)
         for index in sorted({*np.flatnonzero(bits <= LIKE_BITS).tolist(), *told}):
             alike = _words_alike(own, words[index])
-            if bits[index] <= COPY_BITS or index in told or (bits[index] <= LIKE_BITS and alike >= LIKE_WORDS):
+            if (
+                bits[index] <= COPY_BITS
+                or index in told
+                or (bits[index] <= LIKE_BITS and alike >= LIKE_WORDS)
+            ):
                 found.append(Duplicate(train[index][0], name, int(bits[index]), round(alike, 2)))
     return found
 
 
 def duplicates_cache(data: Path, path: Path) -> frozenset[str]:
-    """Names ("set/key") of the training photos under `data` that must not be trained on; looked for once, kept at `path`."""
+    """Names ("set/key") of the photos under `data` that must not be trained on; looked for once, kept at `path`."""
     if not path.exists():
         found = near_duplicates(photo_sets_read([data]))
         path.parent.mkdir(parents=True, exist_ok=True)

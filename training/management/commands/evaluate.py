@@ -33,7 +33,10 @@ class Command(BaseCommand):
             help="photo sets, or a folder of them: tars of image and .json pairs, or folders with captions.jsonl",
         )
         parser.add_argument(
-            "--folder", type=Path, required=True, help="gets evaluation.md, evaluation.json, contact_sheet.html"
+            "--folder",
+            type=Path,
+            required=True,
+            help="gets evaluation.md, evaluation.json, contact_sheet.html",
         )
         parser.add_argument("--photos", type=int, help="at most so many of each split, for a quick look")
         parser.add_argument("--seed", type=int, default=0, help="chooses the photos of the contact sheet")
