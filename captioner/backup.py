@@ -1,9 +1,9 @@
 """Copy the stored objects (photos and weights) to a folder and back. The database is dumped beside: see deploy/backup.
 
 The folder holds `uploads/` (photos of batch jobs that are not captioned yet), `photos/`, `weights/` and
-`objects.sha256`, which `sha256sum --check` reads. Objects never change under their name, so a copy that is there already
-is not fetched again; what is gone from the store goes from the folder too, for a deleted photo must not live on in
-backups.
+`objects.sha256`, which `sha256sum --check` reads. Objects never change under their name, so a copy that is there
+already is not fetched again; what is gone from the store goes from the folder too, for a deleted photo must not live on
+in backups.
 """
 
 import contextlib

@@ -458,7 +458,7 @@ def test_a_job_whose_last_worker_died_before_it_said_so_is_finished_by_the_sweep
 def test_a_job_that_ran_when_everything_was_backed_up_is_finished_after_a_restore(
     broker: Broker, user: User, tmp_path: Path
 ) -> None:
-    """One photo was captioned between the dump of the database and the copy of the uploads: it is told to its sender."""
+    """One photo was captioned between the dump of the database and the copy of the uploads: its sender is told."""
     job = create(photos(3), Owner(user=user))
     captioned_meanwhile = job.photos.get(index=1).input
     storages["uploads"].delete(captioned_meanwhile)
@@ -471,7 +471,10 @@ def test_a_job_that_ran_when_everything_was_backed_up_is_finished_after_a_restor
     output = io.StringIO()
     call_command("objects", "import", tmp_path / "backup", stdout=output)
 
-    assert f"Job {job.pk} of ada: 1 of 3 photos were captioned after the database was dumped" in output.getvalue()
+    assert (
+        f"Job {job.pk} of ada: 1 of 3 photos were captioned after the database was dumped"
+        in output.getvalue()
+    )
     jobs.jobs_sweep()
     broker.work()
     assert states(job) == ["captioned", "failed", "captioned"]
