@@ -56,9 +56,10 @@ def test_from_nothing_to_a_learned_version_that_all_web_processes_serve(learning
     for number in range(PHOTOS):
         learning.correct(site.url, number)
     learning.approve(site.manage)
-    assert learning.runs(site.manage) == [], "nobody has asked for a run"
+    database = site.environment["DATABASE_URL"]
+    assert learning.runs(database) == [], "nobody has asked for a run"
     learning.shell(site.manage, EVERY_FEW_SECONDS)
-    run = learning.run_finished(site.manage, 400, site.log.read_text)
+    run = learning.run_finished(database, site.log)
     assert run["verdict"] != "passed", "a few photos prove nothing, so a reviewer decides"
     assert served() == {starter}
     learning.overrule(site.manage)

@@ -90,6 +90,22 @@ def test_strangers_names_get_no_certificate_and_no_answer(site: Production) -> N
         assert connection.recv(100) == b""
 
 
+@pytest.mark.parametrize("is_tls", [True, False])
+def test_a_header_that_never_ends_ends_the_connection(site: Production, is_tls: bool) -> None:
+    """Within 10 s, where nginx would wait for a minute; with some to spare, for a busy machine."""
+    port = site.nginx.https_port if is_tls else site.nginx.http_port
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        stream = site.nginx.tls().wrap_socket(connection, server_hostname=DOMAIN) if is_tls else connection
+        stream.sendall(f"GET / HTTP/1.1\r\nHost: {DOMAIN}\r\nX-Slow: ".encode())
+        stream.settimeout(40)
+        try:
+            assert stream.recv(100) == b""
+        except TimeoutError:
+            pytest.fail("nginx still waits")
+        except OSError:
+            pass  # reset
+
+
 def test_plain_http_only_leads_to_https(site: Production) -> None:
     with socket.create_connection(("127.0.0.1", site.nginx.http_port)) as connection:
         connection.sendall(f"GET /captions?q=x HTTP/1.1\r\nHost: {DOMAIN}\r\n\r\n".encode())
@@ -359,7 +375,7 @@ def tiles_learned(site: Production) -> str:
         learning.correct(site.url, number, **site.key)
     learning.approve(site.manage)
     site.manage("train", "now")
-    run = learning.run_finished(site.manage, 300, (site.folder / "worker-train.log").read_text)
+    run = learning.run_finished(site.postgresql.url, site.folder / "worker-train.log")
     assert run["candidate"] != starter
     assert served(site) == starter, "a few photos prove nothing, so a reviewer decides"
     learning.overrule(site.manage)
