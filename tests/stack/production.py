@@ -197,10 +197,13 @@ class Service:
     process: subprocess.Popen
 
     def stop(self) -> None:
-        """TERM, and wait for the end."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(timeout=60)
+        """TERM, and KILL after a while, as Docker's engine does."""
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
 
 @dataclass
