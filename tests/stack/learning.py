@@ -70,8 +70,8 @@ def overrule(manage: Manage) -> None:
     manage("train", "overrule", "--verdict", "passed", "--reason", "It names the tiles", "--by", "admin")
 
 
-def version_objects(environment: dict[str, str], version: str) -> dict[str, str]:
-    """The files of a version in the S3 store, by their names in it, with their entity tags."""
+def version_objects(environment: dict[str, str], version: str) -> dict[str, int]:
+    """The names of a version's files in the S3 store, and their sizes. (Entity tags follow from how they were sent.)"""
     store = boto3.client(
         "s3",
         endpoint_url=environment["S3_ENDPOINT_URL"],
@@ -81,8 +81,8 @@ def version_objects(environment: dict[str, str], version: str) -> dict[str, str]
     )
     prefix = f"weights/versions/{version}/"
     found = store.list_objects_v2(Bucket=environment["S3_BUCKET"], Prefix=prefix).get("Contents", [])
-    return {entry["Key"].removeprefix(prefix): entry["ETag"] for entry in found}
+    return {entry["Key"].removeprefix(prefix): entry["Size"] for entry in found}
 
 
-def assert_version_is_whole(objects: dict[str, str]) -> None:
+def assert_version_is_whole(objects: dict[str, int]) -> None:
     assert {"manifest.json", "MODEL_CARD.md", "model.safetensors", "data/feedback.jsonl"} <= set(objects)
