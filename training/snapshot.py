@@ -88,4 +88,4 @@ def replay_photos(snapshot: Snapshot) -> list[Photo]:
     avoided = {groups[photo.sha256] for photo in spoken_for}
     shown = (photo for photo in candidates if groups[photo.sha256] not in avoided)
     # A store that was lost, or restored from an older copy, has not every photo of the log.
-    return list(islice((photo for photo in shown if default_storage.exists(photo.file.name)), wanted))
+    return list(islice((photo for photo in shown if default_storage.exists(str(photo.file))), wanted))
