@@ -30,10 +30,10 @@ class LoopConfig:
 class EncoderConfig:
     """A small residual network, then layers of global attention over its last feature map."""
 
-    hidden_sizes: tuple[int, ...] = (48, 96, 192, 384)
-    depths: tuple[int, ...] = (2, 2, 2, 2)
-    layers: int = 1
-    heads: int = 6
+    hidden_sizes: tuple[int, ...] = (64, 128, 256)
+    depths: tuple[int, ...] = (2, 2, 3)
+    layers: int = 2
+    heads: int = 4
 
 
 @dataclass(frozen=True)
