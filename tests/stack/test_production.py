@@ -415,6 +415,7 @@ def test_corrections_become_a_version_that_survives_the_loss_of_everything(
     assert again.body["caption"] == before.body["caption"]
     assert again.body["model"]["version"] == tiles_learned, "the same champion"
     site.service_start("worker-io")
+    site.service_start("beat")  # whose sweep finds the job's photos
     servers.wait_until(lambda: job_of(site, job)["status"] == "finished", "the job of before goes on", 120)
     assert job_of(site, job)["photos"]["captioned"] == 4
 
