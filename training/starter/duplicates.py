@@ -115,7 +115,8 @@ def _hashes(photos: Sequence[Photo], tick: Callable[[str, int, int], None]) -> H
 
 
 def _distance(hashes: Hashes, one: Hashes) -> NDArray[np.int64]:
-    return np.bitwise_count(hashes ^ one).sum(1, dtype=np.int64)
+    bits: NDArray[np.int64] = np.bitwise_count(hashes ^ one).sum(1, dtype=np.int64)
+    return bits
 
 
 # --- Words ---
