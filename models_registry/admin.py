@@ -103,9 +103,7 @@ class ModelVersionAdmin(ReadOnlyAdmin):
             raise PermissionDenied
         version = get_object_or_404(ModelVersion, pk=pk)
         try:
-            told = _act(
-                version, request.POST.get("action", ""), request.POST.get("reason", "").strip(), request
-            )
+            told = _act(version, request.POST.get("action", ""), request.POST.get("reason", ""), request)
         except RegistryError as error:
             self.message_user(request, str(error), messages.ERROR)
         else:
@@ -173,8 +171,6 @@ def _act(version: ModelVersion, action: str, reason: str, request: HttpRequest) 
     if action in {"pin", "unpin"}:
         (services.version_pin if action == "pin" else services.version_unpin)(version)
         return f"{version} is {action}ned."
-    if not reason:
-        raise RegistryError("Say why: the reason is kept in the log.")
     match action:
         case "promote":
             services.version_promote(version, reason=reason, by=by)

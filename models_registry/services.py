@@ -1,7 +1,9 @@
 """The registry's verbs: publish a version, promote it, roll back, find what serves, fetch its files, retire the old."""
 
 import logging
+import math
 import shutil
+import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -256,8 +258,9 @@ def version_promote(
 
     A challenger that becomes the champion is no challenger any more. Raises `NotPromotable` for a version whose files
     retention has removed or that are damaged, and for a challenger that is the champion already; `StoreUnavailable`
-    when the store cannot be asked.
+    when the store cannot be asked; `RegistryError` for a reason that says nothing.
     """
+    reason = _require_reason(reason)
     if Alias.objects.filter(name=alias, version=version).exists():
         return
     _require_present(version)
@@ -306,8 +309,10 @@ def champion_rollback(
     """Make the champion before this one serve again, and log it. Rolling back twice goes back twice.
 
     Raises `NotPromotable` when there is none, when its files are damaged, and when `expected` is given and is no longer
-    the champion: somebody was faster. A store that is down does not stop it.
+    the champion: somebody was faster. A store that is down does not stop it. `RegistryError` for a reason that says
+    nothing.
     """
+    reason = _require_reason(reason)
     _require_champion(expected)
     previous = _champion_before()
     try:
@@ -338,7 +343,11 @@ def challenger_clear(
     report: dict[str, Any] | None = None,
     only: ModelVersion | None = None,
 ) -> ModelVersion | None:
-    """Take the challenger back and log why; returns the version it was. With `only`, another one is left alone."""
+    """Take the challenger back and log why; returns the version it was. With `only`, another one is left alone.
+
+    Raises `RegistryError` for a reason that says nothing.
+    """
+    reason = _require_reason(reason)
     with transaction.atomic():
         _aliases_lock()
         challenger = challenger_get()
@@ -360,16 +369,16 @@ def rollout_get() -> Rollout:
 
 def rollout_update(**changes: float) -> Rollout:
     """Change how challengers are tried. Raises `RegistryError` naming what is out of range."""
-    rollout = rollout_get()
-    for name, value in changes.items():
-        setattr(rollout, name, value)
     try:
-        rollout.clean_fields()
+        Rollout(**changes).clean_fields()
     except ValidationError as error:
         told = "; ".join(f"{name}: {' '.join(texts)}" for name, texts in error.message_dict.items())
         raise RegistryError(told) from error
-    rollout.save()
-    return rollout
+    # The comparisons of validators let a NaN pass.
+    if odd := [name for name, value in changes.items() if not math.isfinite(value)]:
+        raise RegistryError(f"{', '.join(odd)}: give a finite number.")
+    # What is changed only: somebody else may change the rest at the same time.
+    return Rollout.objects.update_or_create(pk=1, defaults=changes)[0]
 
 
 def challenger_since() -> datetime | None:
@@ -390,6 +399,16 @@ def _require_champion(expected: ModelVersion | str | None) -> None:
     champion = aliases_get().get(Alias.Name.CHAMPION)
     if champion is None or champion.pk != str(expected):
         raise NotPromotable(f"{expected} is not the champion any more; {champion or 'nothing'} is.")
+
+
+def _require_reason(reason: str) -> str:
+    """`reason` without space around it. Raises `RegistryError` where nothing is left, and for what no log can keep."""
+    stripped = reason.strip()
+    if not stripped:
+        raise RegistryError("Say why: the reason is kept in the log.")
+    if any(char == "\0" or unicodedata.category(char) == "Cs" for char in stripped):
+        raise RegistryError("The reason holds characters that are no text.")
+    return stripped
 
 
 def _require_present(version: ModelVersion) -> None:

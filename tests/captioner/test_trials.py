@@ -14,29 +14,23 @@ from captioner.serving import ChallengerFailure
 from models_registry import services as registry
 from models_registry.models import Alias, ModelVersion, Promotion
 from tests.conftest import FakeEngine, draw_jpeg, fake_prediction
+from tests.models_registry.versions import version_publish
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
 def champion(tmp_path: Path) -> ModelVersion:
-    version = publish(tmp_path, "champion")
+    version = version_publish(tmp_path, "champion")
     registry.version_promote(version, reason="first")
     return version
 
 
 @pytest.fixture
 def challenger(tmp_path: Path, champion: ModelVersion) -> ModelVersion:
-    version = publish(tmp_path, "challenger")
+    version = version_publish(tmp_path, "challenger")
     registry.version_promote(version, alias=Alias.Name.CHALLENGER, reason="try it")
     return version
-
-
-def publish(root: Path, name: str) -> ModelVersion:
-    folder = root / name
-    folder.mkdir()
-    (folder / "model.safetensors").write_text(name)
-    return registry.version_publish(folder, model_name=name, origin="a test", licence="MIT")
 
 
 @pytest.fixture
@@ -146,7 +140,7 @@ def test_a_successor_is_not_taken_back_for_it(champion, challenger, log, tmp_pat
     for caption in log(champion, 3):
         trials.trial_failed(caption, challenger.pk, "RuntimeError: it cannot")
     comparison = trials.challenger_compare()
-    successor = publish(tmp_path, "successor")
+    successor = version_publish(tmp_path, "successor")
     registry.version_promote(successor, alias=Alias.Name.CHALLENGER, reason="better")
     monkeypatch.setattr(trials, "challenger_compare", lambda: comparison)
     trials.challenger_check()
@@ -188,5 +182,5 @@ def test_the_alert_that_it_was_taken_back_ends_with_what_is_done_next(
     with monkeypatch.context() as patch:
         patch.setattr(processes, "_NEWS_FOR", timedelta(0))
         assert processes.alerts_current() == []
-    registry.version_promote(publish(tmp_path, "next"), reason="better")
+    registry.version_promote(version_publish(tmp_path, "next"), reason="better")
     assert processes.alerts_current() == []

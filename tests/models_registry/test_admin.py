@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from models_registry import processes, services
 from models_registry.models import Alias, ModelVersion, Promotion, Rollout
+from tests.models_registry.versions import versions_publish
 
 pytestmark = pytest.mark.django_db
 
@@ -24,12 +25,7 @@ def client(client: Client, reviewer: User) -> Client:
 
 @pytest.fixture
 def versions(tmp_path: Path) -> list[ModelVersion]:
-    made = []
-    for number in range(2):
-        folder = tmp_path / f"v{number}"
-        folder.mkdir()
-        (folder / "model.safetensors").write_bytes(b"%d" % number)
-        made.append(services.version_publish(folder, model_name=f"v{number}", origin="a test", licence="MIT"))
+    made = versions_publish(tmp_path, 2)
     services.version_promote(made[0], reason="first")
     return made
 
