@@ -37,7 +37,7 @@ def engine_start() -> None:
     `runtime.engine_status` says when the engine is ready.
     """
     runtime.stopping.clear()
-    runtime.state.looked_at = time.monotonic()
+    runtime.state.looked()  # from now on it counts how long ago the last one was
     threading.Thread(target=_follow_forever, name="registry-follower", daemon=True).start()
 
 
@@ -68,7 +68,7 @@ def _follow_forever() -> None:
     while not runtime.stopping.is_set():
         try:
             turn.take()
-            runtime.state.looked_at, runtime.state.look_failed = time.monotonic(), False
+            runtime.state.looked()
         except DatabaseError as error:
             runtime.state.database_failed(error)
         except Exception:  # whatever it is, this thread must not end before the process

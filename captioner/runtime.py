@@ -79,6 +79,11 @@ class State:
             alerts.append(_STALE)
         return alerts
 
+    def looked(self) -> None:
+        """The registry was looked at."""
+        self.looked_at, self.look_failed = time.monotonic(), False
+        metrics.registry_looked_at.set_to_current_time()
+
     def trouble_note(self, alias: str, version: str, error: Exception) -> None:
         """What `alias` points at cannot be served, because of `error`; it is tried again later and later."""
         before = self.troubles.get(alias)
@@ -89,10 +94,12 @@ class State:
         if before is None or before.message != message:
             is_expected = isinstance(error, (CaptionerError, RegistryError))
             logger.error("%s (%s)", message, error, exc_info=None if is_expected else error)
+        metrics.versions_refused.labels(alias).set(1)
 
     def trouble_end(self, alias: str) -> None:
         if self.troubles.pop(alias, None) is not None:
             logger.warning("The trouble with the %s is over.", alias)
+            metrics.versions_refused.labels(alias).set(0)
 
     def is_postponed(self, alias: str, version: str) -> bool:
         """Whether it is too early to try this version again."""

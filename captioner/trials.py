@@ -14,6 +14,7 @@ from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import Avg, Count, QuerySet, StdDev
 from django.utils import timezone
 
+from captioner import metrics
 from captioner.inference.types import Prediction
 from captioner.models import Caption, ChallengerTrial, Feedback
 from models_registry import services as registry
@@ -120,6 +121,7 @@ def challenger_check() -> str | None:
         only=registry.version_get(comparison.challenger.version),
     )
     if taken_back is not None:
+        metrics.challengers_taken_back.inc()
         logger.error("The challenger %s was taken back: %s", taken_back, reason)
     return reason
 

@@ -18,6 +18,7 @@ from models_registry import services as registry
 from models_registry.exceptions import StoreUnavailable, VersionCorrupt
 from models_registry.models import Alias, ModelVersion, ServingProcess
 from tests.captioner.conftest import break_weights, caption_text, weights
+from tests.conftest import metric
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("fresh_runtime")]
 
@@ -81,6 +82,7 @@ def test_what_is_damaged_leaves_the_last_good_serving_with_an_alert_until_it_is_
     ready = client.get("/readyz")
     assert ready.status_code == 200
     assert told in ready.json()["alerts"][0]
+    assert metric(client, 'captioner_versions_refused{alias="champion"}') == 1
     registry_follower._report()
     assert told in ServingProcess.objects.get().alerts[0]
     for away in weights(better).parent.glob("*.away"):
@@ -89,6 +91,7 @@ def test_what_is_damaged_leaves_the_last_good_serving_with_an_alert_until_it_is_
     follow(monkeypatch)
     assert engine.model_version == better.pk
     assert client.get("/readyz").json()["alerts"] == []
+    assert metric(client, 'captioner_versions_refused{alias="champion"}') == 0
 
 
 def test_what_is_no_captioner_leaves_the_last_good_serving(
@@ -227,8 +230,10 @@ def test_why_nothing_serves_names_no_server(
 
 
 def test_a_look_that_fails_in_any_way_is_an_alert_and_the_next_is_taken(
+    client: Client,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    began = time.time()
     outcomes: list[Exception | None] = [InterfaceError("connection already closed"), None]
     alerts: list[list[str]] = []
 
@@ -248,6 +253,7 @@ def test_a_look_that_fails_in_any_way_is_an_alert_and_the_next_is_taken(
     monkeypatch.setattr(registry_follower.connection, "close", fail)
     registry_follower._follow_forever()
     assert alerts == [[], [runtime._LOOK_FAILED], []]
+    assert began <= metric(client, "captioner_registry_look_timestamp_seconds") <= time.time()
 
 
 def test_a_registry_that_was_not_looked_at_for_long_is_an_alert(client: Client) -> None:

@@ -14,7 +14,7 @@ from captioner.models import Caption, ChallengerTrial, Feedback, Owner
 from captioner.serving import ChallengerFailure
 from models_registry import services as registry
 from models_registry.models import Alias, ModelVersion, Promotion
-from tests.conftest import FakeEngine, draw_jpeg, fake_prediction
+from tests.conftest import FakeEngine, draw_jpeg, fake_prediction, metric
 from tests.models_registry.versions import version_publish
 
 pytestmark = pytest.mark.django_db
@@ -99,10 +99,12 @@ def test_a_good_challenger_stays(champion, challenger, log) -> None:
     assert taken_back() is None
 
 
-def test_one_that_fails_is_taken_back_logged_and_alerted(champion, challenger, log) -> None:
+def test_one_that_fails_is_taken_back_logged_counted_and_alerted(client, champion, challenger, log) -> None:
+    counted = metric(client, "captioner_challengers_taken_back_total")
     for caption in log(champion, 3):
         trials.trial_failed(caption, challenger.pk, "RuntimeError: it cannot")
     assert taken_back() == "It failed 3 of 3 photos; at most 2.0% may fail."
+    assert metric(client, "captioner_challengers_taken_back_total") == counted + 1
     entry = Promotion.objects.first()
     assert (entry.action, entry.version, entry.reason) == (
         Promotion.Action.CLEAR,
