@@ -44,23 +44,18 @@ class ReadOnlyAdmin(ModelAdmin):
 
 class RetentionForm(forms.Form):
     keep = forms.IntegerField(
-        min_value=0, max_value=10_000, label="Newest versions to keep", help_text="In any case."
+        min_value=0, max_value=10_000, label="Keep the newest", widget=forms.NumberInput({"size": 5})
     )
 
 
 @admin.register(ModelVersion)
 class ModelVersionAdmin(ReadOnlyAdmin):
-    list_display = ["id", "model_name", "serves_as", "pinned", "retired_at", "created_at"]
-    readonly_fields = (
-        "id",
-        "model_name",
-        "serves_as",
-        "pinned",
-        "retired_at",
-        "created_at",
-        "manifest_pretty",
-    )
-    fields = readonly_fields
+    list_display = ["id", "state", "created_at"]
+    readonly_fields = ("id", "model_name", "state", "retired_at", "created_at", "manifest_pretty")
+    fieldsets = [
+        (None, {"fields": readonly_fields[:-1]}),
+        ("Manifest", {"classes": ["collapse"], "fields": readonly_fields[-1:]}),
+    ]
     search_fields = ["id", "model_name"]
 
     def get_queryset(self, request: HttpRequest) -> Any:
@@ -118,11 +113,15 @@ class ModelVersionAdmin(ReadOnlyAdmin):
         versions = []
         try:
             if form.is_valid():
-                dry_run = request.method != "POST"
-                versions = services.versions_retain(keep=form.cleaned_data["keep"], dry_run=dry_run)
-                if not dry_run:
-                    self.message_user(request, f"Files removed: {', '.join(map(str, versions)) or 'none'}.")
+                keep = form.cleaned_data["keep"]
+                if request.method == "POST":
+                    # Only what was shown, whatever has happened since.
+                    removed = services.versions_retain(
+                        keep=keep, only=request.POST.getlist("version"), dry_run=False
+                    )
+                    self.message_user(request, f"Files removed: {', '.join(map(str, removed)) or 'none'}.")
                     return redirect("admin:models_registry_modelversion_changelist")
+                versions = services.versions_retain(keep=keep)
         except RegistryError as error:
             self.message_user(request, str(error), messages.ERROR)
         context = {
@@ -131,14 +130,15 @@ class ModelVersionAdmin(ReadOnlyAdmin):
             "opts": self.opts,
             "form": form,
             "versions": versions,
+            "size": sum(version.readable_facts.size for version in versions if version.readable_facts),
         }
         return TemplateResponse(request, "admin/models_registry/modelversion/retain.html", context)
 
-    @admin.display(description="Serves as")
-    def serves_as(self, version: ModelVersion) -> str | None:
-        return ", ".join(alias.name for alias in version.aliases.all()) or None
+    @admin.display(description="State", empty_value="")
+    def state(self, version: ModelVersion) -> str | None:
+        return ", ".join(version.marks) or None
 
-    @admin.display(description="Manifest")
+    @admin.display(description="")
     def manifest_pretty(self, version: ModelVersion) -> SafeString:
         return format_html("<pre>{}</pre>", json.dumps(version.manifest, indent=2, ensure_ascii=False))
 

@@ -63,6 +63,14 @@ class ModelVersion(models.Model):
             return str(error)
         return None
 
+    @property
+    def marks(self) -> list[str]:
+        """What is particular about it now, in a few words each."""
+        marks = [alias.name for alias in self.aliases.all()]
+        marks += ["pinned"] if self.pinned else []
+        marks += ["retired"] if self.retired_at else []
+        return marks + ([f"unreadable: {self.error}"] if self.error else [])
+
 
 class Alias(models.Model):
     """A name that points at a version: the `champion` serves, a `challenger` is tried beside it."""

@@ -4,7 +4,7 @@ import logging
 import math
 import shutil
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -134,11 +134,14 @@ def version_unpin(version: ModelVersion) -> None:
     ModelVersion.objects.filter(pk=version.pk).update(pinned=False)
 
 
-def versions_retain(*, keep: int = 5, dry_run: bool = True) -> list[ModelVersion]:
+def versions_retain(
+    *, keep: int = 5, only: Collection[str] | None = None, dry_run: bool = True
+) -> list[ModelVersion]:
     """Remove the files of versions nobody needs any more; returns those versions, of which the rows and the log stay.
 
     Kept are what an alias points at, what a rollback would go to, the pinned, the newest `keep`, and the bases that
-    any of these were trained from. With `dry_run` nothing is removed. Raises `RegistryError` for a negative `keep`, and
+    any of these were trained from; with `only`, also every version whose id is not in it. With `dry_run` nothing is
+    removed. Raises `RegistryError` for a negative `keep`, and
     `StoreUnavailable`; the next run then removes what this one could not.
     """
     if keep < 0:
@@ -147,7 +150,11 @@ def versions_retain(*, keep: int = 5, dry_run: bool = True) -> list[ModelVersion
         list(Alias.objects.select_for_update())  # nothing is promoted while this decides
         candidates = list(ModelVersion.objects.filter(retired_at=None))
         needed = _versions_needed(candidates, keep)
-        superfluous = [version for version in candidates if version.pk not in needed]
+        superfluous = [
+            version
+            for version in candidates
+            if version.pk not in needed and (only is None or version.pk in only)
+        ]
         if dry_run:
             return superfluous
         now = timezone.now()

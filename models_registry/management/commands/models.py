@@ -85,12 +85,8 @@ class Command(BaseCommand):
 
     def _list(self, options: dict[str, Any]) -> None:
         for version in ModelVersion.objects.prefetch_related("aliases"):
-            marks = [alias.name for alias in version.aliases.all()]
-            marks += ["pinned"] if version.pinned else []
-            marks += ["retired"] if version.retired_at else []
-            marks += [f"unreadable: {version.error}"] if version.error else []
             self.stdout.write(
-                f"{version.created_at:%Y-%m-%d %H:%M}  {version.pk:<40} {', '.join(marks)}".rstrip()
+                f"{version.created_at:%Y-%m-%d %H:%M}  {version.pk:<40} {', '.join(version.marks)}".rstrip()
             )
         for process in processes.processes_alive():
             self.stdout.write(f"{process.name}: {process.state}, serves {process.champion or 'nothing'}")
