@@ -161,7 +161,10 @@ def _choices(version: ModelVersion) -> list[tuple[str, str]]:
         choices.append(("clear", "Take the challenger back"))
     elif Alias.Name.CHAMPION not in aliases and version.retired_at is None:
         choices.append(("challenge", "Try it as the challenger"))
-    choices.append(("unpin", "Unpin") if version.pinned else ("pin", "Pin"))
+    if version.pinned:
+        choices.append(("unpin", "Unpin"))
+    elif version.retired_at is None:
+        choices.append(("pin", "Pin"))
     return choices
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
+from django.core.validators import slug_re
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -93,10 +94,12 @@ def version_publish(
 
 def version_get(version: str) -> ModelVersion:
     """The version of this id. Raises `VersionUnknown` naming the newest ones."""
-    found = ModelVersion.objects.filter(pk=version).first()
+    # Databases choke on what no id holds: half characters, NUL.
+    found = ModelVersion.objects.filter(pk=version).first() if slug_re.match(version) else None
     if found is None:
         newest = ", ".join(ModelVersion.objects.values_list("pk", flat=True)[:5]) or "none yet"
-        raise VersionUnknown(f"There is no version {version}. The newest are: {newest}.")
+        shown = version if version.isprintable() else ascii(version)
+        raise VersionUnknown(f"There is no version {shown}. The newest are: {newest}.")
     return found
 
 
@@ -126,8 +129,9 @@ def version_export(version: ModelVersion, folder: Path) -> None:
 
 
 def version_pin(version: ModelVersion) -> None:
-    """Keep the files of `version` whatever retention says."""
-    ModelVersion.objects.filter(pk=version.pk).update(pinned=True)
+    """Keep the files of `version` whatever retention says. Raises `NotPromotable` when they are gone already."""
+    if not ModelVersion.objects.filter(pk=version.pk, retired_at=None).update(pinned=True):
+        _require_present(version)
 
 
 def version_unpin(version: ModelVersion) -> None:

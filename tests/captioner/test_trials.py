@@ -220,6 +220,13 @@ def test_one_that_is_rated_worse_is_taken_back_once_that_is_sure(champion, chall
     assert "rated 4.5 where the champion is rated 7.5" in taken_back()
 
 
+def test_opinions_that_differ_widely_prove_nothing(champion, challenger, log) -> None:
+    for version, good in ((champion, 12), (challenger, 8)):
+        log(version, good, rating=10)
+        log(version, 20 - good, rating=3)
+    assert taken_back() is None
+
+
 def test_ratings_that_were_rejected_do_not_count(champion, challenger, log) -> None:
     log(champion, 40, rating=8)
     log(challenger, 40, rating=3)

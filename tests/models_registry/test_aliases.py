@@ -6,9 +6,17 @@ from pathlib import Path
 import pytest
 from django.contrib.auth.models import User
 from django.core.files.storage import storages
+from django.utils import timezone
 
 from models_registry import services, storage
-from models_registry.exceptions import AppendOnly, NotPromotable, RegistryError, StoreUnavailable
+from models_registry.exceptions import (
+    AppendOnly,
+    NotPromotable,
+    RegistryError,
+    StoreUnavailable,
+    VersionCorrupt,
+    VersionUnknown,
+)
 from models_registry.manifest import Lineage
 from models_registry.models import Alias, ModelVersion, Promotion, Rollout
 from tests.models_registry.versions import versions_publish
@@ -334,6 +342,33 @@ def test_what_is_pinned_while_retention_decides_is_kept(
     monkeypatch.setattr(services, "_versions_needed", pinned_then)
     assert set(services.versions_retain(keep=0, dry_run=False)) == set(versions[1:3])
     assert services.version_fetch(versions[0]).is_dir()
+
+
+def test_what_is_gone_cannot_be_pinned(versions: list[ModelVersion]) -> None:
+    champions(versions[3])
+    services.versions_retain(keep=0, dry_run=False)
+    with pytest.raises(NotPromotable, match="removed by retention"):
+        services.version_pin(versions[0])
+    assert not ModelVersion.objects.filter(pinned=True).exists()
+
+
+@pytest.mark.parametrize("version", ["", "a b", "a\0b", "\udcff", "größer-1", "../../etc", "x" * 300, "v0\n"])
+def test_an_id_that_is_none_is_just_unknown(versions: list[ModelVersion], version: str) -> None:
+    with pytest.raises(VersionUnknown, match=f"There is no version .*{versions[3].pk}") as error:
+        services.version_get(version)
+    str(error.value).encode()
+
+
+def test_an_alias_of_a_removed_version_leaves_a_way_out(versions: list[ModelVersion], tmp_path: Path) -> None:
+    champions(*versions[:2])
+    storage.version_delete(versions[1].pk)
+    ModelVersion.objects.filter(pk=versions[1].pk).update(retired_at=timezone.now())
+    with pytest.raises(VersionCorrupt):
+        services.version_fetch(services.champion_get())
+    again = services.version_publish(tmp_path / "v1", model_name="v1", origin="again", licence="MIT")
+    assert services.version_fetch(services.champion_get()).is_dir()
+    assert again == services.champion_get()
+    assert services.champion_rollback(reason="bad") == versions[0]
 
 
 def test_fewer_than_no_versions_cannot_be_kept(versions: list[ModelVersion]) -> None:
