@@ -97,7 +97,9 @@ class Manifest:
                 raise ValueError("databases keep no NUL")
             return dict(json.loads(text))
         except (TypeError, ValueError) as error:
-            raise RegistryError(f"The manifest would hold something that is no plain JSON: {error}.") from error
+            raise RegistryError(
+                f"The manifest would hold something that is no plain JSON: {error}."
+            ) from error
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2, sort_keys=True)
