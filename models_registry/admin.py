@@ -199,6 +199,7 @@ class AliasAdmin(ReadOnlyAdmin):
 
 @admin.register(Promotion)
 class PromotionAdmin(ReadOnlyAdmin):
+    empty_value_display = ""
     list_display = ["created_at", "alias", "action", "version", "promoted_by", "reason"]
     list_filter = ["alias", "action", "created_at"]
     list_select_related = ["version", "promoted_by"]
