@@ -85,7 +85,7 @@ threads = settings.WEB_THREADS
 sendfile = False  # which knows no bound of a client that does not read
 preload_app = False
 timeout = 60  # seconds without a sign of life from a worker's main thread
-graceful_timeout = 30  # seconds for accepted requests after TERM
+graceful_timeout = settings.STOP_SECONDS  # for accepted requests after TERM
 keepalive = 75  # seconds; longer than a proxy keeps its own connections
 # Workers show they are alive by touching a file; in memory, so that a slow disk does not look like a dead worker.
 _MEMORY = Path("/dev/shm")  # noqa: S108

@@ -2,12 +2,11 @@
 
     pretrain   the encoder learns to name labelled photos        -> RUN/encoder
     caption    encoder and decoder learn to describe photos      -> RUN/captioner
-    reinforce  the decoder is rewarded for whole captions        -> RUN/reinforced
     export     choose the decoding, measure, write what ships    -> OUTPUT
     calibrate  how often is a caption of some certainty right?   -> OUTPUT/calibration.json
 
 A killed stage continues from its last checkpoint when the same command is given again. Curves are lines of
-JSON in RUN/STAGE/curve.jsonl.
+JSON in RUN/pretrain/curve.jsonl and RUN/caption/curve.jsonl.
 """
 
 from __future__ import annotations
@@ -18,15 +17,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from training.starter.config import (
-    CaptionConfig,
-    DecoderConfig,
-    EncoderConfig,
-    PretrainConfig,
-    ReinforceConfig,
-)
+from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, PretrainConfig
 
-STAGES = ("pretrain", "caption", "reinforce", "export", "calibrate")
+STAGES = ("pretrain", "caption", "export", "calibrate")
 
 
 def arguments_add(parser: argparse.ArgumentParser) -> None:
@@ -63,10 +56,6 @@ def stage_run(options: argparse.Namespace) -> None:
         from training.starter.caption import caption
 
         caption(options.data, options.run, replace(CaptionConfig(), **shared), encoder, DecoderConfig())
-    elif options.stage == "reinforce":
-        from training.starter.reinforce import reinforce
-
-        reinforce(options.data, options.run, replace(ReinforceConfig(), **shared))
     elif options.stage == "export":
         from training.starter.export import export
 

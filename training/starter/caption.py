@@ -77,18 +77,14 @@ class CaptionBatches:
 
     def at(self, step: int) -> tuple[Tensor, Tensor]:
         """Images (B, 3, size, size) and labels (B, captions_each, longest) of a step."""
-        chosen, mirrored, images = self.photos_at(step)
-        captions = [self._draw(self.tokens[int(m)][index]) for index, m in zip(chosen, mirrored, strict=True)]
-        return images, _padded(captions)
-
-    def photos_at(self, step: int) -> tuple[list[int], Tensor, Tensor]:
-        """Of a step: indexes of the photos, which of them are mirrored (B,), and images (B, 3, size, size)."""
         chosen = batch_indexes(len(self), self.config.batch, self.config.seed, step).tolist()
         pixels = np.stack([self.photos[index][0][self.photos[index][1]] for index in chosen])
         mirrored = torch.rand(len(chosen)) < 0.5
         images = pixels_normalise(torch.from_numpy(pixels))
         images = batch_crop(images, self.config.size, self.config.smallest_crop, mirrored)
-        return chosen, mirrored, batch_colour(images, self.config.colour)
+        images = batch_colour(images, self.config.colour)
+        captions = [self._draw(self.tokens[int(m)][index]) for index, m in zip(chosen, mirrored, strict=True)]
+        return images, _padded(captions)
 
     def _draw(self, captions: list[list[int]]) -> list[list[int]]:
         order = torch.randperm(len(captions)).tolist()

@@ -28,7 +28,6 @@ def card_write(
             size=config["encoder"]["image_size"],
             pretrain_steps=_steps(run / "pretrain"),
             caption_steps=_steps(run / "caption"),
-            reinforce_steps=_steps(run / "reinforce"),
             decoding=", ".join(f"`{name}={value}`" for name, value in decoding.arguments().items()),
             table=_markdown(table),
         )

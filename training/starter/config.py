@@ -52,7 +52,7 @@ class DecoderConfig:
 class PretrainConfig:
     """Stage 1: the encoder learns to name photos. Sizes are pixels; the first passes see smaller photos."""
 
-    passes: float = 4.5
+    passes: float = 4.0
     batch: int = 128
     size: int = 64
     first_passes: float = 1.0
@@ -86,21 +86,4 @@ class CaptionConfig:
     seed: int = 0
     save_every: int = 100
     eval_every: int = 400
-    threads: int = 2
-
-
-@dataclass(frozen=True)
-class ReinforceConfig:
-    """Stage 3: the decoder is rewarded for whole captions; `draws` captions of each photo are compared."""
-
-    passes: float = 3.0
-    batch: int = 32
-    draws: int = 5
-    max_tokens: int = 22
-    lr: float = 1e-4
-    warmup: int = 20
-    ema_decay: float = 0.98
-    seed: int = 0
-    save_every: int = 50
-    eval_every: int = 100
     threads: int = 2

@@ -1,4 +1,4 @@
-"""Stage 4: choose the decoding on validation photos, measure, and write the folder that ships."""
+"""Stage 3: choose the decoding on validation photos, measure, and write the folder that ships."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ Table = dict[str, dict[str, dict[str, float]]]
 
 
 def export(data: Path, run: Path, output: Path, decodings: tuple[Decoding, ...] = DECODINGS) -> Table:
-    """Write the captioner of `run/reinforced` to `output`; returns figures by set and way of captioning."""
-    source = run / "reinforced"
+    """Write the captioner of `run/captioner` to `output`; returns figures by set and way of captioning."""
+    source = run / "captioner"
     model = VisionEncoderDecoderModel.from_pretrained(source, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(source)
     # Measured as it ships: half-precision weights, read back into single precision.

@@ -38,7 +38,7 @@ def work(messages: list[tuple[str, list[int]]]) -> None:
 
 def zip_of(**photos: bytes) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in photos.items():
             archive.writestr(name.replace("__", "."), data)
     return file.getvalue()

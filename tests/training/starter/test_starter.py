@@ -17,23 +17,15 @@ from tests.training.starter.drawn import sets_write
 from training.starter import __main__ as starter
 from training.starter.calibrate import calibrate
 from training.starter.caption import caption
-from training.starter.config import (
-    CaptionConfig,
-    DecoderConfig,
-    EncoderConfig,
-    PretrainConfig,
-    ReinforceConfig,
-)
+from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, PretrainConfig
 from training.starter.evaluate import Decoding
 from training.starter.export import export
 from training.starter.pretrain import pretrain
-from training.starter.reinforce import Judge, reinforce
 
 ENCODER = EncoderConfig(hidden_sizes=(8, 8, 8, 16), depths=(1, 1, 1, 1), heads=2)
 DECODER = DecoderConfig(width=16, layers=1, heads=2, vocabulary=300)
 PRETRAIN = PretrainConfig(passes=1.0, batch=20, size=32, first_passes=0.5, warmup=2, save_every=2)
 CAPTION = CaptionConfig(passes=1.0, batch=4, captions_each=2, size=32, warmup=2, save_every=1, eval_every=2)
-REINFORCE = ReinforceConfig(passes=1.0, batch=4, draws=2, max_tokens=6, warmup=1, save_every=1, eval_every=2)
 
 CAPTIONS_WITH_TRANSFORMERS_ALONE = """
 import sys
@@ -56,11 +48,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder with all training stages done."""
+    """A run folder with both training stages done."""
     run = tmp_path_factory.mktemp("run")
     pretrain(data, run, PRETRAIN, ENCODER)
     caption(data, run, CAPTION, ENCODER, DECODER)
-    reinforce(data, run, REINFORCE)
     return run
 
 
@@ -97,36 +88,6 @@ def test_captioning_killed_and_continued_ends_with_the_same_weights(
     assert ours["step"] == theirs["step"] == 4
     for weights in ("model", "average"):
         assert all(torch.equal(ours[weights][name], value) for name, value in theirs[weights].items())
-
-
-def test_reinforcement_killed_and_continued_ends_with_the_same_weights(
-    data: Path, run: Path, tmp_path: Path
-) -> None:
-    for name in ("captioner", "cache"):
-        (tmp_path / name).symlink_to(run / name)
-    reinforce(data, tmp_path, REINFORCE, until=2)
-    reinforce(data, tmp_path, REINFORCE)
-    ours, theirs = (torch.load(r / "reinforce/checkpoint.pt", weights_only=True) for r in (tmp_path, run))
-    assert ours["step"] == theirs["step"] == 4
-    assert all(torch.equal(ours["average"][name], value) for name, value in theirs["average"].items())
-
-
-def test_reinforcement_moves_the_decoder_and_leaves_the_encoder(
-    data: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Draws of a few steps' training agree with nobody: the rewards are given, all else is real.
-    monkeypatch.setattr(
-        Judge, "reward", lambda _self, _photo, _mirrored, caption, _ended: float(len(caption))
-    )
-    for name in ("captioner", "cache"):
-        (tmp_path / name).symlink_to(run / name)
-    reinforce(data, tmp_path, REINFORCE)
-    before, after = (
-        VisionEncoderDecoderModel.from_pretrained(tmp_path / name).state_dict()
-        for name in ("captioner", "reinforced")
-    )
-    moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
-    assert moved == {"decoder"}
 
 
 def test_the_exported_folder_captions_with_transformers_alone(output: Path) -> None:
@@ -175,6 +136,4 @@ def test_the_weights_are_calibrated_and_their_card_says_how_well(
 def test_unknown_stages_are_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         starter.main(["dream", "--data", "x", "--run", "y"])
-    assert "choose from pretrain, caption, reinforce, export, calibrate" in capsys.readouterr().err.replace(
-        "'", ""
-    )
+    assert "choose from pretrain, caption, export, calibrate" in capsys.readouterr().err.replace("'", "")
