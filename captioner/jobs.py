@@ -26,7 +26,7 @@ from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 from kombu.exceptions import ChannelError, OperationalError
 
-from captioner import runtime, services
+from captioner import registry_follower, runtime, services
 from captioner.archives import SentPhoto, archive_photos, name_shown
 from captioner.exceptions import (
     CaptionerError,
@@ -142,7 +142,7 @@ def job_photos_caption(job_id: uuid.UUID, indexes: Sequence[int]) -> None:
 
     The engine comes first: while no model can be loaded, photos stay as they are, to be found by the sweep.
     """
-    runtime.engine_refresh(max_wait_seconds=math.inf)
+    registry_follower.engine_refresh(max_wait_seconds=math.inf)
     job = Job.objects.filter(pk=job_id).select_related("user", "api_key__user").first()
     if job is None:
         return

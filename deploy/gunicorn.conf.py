@@ -103,7 +103,7 @@ def when_ready(server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Start loading the model, and turn `/readyz` red as soon as this worker is told to stop."""
-    from captioner import runtime
+    from captioner import registry_follower, runtime
 
     stop: Any = signal.getsignal(signal.SIGTERM)
 
@@ -112,7 +112,7 @@ def post_worker_init(worker: Any) -> None:
         stop(number, frame)
 
     signal.signal(signal.SIGTERM, drain_then_stop)
-    runtime.engine_start()
+    registry_follower.engine_start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

@@ -16,7 +16,7 @@ from django.test import Client
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from captioner import jobs, runtime, services
+from captioner import jobs, registry_follower, services
 from captioner.archives import SentPhoto
 from captioner.exceptions import DeadlineExceeded, InvalidArchive, ModelUnavailable
 from captioner.models import Caption, Job, JobPhoto, Owner
@@ -57,7 +57,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
 
 @pytest.fixture(autouse=True)
 def engine(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
-    monkeypatch.setattr(runtime, "engine_refresh", lambda **options: fake_engine)
+    monkeypatch.setattr(registry_follower, "engine_refresh", lambda **options: fake_engine)
     return fake_engine
 
 
