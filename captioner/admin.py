@@ -161,6 +161,7 @@ class CaptionAdmin(RecordAdmin):
         "model_version",
         "decoding",
         "timings_ms",
+        "batch_size",
         "created_at",
     )
     fields = readonly_fields
@@ -208,6 +209,7 @@ class ChallengerTrialAdmin(ReadOnlyAdmin):
         "model_version",
         "kind",
         "inference_ms",
+        "batch_size",
     )
     fields = readonly_fields
 

@@ -1,10 +1,12 @@
 """Copy the stored objects (photos and weights) to a folder and back. The database is dumped beside: see deploy/backup.
 
-The folder holds `photos/`, `weights/` and `objects.sha256`, which `sha256sum --check` reads. Objects never change under
-their name, so a copy that is there already is not fetched again; what is gone from the store goes from the folder too,
-for a deleted photo must not live on in backups.
+The folder holds `uploads/` (photos of batch jobs that are not captioned yet), `photos/`, `weights/` and
+`objects.sha256`, which `sha256sum --check` reads. Objects never change under their name, so a copy that is there
+already is not fetched again; what is gone from the store goes from the folder too, for a deleted photo must not live on
+in backups.
 """
 
+import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterator
@@ -15,7 +17,8 @@ from django.core.files.storage import Storage, storages
 
 from captioner.exceptions import BackupCorrupt
 
-_FOLDERS = {"photos": "default", "weights": "weights"}  # of the backup: the storage it is a copy of
+# Of the backup: the storage it is a copy of. Uploads first, for workers go on captioning and deleting them.
+_FOLDERS = {"uploads": "uploads", "photos": "default", "weights": "weights"}
 _HASHES = "objects.sha256"
 _PART = ".part"
 
@@ -28,14 +31,19 @@ def objects_export(folder: Path) -> Iterator[str]:
         for name in _names(storages[alias]):
             copy = f"{top}/{name}"
             if copy not in known or not (folder / copy).is_file():
-                known[copy] = _fetch(storages[alias], name, folder / copy)
+                try:
+                    known[copy] = _fetch(storages[alias], name, folder / copy)
+                except FileNotFoundError:  # deleted since it was listed
+                    continue
             hashes[copy] = known[copy]
             yield copy
     _hashes_write(folder, hashes)
     for top in _FOLDERS:
-        for path in (folder / top).rglob("*"):
+        for path in list((folder / top).rglob("*")):
             if path.is_file() and path.relative_to(folder).as_posix() not in hashes:
                 path.unlink()
+                with contextlib.suppress(OSError):  # others are in it
+                    path.parent.rmdir()
 
 
 def objects_import(folder: Path) -> Iterator[str]:

@@ -98,6 +98,20 @@ def check_database(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Che
     return []
 
 
+@register(deploy=True)
+def check_timeout(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    if settings.CAPTION_TIMEOUT_SECONDS >= settings.STOP_SECONDS:
+        return [
+            Warning(
+                f"A request may take {settings.CAPTION_TIMEOUT_SECONDS} s, but a web process that is told to stop "
+                f"ends after {settings.STOP_SECONDS} s, with what it had accepted.",
+                hint=f"Set CAPTION_TIMEOUT_SECONDS below {settings.STOP_SECONDS}.",
+                id="captioner.W004",
+            )
+        ]
+    return []
+
+
 @register()
 def check_telemetry(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     wanted = [

@@ -9,7 +9,7 @@ message leads to.
 import logging
 import math
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
@@ -26,7 +26,7 @@ from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 from kombu.exceptions import ChannelError, OperationalError
 
-from captioner import runtime, services
+from captioner import registry_follower, runtime, services
 from captioner.archives import SentPhoto, archive_photos, name_shown
 from captioner.exceptions import (
     CaptionerError,
@@ -53,6 +53,7 @@ _RETRY_AFTER = timedelta(seconds=30)
 _LOST_AFTER, _LOST_ANYWAY_AFTER = timedelta(seconds=15), timedelta(hours=1)
 _RECEIVED_WITHIN = timedelta(hours=1)
 _STORE_THREADS = 8
+_LOST = "lost", "The photo was lost before it was captioned. Send it again."
 
 
 # --- From outside -----------------------------------------------------------------------------------------------
@@ -141,7 +142,7 @@ def job_photos_caption(job_id: uuid.UUID, indexes: Sequence[int]) -> None:
 
     The engine comes first: while no model can be loaded, photos stay as they are, to be found by the sweep.
     """
-    runtime.engine_refresh(max_wait_seconds=math.inf)
+    registry_follower.engine_refresh(max_wait_seconds=math.inf)
     job = Job.objects.filter(pk=job_id).select_related("user", "api_key__user").first()
     if job is None:
         return
@@ -327,6 +328,23 @@ def uploads_sweep() -> int:
     return len(swept)
 
 
+def jobs_resume() -> Iterator[tuple[Job, int]]:
+    """After a restore: let unfinished jobs go on, and fail those of their photos whose bytes were not in the backup.
+
+    Yields each job with such photos, and how many have to be sent again.
+    """
+    for job in Job.objects.filter(status__in=[Job.Status.QUEUED, Job.Status.RUNNING]):
+        pending = job.photos.pending()
+        # Messages and leases of before are nobody's any more: the sweep finds these photos at once.
+        pending.update(enqueued_at=None, leased_until=None)
+        lost = [photo for photo in pending if not storages["uploads"].exists(photo.input)]
+        for photo in lost:
+            _fail(photo, *_LOST)
+        _finish_if_done(job.pk)
+        if lost:
+            yield job, len(lost)
+
+
 # --- Photos as they were sent -------------------------------------------------------------------------------------
 
 
@@ -354,7 +372,7 @@ def _input_read(photo: JobPhoto) -> bytes | None:
             data: bytes = file.read()
             return data
     except FileNotFoundError:
-        _fail(photo, "lost", "The photo was lost before it was captioned. Send it again.")
+        _fail(photo, *_LOST)
         return None
 
 

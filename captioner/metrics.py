@@ -106,6 +106,20 @@ canary_share: Gauge = _gauge(
     "Share of photos that a challenger captions.",
     multiprocess_mode="livemostrecent",
 )
+versions_refused: Gauge = _gauge(
+    "captioner_versions_refused",
+    "1 while what an alias points at cannot be served by some process.",
+    ["alias"],
+    multiprocess_mode="livemax",
+)
+registry_looked_at: Gauge = _gauge(
+    "captioner_registry_look_timestamp_seconds",
+    "Unix time of the last look at the registry that worked, in the process that is furthest behind.",
+    multiprocess_mode="livemin",
+)
+challengers_taken_back: Counter = _counter(
+    "captioner_challengers_taken_back", "Challengers taken back because they were worse than the champion."
+)
 http_requests: Counter = _counter(
     "captioner_http_requests", "Requests answered.", ["view", "method", "status"]
 )
@@ -126,6 +140,7 @@ def serving_start() -> None:
             shutil.rmtree(folder, ignore_errors=True)
     queue_depth.inc(0)
     canary_share.set(0)
+    challengers_taken_back.inc(0)
     for outcome in ("captioned", "rejected", "failed"):
         captions.labels(outcome)
     for reason in (*_REASONS.values(), "failed"):

@@ -149,7 +149,12 @@ class Caption(Owned):
     model_name = models.CharField(max_length=100)
     model_version = models.CharField(max_length=100)
     decoding = models.JSONField(default=dict, help_text="The decoding parameters that were used.")
-    timings_ms = models.JSONField(default=dict, help_text="Milliseconds spent per step.")
+    timings_ms = models.JSONField(
+        default=dict, help_text="Milliseconds spent per step; of inference, those of the whole batch."
+    )
+    batch_size = models.PositiveSmallIntegerField(
+        null=True, blank=True, help_text="Photos that were captioned at once, this one included."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = CaptionQuerySet.as_manager()
@@ -239,7 +244,10 @@ class ChallengerTrial(models.Model):
     model_version = models.CharField(max_length=100)
     text = models.TextField(blank=True)
     error = models.TextField(blank=True)
-    inference_ms = models.FloatField(null=True, blank=True)
+    inference_ms = models.FloatField(null=True, blank=True, help_text="Milliseconds of the whole batch.")
+    batch_size = models.PositiveSmallIntegerField(
+        null=True, blank=True, help_text="Photos that were captioned at once, this one included."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -19,7 +19,7 @@ class RequestBodyMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         length = int(request.META.get("CONTENT_LENGTH") or 0)
-        largest = max(settings.UPLOAD_MAX_PHOTOS * MAX_BYTES, settings.JOB_MAX_MEGABYTES * 2**20)
-        if length > largest + _FORM_FIELDS_BYTES:
+        largest_form = settings.UPLOAD_MAX_PHOTOS * MAX_BYTES + _FORM_FIELDS_BYTES
+        if length > max(largest_form, settings.JOB_MAX_MEGABYTES * 2**20):
             raise RequestDataTooBig(f"The request body has {length:,} bytes.")
         return self.get_response(request)

@@ -275,6 +275,7 @@ def _caption_log(
             "inference": _milliseconds(prediction.inference_seconds),
             "total": _milliseconds(time.monotonic() - pending.submitted_at + pending.decode_seconds),
         },
+        batch_size=prediction.batch_size,
     )
     with transaction.atomic():
         caption.photo = _photo_store(pending.photo, jpeg)

@@ -300,11 +300,12 @@ SPECTACULAR_SETTINGS = {
 CAPTION_MAX_BATCH = env_int("CAPTION_MAX_BATCH", 8, minimum=1, maximum=64)
 CAPTION_TIMEOUT_SECONDS = env_int("CAPTION_TIMEOUT_SECONDS", 20, minimum=1, maximum=300)
 CAPTION_MAX_WAIT_SECONDS = env_int("CAPTION_MAX_WAIT_SECONDS", 3, minimum=1, maximum=300)
+STOP_SECONDS = 30  # for accepted requests, once a web process is told to stop
 CAPTION_THREADS = env_int("CAPTION_THREADS", 0, minimum=0)  # 0: one per CPU core this process may use
 if not CAPTION_THREADS and WEB_WORKERS > 1:
     CAPTION_THREADS = max(1, core_count() // WEB_WORKERS)  # processes share the cores
 JOB_MAX_PHOTOS = env_int("JOB_MAX_PHOTOS", 1000, minimum=1, maximum=100_000)  # in one batch job
-JOB_MAX_MEGABYTES = env_int("JOB_MAX_MEGABYTES", 300, minimum=1)  # of one batch job, as sent and as unpacked
+JOB_MAX_MEGABYTES = env_int("JOB_MAX_MEGABYTES", 300, minimum=1)  # of one batch job, as sent and unpacked
 CAPTION_PRECISION = env_text("CAPTION_PRECISION", "fp32", choices=("auto", "fp32", "bf16"))
 
 # --- Background work --------------------------------------------------------------------------------------------

@@ -19,6 +19,15 @@ postgres() {
     fi
 }
 
+# prepare: the schema of this release, the bucket, and what else has to be there before anything is started.
+prepare() {
+    if runs_in_compose; then
+        compose run --rm setup
+    else
+        "${PYTHON:-python}" "$deploy/../manage.py" setup
+    fi
+}
+
 # objects DIRECTION FOLDER: photos and weights between the store and a folder of this machine.
 objects() {
     if runs_in_compose; then

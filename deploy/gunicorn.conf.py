@@ -85,7 +85,7 @@ threads = settings.WEB_THREADS
 sendfile = False  # which knows no bound of a client that does not read
 preload_app = False
 timeout = 60  # seconds without a sign of life from a worker's main thread
-graceful_timeout = 30  # seconds for accepted requests after TERM
+graceful_timeout = settings.STOP_SECONDS  # for accepted requests after TERM
 keepalive = 75  # seconds; longer than a proxy keeps its own connections
 # Workers show they are alive by touching a file; in memory, so that a slow disk does not look like a dead worker.
 _MEMORY = Path("/dev/shm")  # noqa: S108
@@ -103,7 +103,7 @@ def when_ready(server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Start loading the model, and turn `/readyz` red as soon as this worker is told to stop."""
-    from captioner import runtime
+    from captioner import registry_follower, runtime
 
     stop: Any = signal.getsignal(signal.SIGTERM)
 
@@ -112,7 +112,7 @@ def post_worker_init(worker: Any) -> None:
         stop(number, frame)
 
     signal.signal(signal.SIGTERM, drain_then_stop)
-    runtime.engine_start()
+    registry_follower.engine_start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

@@ -44,23 +44,18 @@ class ReadOnlyAdmin(ModelAdmin):
 
 class RetentionForm(forms.Form):
     keep = forms.IntegerField(
-        min_value=0, max_value=10_000, label="Newest versions to keep", help_text="In any case."
+        min_value=0, max_value=10_000, label="Keep the newest", widget=forms.NumberInput({"size": 5})
     )
 
 
 @admin.register(ModelVersion)
 class ModelVersionAdmin(ReadOnlyAdmin):
-    list_display = ["id", "model_name", "serves_as", "pinned", "retired_at", "created_at"]
-    readonly_fields = (
-        "id",
-        "model_name",
-        "serves_as",
-        "pinned",
-        "retired_at",
-        "created_at",
-        "manifest_pretty",
-    )
-    fields = readonly_fields
+    list_display = ["id", "state", "created_at"]
+    readonly_fields = ("id", "model_name", "state", "retired_at", "created_at", "manifest_pretty")
+    fieldsets = [
+        (None, {"fields": readonly_fields[:-1]}),
+        ("Manifest", {"classes": ["collapse"], "fields": readonly_fields[-1:]}),
+    ]
     search_fields = ["id", "model_name"]
 
     def get_queryset(self, request: HttpRequest) -> Any:
@@ -103,9 +98,7 @@ class ModelVersionAdmin(ReadOnlyAdmin):
             raise PermissionDenied
         version = get_object_or_404(ModelVersion, pk=pk)
         try:
-            told = _act(
-                version, request.POST.get("action", ""), request.POST.get("reason", "").strip(), request
-            )
+            told = _act(version, request.POST.get("action", ""), request.POST.get("reason", ""), request)
         except RegistryError as error:
             self.message_user(request, str(error), messages.ERROR)
         else:
@@ -120,11 +113,15 @@ class ModelVersionAdmin(ReadOnlyAdmin):
         versions = []
         try:
             if form.is_valid():
-                dry_run = request.method != "POST"
-                versions = services.versions_retain(keep=form.cleaned_data["keep"], dry_run=dry_run)
-                if not dry_run:
-                    self.message_user(request, f"Files removed: {', '.join(map(str, versions)) or 'none'}.")
+                keep = form.cleaned_data["keep"]
+                if request.method == "POST":
+                    # Only what was shown, whatever has happened since.
+                    removed = services.versions_retain(
+                        keep=keep, only=request.POST.getlist("version"), dry_run=False
+                    )
+                    self.message_user(request, f"Files removed: {', '.join(map(str, removed)) or 'none'}.")
                     return redirect("admin:models_registry_modelversion_changelist")
+                versions = services.versions_retain(keep=keep)
         except RegistryError as error:
             self.message_user(request, str(error), messages.ERROR)
         context = {
@@ -133,14 +130,15 @@ class ModelVersionAdmin(ReadOnlyAdmin):
             "opts": self.opts,
             "form": form,
             "versions": versions,
+            "size": sum(version.readable_facts.size for version in versions if version.readable_facts),
         }
         return TemplateResponse(request, "admin/models_registry/modelversion/retain.html", context)
 
-    @admin.display(description="Serves as")
-    def serves_as(self, version: ModelVersion) -> str | None:
-        return ", ".join(alias.name for alias in version.aliases.all()) or None
+    @admin.display(description="State", empty_value="")
+    def state(self, version: ModelVersion) -> str | None:
+        return ", ".join(version.marks) or None
 
-    @admin.display(description="Manifest")
+    @admin.display(description="")
     def manifest_pretty(self, version: ModelVersion) -> SafeString:
         return format_html("<pre>{}</pre>", json.dumps(version.manifest, indent=2, ensure_ascii=False))
 
@@ -163,7 +161,10 @@ def _choices(version: ModelVersion) -> list[tuple[str, str]]:
         choices.append(("clear", "Take the challenger back"))
     elif Alias.Name.CHAMPION not in aliases and version.retired_at is None:
         choices.append(("challenge", "Try it as the challenger"))
-    choices.append(("unpin", "Unpin") if version.pinned else ("pin", "Pin"))
+    if version.pinned:
+        choices.append(("unpin", "Unpin"))
+    elif version.retired_at is None:
+        choices.append(("pin", "Pin"))
     return choices
 
 
@@ -173,8 +174,6 @@ def _act(version: ModelVersion, action: str, reason: str, request: HttpRequest) 
     if action in {"pin", "unpin"}:
         (services.version_pin if action == "pin" else services.version_unpin)(version)
         return f"{version} is {action}ned."
-    if not reason:
-        raise RegistryError("Say why: the reason is kept in the log.")
     match action:
         case "promote":
             services.version_promote(version, reason=reason, by=by)
@@ -200,6 +199,7 @@ class AliasAdmin(ReadOnlyAdmin):
 
 @admin.register(Promotion)
 class PromotionAdmin(ReadOnlyAdmin):
+    empty_value_display = ""
     list_display = ["created_at", "alias", "action", "version", "promoted_by", "reason"]
     list_filter = ["alias", "action", "created_at"]
     list_select_related = ["version", "promoted_by"]

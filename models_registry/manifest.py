@@ -91,9 +91,15 @@ class Manifest:
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold, and the same after a round trip. Raises `RegistryError` naming what it cannot hold."""
         try:
-            return dict(json.loads(json.dumps(asdict(self), allow_nan=False)))
+            text = json.dumps(asdict(self), allow_nan=False, ensure_ascii=False)
+            text.encode()  # half characters are no text
+            if "\\u0000" in text:
+                raise ValueError("databases keep no NUL")
+            return dict(json.loads(text))
         except (TypeError, ValueError) as error:
-            raise RegistryError(f"The lineage holds something that is no plain JSON: {error}.") from error
+            raise RegistryError(
+                f"The manifest would hold something that is no plain JSON: {error}."
+            ) from error
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2, sort_keys=True)

@@ -63,6 +63,14 @@ class ModelVersion(models.Model):
             return str(error)
         return None
 
+    @property
+    def marks(self) -> list[str]:
+        """What is particular about it now, in a few words each."""
+        marks = [alias.name for alias in self.aliases.all()]
+        marks += ["pinned"] if self.pinned else []
+        marks += ["retired"] if self.retired_at else []
+        return marks + ([f"unreadable: {self.error}"] if self.error else [])
+
 
 class Alias(models.Model):
     """A name that points at a version: the `champion` serves, a `challenger` is tried beside it."""
@@ -101,7 +109,8 @@ class Rollout(models.Model):
     max_latency_ratio = models.FloatField(
         default=2.0,
         validators=[MinValueValidator(1.0)],
-        help_text="A challenger whose median time is more than this many times the champion's is taken back.",
+        help_text="A challenger that takes more than this many times as long as the champion is taken back. "
+        "Batches of like size are compared.",
     )
     max_rating_drop = models.FloatField(
         default=0.5,
@@ -109,7 +118,9 @@ class Rollout(models.Model):
         help_text="A challenger surely rated this much worse (of 1 to 10) is taken back.",
     )
     min_captions = models.PositiveIntegerField(
-        default=10, validators=[MinValueValidator(2)], help_text="Before its speed is judged."
+        default=10,
+        validators=[MinValueValidator(2)],
+        help_text="Before its speed is judged; each batch counts once.",
     )
     min_ratings = models.PositiveIntegerField(
         default=20, validators=[MinValueValidator(2)], help_text="Of each version, before they are compared."

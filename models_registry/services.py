@@ -1,14 +1,17 @@
 """The registry's verbs: publish a version, promote it, roll back, find what serves, fetch its files, retire the old."""
 
 import logging
+import math
 import shutil
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
+from django.core.validators import slug_re
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -91,10 +94,12 @@ def version_publish(
 
 def version_get(version: str) -> ModelVersion:
     """The version of this id. Raises `VersionUnknown` naming the newest ones."""
-    found = ModelVersion.objects.filter(pk=version).first()
+    # Databases choke on what no id holds: half characters, NUL.
+    found = ModelVersion.objects.filter(pk=version).first() if slug_re.match(version) else None
     if found is None:
         newest = ", ".join(ModelVersion.objects.values_list("pk", flat=True)[:5]) or "none yet"
-        raise VersionUnknown(f"There is no version {version}. The newest are: {newest}.")
+        shown = version if version.isprintable() else ascii(version)
+        raise VersionUnknown(f"There is no version {shown}. The newest are: {newest}.")
     return found
 
 
@@ -124,19 +129,23 @@ def version_export(version: ModelVersion, folder: Path) -> None:
 
 
 def version_pin(version: ModelVersion) -> None:
-    """Keep the files of `version` whatever retention says."""
-    ModelVersion.objects.filter(pk=version.pk).update(pinned=True)
+    """Keep the files of `version` whatever retention says. Raises `NotPromotable` when they are gone already."""
+    if not ModelVersion.objects.filter(pk=version.pk, retired_at=None).update(pinned=True):
+        _require_present(version)
 
 
 def version_unpin(version: ModelVersion) -> None:
     ModelVersion.objects.filter(pk=version.pk).update(pinned=False)
 
 
-def versions_retain(*, keep: int = 5, dry_run: bool = True) -> list[ModelVersion]:
+def versions_retain(
+    *, keep: int = 5, only: Collection[str] | None = None, dry_run: bool = True
+) -> list[ModelVersion]:
     """Remove the files of versions nobody needs any more; returns those versions, of which the rows and the log stay.
 
     Kept are what an alias points at, what a rollback would go to, the pinned, the newest `keep`, and the bases that
-    any of these were trained from. With `dry_run` nothing is removed. Raises `RegistryError` for a negative `keep`, and
+    any of these were trained from; with `only`, also every version whose id is not in it. With `dry_run` nothing is
+    removed. Raises `RegistryError` for a negative `keep`, and
     `StoreUnavailable`; the next run then removes what this one could not.
     """
     if keep < 0:
@@ -145,7 +154,11 @@ def versions_retain(*, keep: int = 5, dry_run: bool = True) -> list[ModelVersion
         list(Alias.objects.select_for_update())  # nothing is promoted while this decides
         candidates = list(ModelVersion.objects.filter(retired_at=None))
         needed = _versions_needed(candidates, keep)
-        superfluous = [version for version in candidates if version.pk not in needed]
+        superfluous = [
+            version
+            for version in candidates
+            if version.pk not in needed and (only is None or version.pk in only)
+        ]
         if dry_run:
             return superfluous
         now = timezone.now()
@@ -256,8 +269,9 @@ def version_promote(
 
     A challenger that becomes the champion is no challenger any more. Raises `NotPromotable` for a version whose files
     retention has removed or that are damaged, and for a challenger that is the champion already; `StoreUnavailable`
-    when the store cannot be asked.
+    when the store cannot be asked; `RegistryError` for a reason that says nothing.
     """
+    reason = _require_reason(reason)
     if Alias.objects.filter(name=alias, version=version).exists():
         return
     _require_present(version)
@@ -306,8 +320,10 @@ def champion_rollback(
     """Make the champion before this one serve again, and log it. Rolling back twice goes back twice.
 
     Raises `NotPromotable` when there is none, when its files are damaged, and when `expected` is given and is no longer
-    the champion: somebody was faster. A store that is down does not stop it.
+    the champion: somebody was faster. A store that is down does not stop it. `RegistryError` for a reason that says
+    nothing.
     """
+    reason = _require_reason(reason)
     _require_champion(expected)
     previous = _champion_before()
     try:
@@ -338,7 +354,11 @@ def challenger_clear(
     report: dict[str, Any] | None = None,
     only: ModelVersion | None = None,
 ) -> ModelVersion | None:
-    """Take the challenger back and log why; returns the version it was. With `only`, another one is left alone."""
+    """Take the challenger back and log why; returns the version it was. With `only`, another one is left alone.
+
+    Raises `RegistryError` for a reason that says nothing.
+    """
+    reason = _require_reason(reason)
     with transaction.atomic():
         _aliases_lock()
         challenger = challenger_get()
@@ -360,16 +380,16 @@ def rollout_get() -> Rollout:
 
 def rollout_update(**changes: float) -> Rollout:
     """Change how challengers are tried. Raises `RegistryError` naming what is out of range."""
-    rollout = rollout_get()
-    for name, value in changes.items():
-        setattr(rollout, name, value)
     try:
-        rollout.clean_fields()
+        Rollout(**changes).clean_fields()
     except ValidationError as error:
         told = "; ".join(f"{name}: {' '.join(texts)}" for name, texts in error.message_dict.items())
         raise RegistryError(told) from error
-    rollout.save()
-    return rollout
+    # The comparisons of validators let a NaN pass.
+    if odd := [name for name, value in changes.items() if not math.isfinite(value)]:
+        raise RegistryError(f"{', '.join(odd)}: give a finite number.")
+    # What is changed only: somebody else may change the rest at the same time.
+    return Rollout.objects.update_or_create(pk=1, defaults=changes)[0]
 
 
 def challenger_since() -> datetime | None:
@@ -390,6 +410,16 @@ def _require_champion(expected: ModelVersion | str | None) -> None:
     champion = aliases_get().get(Alias.Name.CHAMPION)
     if champion is None or champion.pk != str(expected):
         raise NotPromotable(f"{expected} is not the champion any more; {champion or 'nothing'} is.")
+
+
+def _require_reason(reason: str) -> str:
+    """`reason` without space around it. Raises `RegistryError` where nothing is left, and for what no log can keep."""
+    stripped = reason.strip()
+    if not stripped:
+        raise RegistryError("Say why: the reason is kept in the log.")
+    if any(char == "\0" or unicodedata.category(char) == "Cs" for char in stripped):
+        raise RegistryError("The reason holds characters that are no text.")
+    return stripped
 
 
 def _require_present(version: ModelVersion) -> None:

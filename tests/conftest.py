@@ -43,6 +43,7 @@ from concurrent.futures import Future
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
+from django.test import Client
 from PIL import Image
 
 from captioner import runtime, services
@@ -107,6 +108,15 @@ def fake_prediction(image: Image.Image, num_captions: int, confidence: float | N
         inference_seconds=0.02,
         batch_size=1,
     )
+
+
+def metric(client: Client, sample: str) -> float:
+    """The number after `sample` on /metrics, 0 where there is none yet."""
+    for line in client.get("/metrics").content.decode().splitlines():
+        name, _, number = line.rpartition(" ")
+        if name == sample:
+            return float(number)
+    return 0.0
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,7 @@ ALLOWED = {
         "captioner.admin",
         "captioner.inference",
         "captioner.exceptions",
+        "captioner.images.difference_hash",
         "models_registry",
     },
     "webui": {"webui", "captioner"},
@@ -44,7 +45,7 @@ NO_DJANGO = (
                 "captioner",
                 "golden",
             ),
-            *("charts", "report", "photo_sets", "starter", "experiments"),
+            *("charts", "report", "photo_sets", "starter", "quality", "experiments"),
         )
     ),
 )

@@ -30,7 +30,7 @@ def caption_words(caption: str) -> Words:
     """Lower-cased words, no punctuation, contractions apart: "A dog's ball." -> ("a", "dog", "'s", "ball").
 
     Follows the Penn Treebank conventions that the COCO evaluation's Java tokenizer applies, for everyday
-    captions.
+    captions. (Brackets are left out; the Java tools count them as words, "-lrb-".)
     """
     text = caption.lower().replace("\u2019", "'").replace("--", " ")
     return tuple(_WORD.findall(_CONTRACTION.sub(r"\1 \2", text)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -73,7 +74,7 @@ def _hold_out(snapshot: Snapshot) -> None:
 def replay_photos(snapshot: Snapshot) -> list[Photo]:
     """Logged photos on which the base is reminded of its own captions: people were content with what they got.
 
-    Newest first; none that looks like a held-out or a corrected one.
+    Newest first; none that looks like a held-out or a corrected one, and none that is gone from the store.
     """
     wanted = min(REPLAY_MAX, max(200, REPLAY_PER_CORRECTION * sum(bool(row.ideal) for row in snapshot.rows)))
     objections = Feedback.objects.filter(Q(rating__lt=CONTENT_RATING) | ~Q(ideal_caption=""))
@@ -85,4 +86,6 @@ def replay_photos(snapshot: Snapshot) -> list[Photo]:
     spoken_for = Photo.objects.filter(sha256__in={row.photo for row in snapshot.rows if row.ideal})
     groups = photos_group({photo.sha256: photo.difference_hash for photo in [*spoken_for, *candidates]})
     avoided = {groups[photo.sha256] for photo in spoken_for}
-    return [photo for photo in candidates if groups[photo.sha256] not in avoided][:wanted]
+    shown = (photo for photo in candidates if groups[photo.sha256] not in avoided)
+    # A store that was lost, or restored from an older copy, has not every photo of the log.
+    return list(islice((photo for photo in shown if default_storage.exists(str(photo.file))), wanted))

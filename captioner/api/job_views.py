@@ -25,8 +25,6 @@ from captioner.job_results import FORMATS
 from captioner.models import Job, JobQuerySet
 from captioner.visitors import owner_of
 
-_FORM_BYTES = 2**20
-
 
 @schema.JOBS
 class JobViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[Job]):
@@ -41,7 +39,7 @@ class JobViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSe
     parser_classes = [MultiPartParser, ZipParser]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        body_bound(request._request, settings.JOB_MAX_MEGABYTES * 2**20 + _FORM_BYTES)
+        body_bound(request._request, settings.JOB_MAX_MEGABYTES * 2**20)
         super().initial(request, *args, **kwargs)
 
     def get_queryset(self) -> JobQuerySet:

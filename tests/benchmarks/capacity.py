@@ -1,7 +1,7 @@
 """The figures of deploy/CAPACITY.md: `python -m tests.benchmarks.capacity PHOTOS [SECONDS]`, PHOTOS a folder of JPEGs.
 
 Runs deploy/'s nginx and gunicorn with PostgreSQL, Redis and an S3 server here, sends the photos over TLS with 1 and
-with 8 clients, and prints what a caption took of everything.
+with 8 clients, and prints what a caption took of everything. Run it on small photos and on phone photos.
 """
 
 import os
@@ -31,16 +31,18 @@ def main(photos: list[Path], seconds: float) -> None:
         source = iter(photos)
         for clients in (1, 8):
             run(site, source, clients, 5)  # to warm up
-            cpu = cpu_seconds(web)
+            before = cpu_of_all(site)
             started = time.monotonic()
             times = run(site, source, clients, seconds)
             elapsed = time.monotonic() - started
             quantiles = statistics.quantiles(times, n=20)
             say(f"{clients} clients: {len(times) / elapsed:.1f} captions/s")
             say(f"  p50 {quantiles[9] * 1000:.0f} ms, p95 {quantiles[18] * 1000:.0f} ms")
-            say(f"  CPU of web {(cpu_seconds(web) - cpu) / len(times) * 1000:.0f} ms a caption")
-        for name, process in (("web", worker_pid(web)), ("nginx", site.nginx.server.process.pid)):
-            say(f"memory of {name}: {resident_bytes(process) / 2**20:.0f} MiB")
+            for name, cpu in cpu_of_all(site).items():
+                say(f"  CPU of {name}: {(cpu - before[name]) / len(times) * 1000:.1f} ms a caption")
+        for name, pid in (("web", web.process.pid), ("nginx", site.nginx.server.process.pid)):
+            memory = sum(resident_bytes(member) for member in family(pid))
+            say(f"memory of {name}: {memory / 2**20:.0f} MiB")
         storage(site)
 
 
@@ -78,14 +80,26 @@ def storage(site: production.Production) -> None:
     say(f"database: {size / count:.0f} bytes a caption with its photo's row and all indexes, of {count}")
 
 
-def worker_pid(web: production.Web) -> int:
-    parent = web.process.pid
-    return int(Path(f"/proc/{parent}/task/{parent}/children").read_text().split()[0])
+def cpu_of_all(site: production.Production) -> dict[str, float]:
+    """CPU seconds so far of each part of the service."""
+    processes = {
+        "web": site.webs[0].process,
+        "nginx": site.nginx.server.process,
+        "PostgreSQL": site.postgresql.process,
+        "Redis": site.redis.process,
+    }
+    return {name: sum(map(cpu_seconds, family(process.pid))) for name, process in processes.items()}
 
 
-def cpu_seconds(web: production.Web) -> float:
-    fields = Path(f"/proc/{worker_pid(web)}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def family(pid: int) -> list[int]:
+    """A process and its children."""
+    return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+
+def cpu_seconds(pid: int) -> float:
+    """Of a process, with its children that have ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_bytes(pid: int) -> int:

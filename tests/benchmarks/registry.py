@@ -156,6 +156,7 @@ class Web:
             return {}
 
     def wait(self, version: str, alias: str = "model") -> float:
+        """Seconds until the process says that the version serves: its follower looked, and its loader loaded."""
         started = time.monotonic()
         servers.wait_until(
             lambda: (self.status().get(alias) or {}).get("version") == version, version, seconds=180

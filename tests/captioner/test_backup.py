@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from django.core.files.base import ContentFile
-from django.core.files.storage import storages
+from django.core.files.storage import Storage, storages
 
 from captioner import backup
 from captioner.exceptions import BackupCorrupt
@@ -14,6 +14,7 @@ def store() -> None:
     storages["default"].save("ab/abc.jpg", ContentFile(b"a photo"))
     storages["weights"].save("versions/v1/model.safetensors", ContentFile(b"weights"))
     storages["weights"].save("versions/v1/manifest.json", ContentFile(b"{}"))
+    storages["uploads"].save("job/000000", ContentFile(b"as it was sent"))
 
 
 @pytest.fixture
@@ -50,6 +51,28 @@ def test_what_was_deleted_leaves_the_backup(copy: Path) -> None:
     list(backup.objects_export(copy))
     assert not (copy / "photos/ab/abc.jpg").exists()
     assert "abc.jpg" not in (copy / "objects.sha256").read_text()
+
+
+def test_what_is_deleted_during_a_backup_is_no_error(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storages["default"].save("cd/cde.jpg", ContentFile(b"another"))
+    names = backup._names
+    listed = {alias: list(names(storages[alias])) for alias in ("uploads", "default", "weights")}
+    monkeypatch.setattr(backup, "_names", lambda storage: listed[alias_of(storage)])
+    storages["default"].delete("cd/cde.jpg")
+    list(backup.objects_export(copy))
+    assert "cde.jpg" not in (copy / "objects.sha256").read_text()
+    assert "abc.jpg" in (copy / "objects.sha256").read_text()
+
+
+def alias_of(storage: Storage) -> str:
+    return next(alias for alias in ("uploads", "default", "weights") if storages[alias] is storage)
+
+
+def test_a_job_that_is_done_leaves_nothing_in_the_backup(copy: Path) -> None:
+    assert (copy / "uploads/job/000000").read_bytes() == b"as it was sent"
+    storages["uploads"].delete("job/000000")
+    list(backup.objects_export(copy))
+    assert list((copy / "uploads").iterdir()) == []
 
 
 def test_a_restore_puts_everything_back_manifests_last(copy: Path) -> None:

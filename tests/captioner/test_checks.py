@@ -42,6 +42,12 @@ def test_production_on_one_machines_files(settings) -> None:
     assert ids(checks.check_database(None)) == ["captioner.W003"]
 
 
+def test_requests_that_may_take_longer_than_a_stopping_process_waits(settings) -> None:
+    assert checks.check_timeout(None) == []
+    settings.CAPTION_TIMEOUT_SECONDS = 30
+    assert ids(checks.check_timeout(None)) == ["captioner.W004"]
+
+
 def test_any_host_name_allowed(settings) -> None:
     settings.ALLOWED_HOSTS = ["*"]
     assert ids(checks.check_allowed_hosts(None)) == ["captioner.W001"]

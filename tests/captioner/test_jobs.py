@@ -1,19 +1,22 @@
 """Batch jobs: nothing is lost, nothing is doubled, and one bad photo stops no other."""
 
 import contextlib
+import io
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.files.storage import storages
+from django.core.management import call_command
 from django.db import DatabaseError
 from django.test import Client
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from captioner import jobs, runtime, services
+from captioner import jobs, registry_follower, services
 from captioner.archives import SentPhoto
 from captioner.exceptions import DeadlineExceeded, InvalidArchive, ModelUnavailable
 from captioner.models import Caption, Job, JobPhoto, Owner
@@ -54,7 +57,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
 
 @pytest.fixture(autouse=True)
 def engine(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
-    monkeypatch.setattr(runtime, "engine_refresh", lambda **options: fake_engine)
+    monkeypatch.setattr(registry_follower, "engine_refresh", lambda **options: fake_engine)
     return fake_engine
 
 
@@ -450,6 +453,34 @@ def test_a_job_whose_last_worker_died_before_it_said_so_is_finished_by_the_sweep
     jobs.jobs_sweep()
     assert finished(job)
     assert uploads() == []
+
+
+def test_a_job_that_ran_when_everything_was_backed_up_is_finished_after_a_restore(
+    broker: Broker, user: User, tmp_path: Path
+) -> None:
+    """One photo was captioned between the dump of the database and the copy of the uploads: its sender is told."""
+    job = create(photos(3), Owner(user=user))
+    captioned_meanwhile = job.photos.get(index=1).input
+    storages["uploads"].delete(captioned_meanwhile)
+    call_command("objects", "export", tmp_path / "backup", stdout=io.StringIO())
+
+    for name in uploads():
+        storages["uploads"].delete(name)
+    broker.messages.clear()
+    job.photos.update(leased_until=timezone.now() + timedelta(minutes=1))  # by a worker that is no more
+    output = io.StringIO()
+    call_command("objects", "import", tmp_path / "backup", stdout=output)
+
+    assert (
+        f"Job {job.pk} of ada: 1 of 3 photos were captioned after the database was dumped"
+        in output.getvalue()
+    )
+    jobs.jobs_sweep()
+    broker.work()
+    assert states(job) == ["captioned", "failed", "captioned"]
+    assert job.photos.get(index=1).reason == "lost"
+    assert "Send it again" in job.photos.get(index=1).error
+    assert finished(job)
 
 
 def test_administrators_see_jobs_and_what_failed(

@@ -12,7 +12,7 @@ from django.test import Client
 from captioner import metrics, services
 from captioner.exceptions import InvalidImage, Overloaded
 from captioner.models import Caption, Owner
-from tests.conftest import FakeEngine, draw_jpeg
+from tests.conftest import FakeEngine, draw_jpeg, metric
 
 NAMES = {
     "captioner_queue_depth",
@@ -24,17 +24,9 @@ NAMES = {
     "captioner_model_info",
     "captioner_model_load_seconds",
     "captioner_canary_share",
+    "captioner_challengers_taken_back_total",
     "captioner_captions_total",
 }
-
-
-def value(client: Client, sample: str) -> float:
-    """The number after `sample`, 0 where there is none yet."""
-    for line in client.get("/metrics").content.decode().splitlines():
-        name, _, number = line.rpartition(" ")
-        if name == sample:
-            return float(number)
-    return 0.0
 
 
 @pytest.mark.parametrize(
@@ -75,7 +67,7 @@ def test_each_photo_is_counted_by_how_it_went(
         "captioner_queue_seconds_count",
         "captioner_preprocess_seconds_count",
     ]
-    before = {sample: value(client, sample) for sample in samples}
+    before = {sample: metric(client, sample) for sample in samples}
 
     def create(data: bytes) -> None:
         services.caption_create(data, owner=visitor, source=Caption.Source.API)
@@ -89,28 +81,28 @@ def test_each_photo_is_counted_by_how_it_went(
     fake_engine.error = ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):
         create(draw_jpeg())
-    assert [value(client, sample) - before[sample] for sample in samples] == [1, 2, 1, 1, 1, 1, 1]
+    assert [metric(client, sample) - before[sample] for sample in samples] == [1, 2, 1, 1, 1, 1, 1]
 
 
 def test_the_queue_holds_what_is_neither_answered_nor_given_up(client: Client) -> None:
     futures = [Future(), Future(), Future()]
-    before = value(client, "captioner_queue_depth")
+    before = metric(client, "captioner_queue_depth")
     for future in futures:
         metrics.photo_accepted(future)
-    assert value(client, "captioner_queue_depth") - before == 3
+    assert metric(client, "captioner_queue_depth") - before == 3
     futures[0].set_result(None)
     futures[1].cancel()
     futures[2].set_exception(ZeroDivisionError())
-    assert value(client, "captioner_queue_depth") == before
+    assert metric(client, "captioner_queue_depth") == before
 
 
 def test_all_names_are_there_once_a_model_serves(client: Client) -> None:
     metrics.model_loaded("ours", "ours-1", 2.5)
     metrics.model_loaded("ours", "ours-2", 1.5)
     metrics.batch_done(4, 0.2)
-    assert value(client, 'captioner_model_info{name="ours",version="ours-1"}') == 0
-    assert value(client, 'captioner_model_info{name="ours",version="ours-2"}') == 1
-    assert value(client, "captioner_model_load_seconds") == 1.5
+    assert metric(client, 'captioner_model_info{name="ours",version="ours-1"}') == 0
+    assert metric(client, 'captioner_model_info{name="ours",version="ours-2"}') == 1
+    assert metric(client, "captioner_model_load_seconds") == 1.5
     shown = client.get("/metrics").content.decode()
     assert {line.split()[2] for line in shown.splitlines() if line.startswith("# TYPE captioner_")} >= NAMES
 
@@ -119,18 +111,18 @@ def test_all_names_are_there_once_a_model_serves(client: Client) -> None:
 def test_requests_are_counted_by_view_and_status(client: Client) -> None:
     found = 'captioner_http_requests_total{method="GET",status="200",view="api:caption-list"}'
     missing = 'captioner_http_requests_total{method="GET",status="404",view="none"}'
-    before = value(client, found), value(client, missing)
+    before = metric(client, found), metric(client, missing)
     client.get("/api/v1/captions")
     client.get("/made/up/1")
     client.get("/made/up/2")
     client.generic("MADEUP", "/made/up/3")
-    assert (value(client, found) - before[0], value(client, missing) - before[1]) == (1, 2)
+    assert (metric(client, found) - before[0], metric(client, missing) - before[1]) == (1, 2)
     assert "MADEUP" not in client.get("/metrics").content.decode()
 
 
 def test_numbers_of_other_processes_are_added_and_survive_them(client: Client) -> None:
     sample = 'captioner_captions_total{outcome="captioned"}'
-    before, depth = value(client, sample), value(client, "captioner_queue_depth")
+    before, depth = metric(client, sample), metric(client, "captioner_queue_depth")
     code = (
         "import django; django.setup(); from captioner import metrics;"
         "metrics.captions.labels('captioned').inc(5); metrics.queue_depth.inc(3);"
@@ -138,8 +130,8 @@ def test_numbers_of_other_processes_are_added_and_survive_them(client: Client) -
     subprocess.run(
         [sys.executable, "-c", code], check=True, env=dict(os.environ), cwd=Path(__file__).parents[2]
     )
-    assert value(client, sample) - before == 5
-    assert value(client, "captioner_queue_depth") == depth, "nobody waits for a process that is gone"
+    assert metric(client, sample) - before == 5
+    assert metric(client, "captioner_queue_depth") == depth, "nobody waits for a process that is gone"
 
 
 def test_a_new_start_forgets_an_earlier_run_and_keeps_who_lives(client: Client) -> None:

@@ -34,6 +34,7 @@ def test_a_caption_is_logged_with_how_it_came_about(fake_engine: FakeEngine, vis
     assert (caption.model_name, caption.model_version) == ("fake", "fake-1")
     assert caption.decoding["num_beams"] == 3
     assert caption.timings_ms.keys() == {"decode", "queue", "inference", "total"}
+    assert caption.batch_size == 1
     assert (caption.visitor, caption.user, caption.confidence) == (visitor.visitor, None, None)
 
 

@@ -50,7 +50,7 @@ def site(live_server: LiveServer, fake_engine: FakeEngine) -> Site:
 @pytest.fixture
 def job(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, site: Site) -> str:
     """The address of a job of whoever `site` signs in, half done."""
-    monkeypatch.setattr("captioner.runtime.engine_refresh", lambda **_: fake_engine)
+    monkeypatch.setattr("captioner.registry_follower.engine_refresh", lambda **_: fake_engine)
     monkeypatch.setattr(job_photos_caption_task, "apply_async", lambda *_, **__: None)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from models_registry import processes, services
 from models_registry.models import Alias, ModelVersion, Promotion, Rollout
+from tests.models_registry.versions import versions_publish
 
 pytestmark = pytest.mark.django_db
 
@@ -24,12 +25,7 @@ def client(client: Client, reviewer: User) -> Client:
 
 @pytest.fixture
 def versions(tmp_path: Path) -> list[ModelVersion]:
-    made = []
-    for number in range(2):
-        folder = tmp_path / f"v{number}"
-        folder.mkdir()
-        (folder / "model.safetensors").write_bytes(b"%d" % number)
-        made.append(services.version_publish(folder, model_name=f"v{number}", origin="a test", licence="MIT"))
+    made = versions_publish(tmp_path, 2)
     services.version_promote(made[0], reason="first")
     return made
 
@@ -99,10 +95,29 @@ def test_old_versions_are_shown_before_their_files_are_removed(
     assert versions[1].pk in shown
     assert versions[0].pk not in shown
     assert services.version_fetch(versions[1]).is_dir()
-    answer = client.post(f"{LIST}retain", {"keep": "0"}, follow=True)
+    assert f'<input type="hidden" name="version" value="{versions[1].pk}">' in shown
+    answer = client.post(f"{LIST}retain", {"keep": "0", "version": versions[1].pk}, follow=True)
     assert f"Files removed: {versions[1]}." in answer.content.decode()
     assert ModelVersion.objects.exclude(retired_at=None).get() == versions[1]
     assert "greater than or equal to 0" in page(client, f"{LIST}retain?keep=-1")
+
+
+def test_what_was_not_shown_is_not_removed(client: Client, versions: list[ModelVersion]) -> None:
+    services.version_promote(versions[1], reason="better, and promoted after the page was shown")
+    answer = client.post(f"{LIST}retain", {"keep": "0", "version": "another"}, follow=True)
+    assert "Files removed: none." in answer.content.decode()
+    services.champion_rollback(reason="worse")
+    client.post(f"{LIST}retain", {"keep": "0"})
+    assert not ModelVersion.objects.exclude(retired_at=None).exists()
+
+
+def test_a_version_says_what_is_particular_about_it(client: Client, versions: list[ModelVersion]) -> None:
+    services.version_pin(versions[0])
+    ModelVersion.objects.filter(pk=versions[1].pk).update(manifest={"schema": 99})
+    for path in (LIST, f"{LIST}{versions[0].pk}/change/"):
+        assert "champion, pinned" in page(client, path)
+    for path in (LIST, f"{LIST}{versions[1].pk}/change/"):
+        assert "unreadable: Manifest schema 99 is unknown" in page(client, path)
 
 
 def test_without_a_reason_nothing_changes(client: Client, versions: list[ModelVersion]) -> None:

@@ -6,11 +6,20 @@ from pathlib import Path
 import pytest
 from django.contrib.auth.models import User
 from django.core.files.storage import storages
+from django.utils import timezone
 
 from models_registry import services, storage
-from models_registry.exceptions import AppendOnly, NotPromotable, RegistryError, StoreUnavailable
+from models_registry.exceptions import (
+    AppendOnly,
+    NotPromotable,
+    RegistryError,
+    StoreUnavailable,
+    VersionCorrupt,
+    VersionUnknown,
+)
 from models_registry.manifest import Lineage
-from models_registry.models import Alias, ModelVersion, Promotion
+from models_registry.models import Alias, ModelVersion, Promotion, Rollout
+from tests.models_registry.versions import versions_publish
 
 pytestmark = pytest.mark.django_db
 
@@ -20,15 +29,7 @@ CHALLENGER = Alias.Name.CHALLENGER
 @pytest.fixture
 def versions(tmp_path: Path) -> list[ModelVersion]:
     """Four versions, of which none is promoted."""
-    made = []
-    for number in range(4):
-        folder = tmp_path / f"v{number}"
-        folder.mkdir()
-        (folder / "model.safetensors").write_bytes(b"%d" % number)
-        made.append(
-            services.version_publish(folder, model_name=f"v{number}", origin="a test", licence="Apache-2.0")
-        )
-    return made
+    return versions_publish(tmp_path, 4)
 
 
 def champions(*versions: ModelVersion) -> None:
@@ -169,6 +170,55 @@ def test_the_champion_cannot_challenge_itself(versions: list[ModelVersion]) -> N
         services.version_promote(versions[0], alias=CHALLENGER, reason="try it")
 
 
+@pytest.mark.parametrize(
+    ("reason", "told"), [("", "Say why"), (" \t", "Say why"), ("a\0b", "no text"), ("a\udcff", "no text")]
+)
+def test_nothing_is_done_for_a_reason_that_cannot_be_logged(
+    versions: list[ModelVersion], reason: str, told: str
+) -> None:
+    champions(*versions[:2])
+    services.version_promote(versions[2], alias=CHALLENGER, reason="try it")
+    for attempt in (
+        lambda: services.version_promote(versions[3], reason=reason),
+        lambda: services.champion_rollback(reason=reason),
+        lambda: services.challenger_clear(reason=reason),
+    ):
+        with pytest.raises(RegistryError, match=told):
+            attempt()
+    assert services.aliases_get() == {"champion": versions[1], "challenger": versions[2]}
+    assert Promotion.objects.count() == 3
+
+
+def test_a_reason_is_kept_without_the_space_around_it(versions: list[ModelVersion]) -> None:
+    services.version_promote(versions[0], reason=" schöner, 更好 🙂\n")
+    assert Promotion.objects.get().reason == "schöner, 更好 🙂"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.5])
+@pytest.mark.parametrize("name", ["canary_share", "max_error_rate", "max_latency_ratio", "max_rating_drop"])
+def test_a_limit_that_means_nothing_is_refused_by_its_name(name: str, value: float) -> None:
+    with pytest.raises(RegistryError, match=name):
+        services.rollout_update(**{name: value})
+    assert not Rollout.objects.exists()
+
+
+def test_two_who_change_the_rollout_at_once_keep_what_both_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    services.rollout_update(canary_share=0.1)
+
+    clean = Rollout.clean_fields
+
+    def changed_meanwhile(rollout: Rollout) -> None:
+        Rollout.objects.update(shadow_share=0.5)
+        clean(rollout)
+
+    monkeypatch.setattr(Rollout, "clean_fields", changed_meanwhile)
+    services.rollout_update(canary_share=0.2)
+    rollout = services.rollout_get()
+    assert (rollout.canary_share, rollout.shadow_share) == (0.2, 0.5)
+
+
 def test_the_log_only_grows(versions: list[ModelVersion]) -> None:
     champions(versions[0])
     entry = Promotion.objects.get()
@@ -275,7 +325,7 @@ def test_retention_removes_nothing_of_a_version_that_is_being_published_again(
     monkeypatch.setattr(storage, "version_write", written_while_retention_runs)
     again = services.version_publish(tmp_path / "v0", model_name="v0", origin="again", licence="Apache-2.0")
     assert again.retired_at is None
-    assert (services.version_fetch(again) / "model.safetensors").read_bytes() == b"0"
+    assert (services.version_fetch(again) / "model.safetensors").read_bytes() == b"v0"
 
 
 def test_what_is_pinned_while_retention_decides_is_kept(
@@ -292,6 +342,33 @@ def test_what_is_pinned_while_retention_decides_is_kept(
     monkeypatch.setattr(services, "_versions_needed", pinned_then)
     assert set(services.versions_retain(keep=0, dry_run=False)) == set(versions[1:3])
     assert services.version_fetch(versions[0]).is_dir()
+
+
+def test_what_is_gone_cannot_be_pinned(versions: list[ModelVersion]) -> None:
+    champions(versions[3])
+    services.versions_retain(keep=0, dry_run=False)
+    with pytest.raises(NotPromotable, match="removed by retention"):
+        services.version_pin(versions[0])
+    assert not ModelVersion.objects.filter(pinned=True).exists()
+
+
+@pytest.mark.parametrize("version", ["", "a b", "a\0b", "\udcff", "größer-1", "../../etc", "x" * 300, "v0\n"])
+def test_an_id_that_is_none_is_just_unknown(versions: list[ModelVersion], version: str) -> None:
+    with pytest.raises(VersionUnknown, match=f"There is no version .*{versions[3].pk}") as error:
+        services.version_get(version)
+    str(error.value).encode()
+
+
+def test_an_alias_of_a_removed_version_leaves_a_way_out(versions: list[ModelVersion], tmp_path: Path) -> None:
+    champions(*versions[:2])
+    storage.version_delete(versions[1].pk)
+    ModelVersion.objects.filter(pk=versions[1].pk).update(retired_at=timezone.now())
+    with pytest.raises(VersionCorrupt):
+        services.version_fetch(services.champion_get())
+    again = services.version_publish(tmp_path / "v1", model_name="v1", origin="again", licence="MIT")
+    assert services.version_fetch(services.champion_get()).is_dir()
+    assert again == services.champion_get()
+    assert services.champion_rollback(reason="bad") == versions[0]
 
 
 def test_fewer_than_no_versions_cannot_be_kept(versions: list[ModelVersion]) -> None:

@@ -90,6 +90,27 @@ def test_a_share_is_a_share() -> None:
     assert not Rollout.objects.exists()
 
 
+@pytest.mark.parametrize("option", ["--share", "--shadow"])
+@pytest.mark.parametrize("share", ["nan", "inf", "-0.1"])
+def test_what_is_no_share_changes_nothing(option: str, share: str) -> None:
+    with pytest.raises(CommandError, match="_share"):
+        run("canary", f"{option}={share}")
+    assert not Rollout.objects.exists()
+
+
+@pytest.mark.parametrize("number", ["-1", "many", "1.5", "9" * 30])
+@pytest.mark.parametrize("arguments", [["log", "--limit"], ["retain", "--keep"]])
+def test_what_counts_nothing_is_told(versions: list[ModelVersion], arguments: list[str], number: str) -> None:
+    with pytest.raises(CommandError, match=f"from 0 to 1000000, not '{number}'"):
+        run(*arguments, number)
+
+
+def test_the_log_shows_as_many_entries_as_asked_for(versions: list[ModelVersion]) -> None:
+    for version in versions:
+        run("promote", version.pk, "--reason", "better")
+    assert [run("log", "--limit", str(limit)).count("promoted") for limit in (0, 2, 9)] == [0, 2, 3]
+
+
 def test_retention_asks_first(versions: list[ModelVersion]) -> None:
     run("promote", versions[2].pk, "--reason", "good")
     assert "would be removed" in run("retain", "--keep", "0")
@@ -115,9 +136,13 @@ def test_an_unknown_version_is_told_with_those_there_are(
         run(*command)
 
 
-def test_without_a_reason_nothing_is_promoted(versions: list[ModelVersion]) -> None:
+@pytest.mark.parametrize("reason", ["", "  \n"])
+def test_without_a_reason_nothing_is_promoted(versions: list[ModelVersion], reason: str) -> None:
     with pytest.raises(CommandError, match="--reason"):
         run("promote", versions[0].pk)
+    for command in (["promote", versions[0].pk], ["rollback"], ["clear"]):
+        with pytest.raises(CommandError, match="Say why"):
+            run(*command, "--reason", reason)
     assert not Promotion.objects.exists()
     assert not Alias.objects.exists()
     assert services.challenger_get() is None

@@ -44,7 +44,7 @@ def test_a_manifest_of_the_first_schema_is_still_read() -> None:
     assert (read.version, read.files, read.lineage) == ("tiny-0", FILES, Lineage())
 
 
-@pytest.mark.parametrize("value", [object(), float("nan")])
+@pytest.mark.parametrize("value", [object(), float("nan"), "a\0b", "\udcff"])
 def test_a_lineage_that_is_no_plain_json_is_refused(value: object) -> None:
     with pytest.raises(RegistryError, match="no plain JSON"):
         manifest(Lineage(config={"learning_rate": value})).to_json()

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from django.core.files.storage import storages
 
 from models_registry import services, storage
 from models_registry.exceptions import NoChampion, RegistryError, VersionCorrupt, VersionExists
+from models_registry.manifest import Manifest, folder_entries
 from models_registry.models import ModelVersion, Promotion
 
 pytestmark = pytest.mark.django_db
@@ -63,6 +65,13 @@ def test_a_version_is_immutable(folder: Path) -> None:
     publish(folder)
     with pytest.raises(VersionExists, match="was published before"):
         publish(folder)
+
+
+def test_of_two_publications_of_one_version_the_first_manifest_stands(folder: Path) -> None:
+    first = Manifest("tiny-1", "tiny", "a test", "MIT", folder_entries(folder), published_at="2026-01-01")
+    assert storage.version_write(folder, first) == first
+    assert storage.version_write(folder, replace(first, published_at="2026-01-02")) == first
+    assert "2026-01-01" in storages["weights"].open("versions/tiny-1/manifest.json").read().decode()
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,6 +63,15 @@ def draw_photo(number: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG")
     return buffer.getvalue()
+
+
+def archive(photos: list[bytes]) -> bytes:
+    """A ZIP of photos."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as zipped:
+        for number, photo in enumerate(photos):
+            zipped.writestr(f"{number:04}.jpg", photo)
+    return file.getvalue()
 
 
 @dataclass

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import psycopg
 import yaml
+from psycopg.sql import SQL, Identifier
 
 from tests.stack import client, servers
 from tests.stack.servers import BIN, ROOT, Server
@@ -114,6 +115,8 @@ def _nginx_make(folder: Path, web_server: str, limits: dict[str, str]) -> Nginx:
         "LIMIT_RATE": "1000r/s",
         "LIMIT_BURST": "1000",
         "LIMIT_CONNECTIONS": "200",
+        "JOB_MAX_MEGABYTES": "300",
+        "CAPTION_TIMEOUT_SECONDS": "20",
         "ACME_DIR": str(folder / "acme"),
         "CERTIFICATES_DIR": str(folder / "certificates"),
         "NGINX_DIR": str(etc),
@@ -188,6 +191,22 @@ class Web:
 
 
 @dataclass
+class Service:
+    """A worker or beat."""
+
+    process: subprocess.Popen
+
+    def stop(self) -> None:
+        """TERM, and KILL after a while, as Docker's engine does."""
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@dataclass
 class Production:
     """The servers, one nginx, and the processes started so far."""
 
@@ -200,6 +219,7 @@ class Production:
     stack: contextlib.ExitStack
     api_key: str = ""
     webs: list[Web] = field(default_factory=list)
+    services: dict[str, "Service"] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -232,18 +252,39 @@ class Production:
         self.stack.callback(web.stop)
         return web
 
-    def service_start(self, service: str) -> subprocess.Popen:
-        """A worker or beat, by its command in deploy/compose.yml."""
-        environment = self.environment | {"CAPTIONER_DATA_DIR": str(self.folder / service)}
-        log = self.folder / f"{service}.log"
-        return self.stack.enter_context(
-            servers.process(compose_command(service), log, env=environment, cwd=ROOT)
-        )
+    def service_start(self, name: str) -> None:
+        """A worker or beat, by its command in deploy/compose.yml, with data of its own."""
+        environment = self.environment | {"CAPTIONER_DATA_DIR": str(self.folder / name)}
+        with (self.folder / f"{name}.log").open("ab") as output:
+            process = subprocess.Popen(
+                compose_command(name),
+                cwd=ROOT,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        self.services[name] = Service(process)
+        self.stack.callback(self.services[name].stop)
 
     def logged_ids(self) -> list[str]:
         """The ids of all captions in the database."""
         with psycopg.connect(self.postgresql.url) as database:
             return [str(row[0]) for row in database.execute("SELECT id FROM captioner_caption")]
+
+    def row_counts(self) -> dict[str, int]:
+        """The number of rows of every table but those that running processes write to unasked."""
+        unasked = {"models_registry_servingprocess", "django_celery_beat_periodictask", "django_session"}
+        with psycopg.connect(self.postgresql.url) as database:
+            tables = database.execute(
+                "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+            ).fetchall()
+            count = SQL("SELECT count(*) FROM {}")
+            return {
+                name: database.execute(count.format(Identifier(name))).fetchone()[0]
+                for (name,) in tables
+                if name not in unasked
+            }
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ def find_program(name: str, *folders: str) -> str:
     """The path of a server program, or the test is skipped, saying why; where `CI` is set it fails instead."""
     path = shutil.which(name, path=os.pathsep.join([os.environ["PATH"], *folders]))
     if path is None:
-        message = f"{name} is not installed here"
+        message = f"{name} is not installed here; .ci/run names the packages"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     return path
 

@@ -1,5 +1,6 @@
 """What deploy/ promises, with the real servers: TLS, headers, limits, a journey, faults under load, restore."""
 
+import hashlib
 import http.client
 import logging
 import os
@@ -18,8 +19,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.stack import client, production, servers
+from tests.stack import client, learning, production, servers
 from tests.stack.production import DEPLOY, DOMAIN, Production
+from tests.training.conftest import draw_scene
 
 pytestmark = pytest.mark.stack
 logger = logging.getLogger(__name__)
@@ -88,6 +90,22 @@ def test_strangers_names_get_no_certificate_and_no_answer(site: Production) -> N
         assert connection.recv(100) == b""
 
 
+@pytest.mark.parametrize("is_tls", [True, False])
+def test_a_header_that_never_ends_ends_the_connection(site: Production, is_tls: bool) -> None:
+    """Within 10 s, where nginx would wait for a minute; with some to spare, for a busy machine."""
+    port = site.nginx.https_port if is_tls else site.nginx.http_port
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        stream = site.nginx.tls().wrap_socket(connection, server_hostname=DOMAIN) if is_tls else connection
+        stream.sendall(f"GET / HTTP/1.1\r\nHost: {DOMAIN}\r\nX-Slow: ".encode())
+        stream.settimeout(40)
+        try:
+            assert stream.recv(100) == b""
+        except TimeoutError:
+            pytest.fail("nginx still waits")
+        except OSError:
+            pass  # reset
+
+
 def test_plain_http_only_leads_to_https(site: Production) -> None:
     with socket.create_connection(("127.0.0.1", site.nginx.http_port)) as connection:
         connection.sendall(f"GET /captions?q=x HTTP/1.1\r\nHost: {DOMAIN}\r\n\r\n".encode())
@@ -153,9 +171,23 @@ def test_the_largest_photo_passes_nginx_and_a_larger_body_is_a_problem_document(
 
 def test_too_many_requests_or_connections_are_429(site: Production) -> None:
     limits = {"LIMIT_RATE": "1r/s", "LIMIT_BURST": "8", "LIMIT_CONNECTIONS": "2"}
+    with production.nginx_running(site.webs[0].address, **limits) as nginx:
+        answers = slow_uploads(nginx, "/api/v1/captions", 10, count=5)
+        assert sum(answer.startswith(b"HTTP/1.1 429 ") for answer in answers) == 3, answers
+        assert b"application/problem+json" in answers[0]
+        assert b"Retry-After: 1" in answers[0]
+        statuses = [page_status(nginx) for _ in range(12)]
+    assert set(statuses) == {200, 429}
 
-    def slow_upload(nginx: production.Nginx) -> bytes:
-        head = f"POST /api/v1/captions HTTP/1.1\r\nHost: {DOMAIN}\r\nContent-Length: 10\r\n\r\n"
+
+WAITING = b"waiting for the body"
+
+
+def slow_uploads(nginx: production.Nginx, path: str, size: int, *, count: int) -> list[bytes]:
+    """Answers, sorted, to requests at once that announce a body of `size` bytes and send none of it."""
+
+    def slow_upload(_: int) -> bytes:
+        head = f"POST {path} HTTP/1.1\r\nHost: {DOMAIN}\r\nContent-Length: {size}\r\n\r\n"
         with (
             socket.create_connection(("127.0.0.1", nginx.https_port)) as connection,
             nginx.tls().wrap_socket(connection, server_hostname=DOMAIN) as stream,
@@ -165,15 +197,35 @@ def test_too_many_requests_or_connections_are_429(site: Production) -> None:
             try:
                 return stream.recv(1000)
             except TimeoutError:
-                return b"waiting for the body"
+                return WAITING
 
-    with production.nginx_running(site.webs[0].address, **limits) as nginx, ThreadPoolExecutor(5) as pool:
-        answers = sorted(pool.map(slow_upload, [nginx] * 5))
-        assert sum(answer.startswith(b"HTTP/1.1 429 ") for answer in answers) == 3, answers
-        assert b"application/problem+json" in answers[0]
-        assert b"Retry-After: 1" in answers[0]
-        statuses = [page_status(nginx) for _ in range(12)]
-    assert set(statuses) == {200, 429}
+    with ThreadPoolExecutor(count) as pool:
+        return sorted(pool.map(slow_upload, range(count)))
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs/", "/api/v1/jobs"])
+def test_few_large_bodies_at_a_time_are_taken_from_one_address(site: Production, path: str) -> None:
+    """They wait where nginx has little room; so nobody fills it, and small ones go on."""
+    large = slow_uploads(site.nginx, path, 290 * 2**20, count=4)
+    assert [answer[:12] for answer in large] == [b"HTTP/1.1 429"] * 2 + [WAITING[:12]] * 2
+    small = slow_uploads(site.nginx, path, 16 * 2**20, count=4)
+    assert small == [WAITING] * 4
+
+
+def test_the_largest_job_is_the_same_for_nginx_and_the_application(
+    site: Production, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with production.nginx_running(site.webs[0].address, JOB_MAX_MEGABYTES="1") as nginx:
+        monkeypatch.setenv("SSL_CERT_FILE", str(nginx.folder / "certificates" / "ca.pem"))
+        smaller, larger = (
+            client.request(
+                f"{nginx.url}/api/v1/jobs", bytes(size), Content_Type="application/zip", **site.key
+            )
+            for size in (2**20, 2**20 + 1)
+        )
+    assert smaller.status == 415, "refused by the application, as no archive"
+    assert larger.status == 413
+    assert larger.body["type"] == "urn:captioner:problem:request-too-large"
 
 
 def page_status(nginx: production.Nginx) -> int:
@@ -307,7 +359,109 @@ def test_a_stopped_store_is_a_503_that_logs_nothing_and_passes(site: Production)
     assert orphans == (0,), "a refused photo leaves no row"
 
 
-# --- Disaster ---
+# --- The whole line ---
+
+CORRECTED = 18  # photos: few, but every run takes at least as many steps as these need
+
+
+@pytest.fixture
+def tiles_learned(site: Production) -> str:
+    """The version that the trainer made of people's corrections, and a reviewer took."""
+    (starter,) = {
+        client.caption(site.url, draw_scene(n), **site.key).body["model"]["version"] for n in range(2)
+    }
+    site.service_start("worker-train")
+    for number in range(CORRECTED):
+        learning.correct(site.url, number, **site.key)
+    learning.approve(site.manage)
+    site.manage("train", "now")
+    run = learning.run_finished(site.postgresql.url, site.folder / "worker-train.log")
+    assert run["candidate"] != starter
+    assert served(site) == starter, "a few photos prove nothing, so a reviewer decides"
+    learning.overrule(site.manage)
+    return run["candidate"]
+
+
+def served(site: Production) -> str:
+    return client.caption(site.url, draw_scene(600), **site.key).body["model"]["version"]
+
+
+def test_corrections_become_a_version_that_survives_the_loss_of_everything(
+    site: Production, tiles_learned: str, tmp_path: Path
+) -> None:
+    """Upload, caption, feedback, approval, training, publication, serving, backup, destruction, restore."""
+    servers.wait_until(lambda: served(site) == tiles_learned, "the learned version is served")
+    published = learning.version_objects(site.environment, tiles_learned)
+    learning.assert_version_is_whole(published)
+    photo = draw_scene(700)
+    before = client.caption(site.url, photo, **site.key)
+    assert "tiles" in before.body["caption"], "a photo nobody corrected"
+    site.services["worker-io"].stop()
+    job = job_send(site, [draw_scene(number) for number in range(701, 705)])
+    ids = [i for i in sorted(site.logged_ids()) if photo_is_there(site, i)]
+    photos, counts = photo_hashes(site, ids), site.row_counts()
+    backups = tmp_path / "backups"
+    script(site, DEPLOY / "backup", backups)
+    client.caption(site.url, draw_scene(800), **site.key)
+    assert site.row_counts() != counts
+
+    destroy(site)
+    restore(site, backups)
+
+    assert site.row_counts() == counts, "what was backed up, and nothing else"
+    assert photo_hashes(site, ids) == photos
+    assert learning.version_objects(site.environment, tiles_learned) == published
+    again = client.caption(site.url, photo, **site.key)
+    assert again.body["caption"] == before.body["caption"]
+    assert again.body["model"]["version"] == tiles_learned, "the same champion"
+    site.service_start("worker-io")
+    site.service_start("beat")  # whose sweep finds the job's photos
+    servers.wait_until(lambda: job_of(site, job)["status"] == "finished", "the job of before goes on", 120)
+    assert job_of(site, job)["photos"]["captioned"] == 4
+
+
+def job_send(site: Production, photos: list[bytes]) -> str:
+    """Where to ask about a job of these photos."""
+    headers = {"Content_Type": "application/zip", **site.key}
+    answer = client.request(f"{site.url}/api/v1/jobs", client.archive(photos), **headers)
+    assert answer.status == 202, answer
+    return answer.body["links"]["self"]
+
+
+def job_of(site: Production, address: str) -> dict:
+    return client.request(address, **site.key).body
+
+
+def destroy(site: Production) -> None:
+    """All that a machine holds: processes, tables, objects (this store forgets when killed), queue, cached weights."""
+    site.webs[0].stop()
+    for service in site.services.values():
+        service.stop()
+    site.redis.kill()
+    shutil.rmtree(site.folder / "appendonlydir")
+    site.redis.start()
+    site.s3.kill()
+    site.s3.start()
+    with psycopg.connect(site.postgresql.url) as database:
+        database.execute("DROP SCHEMA public CASCADE")
+        database.execute("CREATE SCHEMA public")
+    for service in ("web-0", *site.services):
+        shutil.rmtree(site.folder / service)
+    site.manage("setup", "--wait", "10")  # as a new machine has it after deploy/install
+    assert site.logged_ids() == []
+
+
+def restore(site: Production, backups: Path) -> None:
+    """The one backup, and then the services that deploy/compose.yml starts."""
+    (dump,) = backups.glob("*.dump")
+    started = time.monotonic()
+    output = script(site, DEPLOY / "restore", "--replace", dump)
+    assert "all rows there" in output
+    assert "sent again" not in output, "every photo of the job is there"
+    rows = site.row_counts()["captioner_caption"]
+    logger.info("Restore of %d captions: %.1f s", rows, time.monotonic() - started)
+    site.webs[0].start()
+    site.webs[0].wait_ready()
 
 
 def script(site: Production, *arguments: str | Path) -> str:
@@ -321,48 +475,9 @@ def script(site: Production, *arguments: str | Path) -> str:
     return result.stdout
 
 
-def photo_hashes(site: Production, ids: list[str]) -> list[bytes]:
-    return [client.request(f"{site.url}/api/v1/captions/{i}/photo", **site.key).body for i in ids]
-
-
-def test_everything_comes_back_from_a_backup(site: Production, tmp_path: Path) -> None:
-    (web,) = site.webs
-    photo = client.draw_photo(77)
-    first = client.caption(site.url, photo, **site.key)
-    assert first.status == 201
-    ids = sorted(site.logged_ids())[:20]
-    ids = [first.body["id"], *[i for i in ids if photo_is_there(site, i)]]
-    photos = photo_hashes(site, ids)
-    backups = tmp_path / "backups"
-    script(site, DEPLOY / "backup", backups)
-    everything = sorted(site.logged_ids())
-    client.caption(site.url, client.draw_photo(78), **site.key)
-
-    # Destroyed: the store forgets when it is killed, and every table is dropped.
-    web.stop()
-    site.s3.kill()
-    site.s3.start()
-    with psycopg.connect(site.postgresql.url) as database:
-        database.execute("DROP SCHEMA public CASCADE")
-        database.execute("CREATE SCHEMA public")
-    site.manage("setup", "--wait", "10")
-    assert site.logged_ids() == []
-
-    (dump,) = backups.glob("*.dump")
-    started = time.monotonic()
-    output = script(site, DEPLOY / "restore", "--replace", dump)
-    logger.info("Restore of %d captions: %.1f s", len(everything), time.monotonic() - started)
-    assert "all rows there" in output
-    shutil.rmtree(
-        web.environment["CAPTIONER_DATA_DIR"]
-    )  # no cached weights: they come from the restored store
-    web.start()
-    web.wait_ready()
-    assert sorted(site.logged_ids()) == everything, "what was backed up, and nothing else"
-    assert photo_hashes(site, ids) == photos
-    again = client.caption(site.url, photo, **site.key)
-    assert again.body["caption"] == first.body["caption"]
-    assert again.body["model"] == first.body["model"]
+def photo_hashes(site: Production, ids: list[str]) -> list[str]:
+    pages = (client.request(f"{site.url}/api/v1/captions/{i}/photo", **site.key).body for i in ids)
+    return [hashlib.sha256(page).hexdigest() for page in pages]
 
 
 def photo_is_there(site: Production, pk: str) -> bool:

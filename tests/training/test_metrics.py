@@ -133,3 +133,52 @@ def test_scores_are_those_of_the_java_tools(
     assert [score / 100 for score in scores.bleu] == pytest.approx(bleu_1_to_4, abs=1e-3)
     assert scores.rouge_l / 100 == pytest.approx(rouge, abs=1e-3)
     assert scores.cider_d / 100 == pytest.approx(cider, abs=1e-3)
+
+
+# Captions of our own, scored by pycocoevalcap 1.2 and its Java tokenizer.
+OWN_REFERENCES = [
+    [
+        "A tram stops at the corner; two people get off.",
+        "Two passengers leave a yellow tram.",
+        "A yellow tram at a street corner",
+        "People step off the tram at a crossing.",
+    ],
+    [
+        "The baker's hands are white with flour.",
+        "A baker kneads dough on a wooden table .",
+        "Someone's kneading bread dough, slowly.",
+        "Hands in dough -- flour everywhere!",
+    ],
+    [
+        "A child doesn't want to leave the swing.",
+        "A little girl in a T-shirt sits on a swing",
+        "The girl isn't swinging; she's looking at us.",
+        "A girl on a swing in the park.",
+    ],
+    [
+        "Three sail-boats lie in the harbour.",
+        "Boats at anchor in a small harbour, early in the morning.",
+        "Three boats with white sails",
+        "A quiet harbour with three boats, and a gull.",
+    ],
+    [
+        "A tower of 2.5 m made of old tires.",
+        "Someone has piled up tires.",
+        "A pile of tires behind a fence",
+        "Old tires are piled up behind the fence.",
+    ],
+]
+OWN_CANDIDATES = [
+    "a yellow tram stops at a street corner",
+    "a baker kneads bread dough on a table",
+    "a little girl doesn't sit on a swing",
+    "three boats lie in the harbour in the morning",
+    "a pile of old cars behind a house",
+]
+
+
+def test_scores_of_everyday_captions_are_those_of_the_reference_implementation() -> None:
+    scores = captions_score(OWN_CANDIDATES, OWN_REFERENCES)
+    assert [score / 100 for score in scores.bleu] == pytest.approx((0.9048, 0.7974, 0.6201, 0.3645), abs=1e-3)
+    assert scores.rouge_l / 100 == pytest.approx(0.7784, abs=1e-3)
+    assert scores.cider_d / 100 == pytest.approx(1.9548, abs=1e-3)

@@ -348,6 +348,17 @@ def test_a_reviewer_overrules_with_a_reason_that_is_logged(base, approved, gate_
         services.run_overrule(run, "passed", reason="again", by=reviewer)
 
 
+def test_photos_that_are_gone_from_the_store_end_no_run(base, approved) -> None:
+    """As after the restore of an older dump; one is of a correction, one would be replayed."""
+    for number in (100, 101):
+        feedback_give(number, rating=9)
+    gone = [Photo.objects.first(), Photo.objects.last()]
+    for photo in gone:
+        photo.file.storage.delete(photo.file.name)
+    run = execute(services.run_request())
+    assert (run.status, run.error) == (Status.FINISHED, "")
+
+
 # --- An operator's own photo sets ---
 
 

@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
-from captioner import jobs, runtime
+from captioner import jobs, registry_follower
 from captioner.models import Job
 from captioner.tasks import job_photos_caption_task
 from tests.conftest import FakeEngine, draw_jpeg
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def _no_broker(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "engine_refresh", lambda **_: fake_engine)
+    monkeypatch.setattr(registry_follower, "engine_refresh", lambda **_: fake_engine)
     monkeypatch.setattr(job_photos_caption_task, "apply_async", lambda *_, **__: None)
 
 

@@ -6,7 +6,7 @@
     calibrate  how often is a caption of some certainty right?   -> OUTPUT/calibration.json
 
 A killed stage continues from its last checkpoint when the same command is given again. Curves are lines of
-JSON in RUN/pretrain/curve.jsonl and RUN/caption/curve.jsonl.
+JSON in RUN/STAGE/curve.jsonl, and drawn beside it when the stage is done.
 """
 
 from __future__ import annotations
@@ -49,13 +49,17 @@ def stage_run(options: argparse.Namespace) -> None:
         shared["passes"] = options.passes
     # The stages load torch, which `--help` and the light import paths must not.
     if options.stage == "pretrain":
+        from training.starter.plot import curves_plot
         from training.starter.pretrain import pretrain
 
         pretrain(options.data, options.run, replace(PretrainConfig(), **shared), encoder)
+        curves_plot(options.run / "pretrain")
     elif options.stage == "caption":
         from training.starter.caption import caption
+        from training.starter.plot import curves_plot
 
         caption(options.data, options.run, replace(CaptionConfig(), **shared), encoder, DecoderConfig())
+        curves_plot(options.run / "caption")
     elif options.stage == "export":
         from training.starter.export import export
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from training.starter.dataset import (
     photos_read,
     pixels_cache,
 )
+from training.starter.duplicates import duplicates_cache
 from training.starter.evaluate import Decoding, encode, generate, report
 from training.starter.loop import Fit, Metrics
 from training.starter.network import captioner_build, encoder_build
@@ -43,13 +45,18 @@ class CaptionedPhotos:
     captions: list[list[str]]
 
 
-def captioned_load(data: Path, cache: Path, name: str, split: str, side: int) -> CaptionedPhotos:
-    """The photos of one split of one set, decoded to `side` pixels once and kept in `cache`."""
+def captioned_load(
+    data: Path, cache: Path, name: str, split: str, side: int, without: Collection[str] = ()
+) -> CaptionedPhotos:
+    """The photos of one split of one set, decoded to `side` pixels once and kept in `cache`.
+
+    Photos that `without` names ("set/key") are left out.
+    """
     photos = [
         photo
         for path in sorted((data / name).glob("*.tar"))
         for photo in photos_read(path)
-        if _of(photo, split)
+        if _of(photo, split) and f"{name}/{photo.key}" not in without
     ]
     captions = [[caption_normalise(caption) for caption in photo.captions] for photo in photos]
     return CaptionedPhotos(pixels_cache(cache / f"{name}-{split}-{side}.npy", photos, side), captions)
@@ -113,7 +120,8 @@ def caption(
     """Train (or continue) in `run/caption` from `run/encoder`; the best so far goes to `run/captioner`."""
     torch.manual_seed(config.seed)
     side, cache = round(config.size * CACHE_MARGIN), run / "cache"
-    train = [captioned_load(data, cache, name, "train", side) for name in SETS]
+    twins = duplicates_cache(data, cache / "near-duplicates.json")
+    train = [captioned_load(data, cache, name, "train", side, without=twins) for name in SETS]
     val = captioned_load(data, cache, SETS[0], "val", config.size)
     words = [text for photos in train for group in photos.captions for text in group]
     tokenizer = tokenizer_train(words, decoder.vocabulary, decoder.positions)

@@ -30,10 +30,10 @@ class LoopConfig:
 class EncoderConfig:
     """A small residual network, then layers of global attention over its last feature map."""
 
-    hidden_sizes: tuple[int, ...] = (48, 96, 192, 384)
-    depths: tuple[int, ...] = (2, 2, 2, 2)
-    layers: int = 1
-    heads: int = 6
+    hidden_sizes: tuple[int, ...] = (64, 128, 256)
+    depths: tuple[int, ...] = (2, 2, 3)
+    layers: int = 2
+    heads: int = 4
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class DecoderConfig:
 class PretrainConfig:
     """Stage 1: the encoder learns to name photos. Sizes are pixels; the first passes see smaller photos."""
 
-    passes: float = 4.0
+    passes: float = 3.7
     batch: int = 128
     size: int = 64
     first_passes: float = 1.0
@@ -70,7 +70,7 @@ class PretrainConfig:
 class CaptionConfig:
     """Stage 2: encoder and decoder learn to describe photos, squashed to `size` x `size` pixels."""
 
-    passes: float = 8.0
+    passes: float = 6.0
     batch: int = 16
     captions_each: int = 4
     max_tokens: int = 22

@@ -16,6 +16,7 @@ from training.gate import distinct_share
 from training.metrics import CiderD, Scores, caption_words, captions_score
 from training.starter.augment import pixels_normalise
 from training.starter.dataset import Pixels
+from training.starter.loop import half_where_fast
 
 CONSTANTS_TRIED = 100
 CONSTANTS_JUDGED_ON = 400
@@ -44,7 +45,7 @@ def encode(model: Any, pixels: Pixels, batch: int = 50) -> Tensor:
     states = []
     for start in range(0, len(pixels), batch):
         images = pixels_normalise(torch.from_numpy(pixels[start : start + batch].copy()))
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_where_fast():
             states.append(model.encoder(pixel_values=images).last_hidden_state.float())
     return torch.cat(states)
 

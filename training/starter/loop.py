@@ -1,4 +1,4 @@
-"""The one training loop: bf16 descent, a curve in JSONL, checkpoints from which a killed run ends the same.
+"""The starter's training loop: descent, a curve in JSONL, checkpoints from which a killed run ends the same.
 
 Every step seeds torch from (seed, step) before it draws data, augmentation and dropout, so the step number is
 the whole state of sampler and generators: a resumed run repeats exactly what an uninterrupted one would do.
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captioner.inference.probe import bf16_is_supported
 from training import loop
 from training.starter.config import LoopConfig
 
@@ -36,6 +37,16 @@ class ResumeMismatchError(ValueError):
 def schedule(step: int, config: LoopConfig) -> float:
     """Share of the peak learning rate, see `training.loop.schedule`; the length may change on the plateau."""
     return loop.schedule(step, config.steps, config.warmup, config.decay)
+
+
+def half_where_fast() -> torch.autocast:
+    """Computes in bf16 where the CPU multiplies it; elsewhere it would be several times slower than fp32."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_supported())
+
+
+def layout_fast() -> torch.memory_format:
+    """How this CPU likes the weights of convolutions: channels last ran 1.3x faster in fp32, 13x slower in bf16."""
+    return torch.contiguous_format if bf16_is_supported() else torch.channels_last
 
 
 class Shards:
@@ -71,7 +82,7 @@ class Shards:
         return sum(loss for loss, _ in results) * share, gradients
 
     def _shard(self, loss_of: Callable[..., Tensor], view: nn.Module, shard: tuple[Tensor, ...]) -> Any:
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_where_fast():
             loss = loss_of(view, *shard)
         mine = [p for p in view.parameters() if p.requires_grad]
         return float(loss.detach()), torch.autograd.grad(loss, mine, allow_unused=True)
@@ -107,7 +118,8 @@ class Fit:
         folder: Path,
         identity: dict[str, Any] | None = None,
     ) -> None:
-        self.model, self.config, self.folder = model, config, folder
+        self.model = model.to(memory_format=layout_fast())  # type: ignore[call-overload]
+        self.config, self.folder = config, folder
         self.identity = json.loads(json.dumps(identity or {}))
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
         self.peaks = [float(group["lr"]) for group in self.optimizer.param_groups]

@@ -19,7 +19,12 @@ from transformers import (
 
 from training.starter.config import DecoderConfig, EncoderConfig
 
-STRIDE = 32
+STEM_STRIDE = 4  # of a ResNet; every stage but the first halves the map once more
+
+
+def stride_of(config: EncoderConfig) -> int:
+    """Pixels per side of one place of the encoder's last feature map."""
+    return STEM_STRIDE << (len(config.depths) - 1)
 
 
 def resnet_config(config: EncoderConfig) -> ResNetConfig:
@@ -35,25 +40,25 @@ def resnet_config(config: EncoderConfig) -> ResNetConfig:
 
 
 def resnet_build(config: EncoderConfig) -> ResNetModel:
-    """A residual network (He et al. 2015), untrained: (B, 3, H, W) -> (B, hidden_sizes[-1], H/32, W/32)."""
+    """A residual network (He et al. 2015), untrained: (B, 3, H, W) -> (B, hidden_sizes[-1], H/stride, W/stride)."""
     return ResNetModel(resnet_config(config))
 
 
 def encoder_build(resnet: ResNetModel, config: EncoderConfig, size: int) -> DPTModel:
-    """The captioner's encoder: convolution, then global attention over one token per 32x32 pixels.
+    """The captioner's encoder: convolution, then global attention over one token per place of its map.
 
     A DPT in its hybrid form, since VisionEncoderDecoderModel wants tokens and a bare ResNet gives a grid. (B,
-    3, size, size) -> last_hidden_state (B, 1 + (size / 32)^2, hidden_sizes[-1]). The projection in between
+    3, size, size) -> last_hidden_state (B, 1 + (size / stride)^2, hidden_sizes[-1]). The projection in between
     starts as identity.
     """
-    width = config.hidden_sizes[-1]
+    width, stride = config.hidden_sizes[-1], stride_of(config)
     encoder = DPTModel(
         DPTConfig(
             is_hybrid=True,
             backbone_config=resnet_config(config),
-            backbone_featmap_shape=[1, width, size // STRIDE, size // STRIDE],
+            backbone_featmap_shape=[1, width, size // stride, size // stride],
             image_size=size,
-            patch_size=STRIDE,
+            patch_size=stride,
             hidden_size=width,
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,

@@ -1,4 +1,4 @@
-"""Copy photos and weights out of the store, or back into it: half of a backup; `deploy/backup` does the whole."""
+"""Copy what is stored out of the store, or back into it: half of a backup; `deploy/backup` does the whole."""
 
 from pathlib import Path
 from typing import Any
@@ -6,12 +6,15 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from tqdm import tqdm
 
-from captioner import backup
+from captioner import backup, jobs
 from captioner.exceptions import BackupCorrupt
 
 
 class Command(BaseCommand):
-    help = "Copy all photos and weights to a folder (export), or from there into the store (import)."
+    help = (
+        "Copy all photos, weights and photos of unfinished jobs to a folder (export), or from there into the store "
+        "(import), once the database is restored."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("direction", choices=("export", "import"))
@@ -24,3 +27,15 @@ class Command(BaseCommand):
         except (BackupCorrupt, OSError) as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"{count} objects are in place.")
+        if options["direction"] == "import":
+            self._jobs_resume()
+
+    def _jobs_resume(self) -> None:
+        for job, count in jobs.jobs_resume():
+            whose = job.user or "a visitor"
+            self.stdout.write(
+                self.style.WARNING(
+                    f"Job {job.pk} of {whose}: {count} of {job.photo_count} photos were captioned after the database "
+                    "was dumped; they have to be sent again."
+                )
+            )

@@ -1,7 +1,7 @@
 """Versions of the weights: look at them, promote, roll back, try beside the champion, export, tidy up."""
 
 import json
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,15 @@ from models_registry import processes, services
 from models_registry.card import card_text
 from models_registry.exceptions import RegistryError
 from models_registry.models import Alias, ModelVersion, Promotion
+
+_MOST = 1_000_000  # things that anybody counts here
+
+
+def _count(text: str) -> int:
+    """For argparse: a number of things."""
+    if not text.isdecimal() or int(text) > _MOST:
+        raise ArgumentTypeError(f"give a whole number from 0 to {_MOST}, not {text!r}")
+    return int(text)
 
 
 class Command(BaseCommand):
@@ -24,7 +33,7 @@ class Command(BaseCommand):
             "--json", action="store_true", help="the manifest as JSON instead"
         )
         commands.add_parser("log", help="what served when, and why").add_argument(
-            "--limit", type=int, default=20, help="newest entries; default: %(default)s"
+            "--limit", type=_count, default=20, help="newest entries; default: %(default)s"
         )
 
         publish = commands.add_parser(
@@ -50,7 +59,7 @@ class Command(BaseCommand):
         self._with_version(commands, "unpin", "leave a version to retention")
         retain = commands.add_parser("retain", help="remove the files of versions nobody needs any more")
         retain.add_argument(
-            "--keep", type=int, default=5, help="newest versions to keep; default: %(default)s"
+            "--keep", type=_count, default=5, help="newest versions to keep; default: %(default)s"
         )
         retain.add_argument(
             "--yes", action="store_true", help="do it; otherwise it is only said what would be done"
@@ -76,12 +85,8 @@ class Command(BaseCommand):
 
     def _list(self, options: dict[str, Any]) -> None:
         for version in ModelVersion.objects.prefetch_related("aliases"):
-            marks = [alias.name for alias in version.aliases.all()]
-            marks += ["pinned"] if version.pinned else []
-            marks += ["retired"] if version.retired_at else []
-            marks += [f"unreadable: {version.error}"] if version.error else []
             self.stdout.write(
-                f"{version.created_at:%Y-%m-%d %H:%M}  {version.pk:<40} {', '.join(marks)}".rstrip()
+                f"{version.created_at:%Y-%m-%d %H:%M}  {version.pk:<40} {', '.join(version.marks)}".rstrip()
             )
         for process in processes.processes_alive():
             self.stdout.write(f"{process.name}: {process.state}, serves {process.champion or 'nothing'}")

@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
-from captioner import jobs, runtime, services
+from captioner import jobs, registry_follower, runtime, services
 from captioner.models import Caption, Job
 from captioner.tasks import job_photos_caption_task
 from tests.conftest import FakeEngine, draw_jpeg
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def messages(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[int]]]:
     """What workers were told; see `work`."""
     told: list[tuple[str, list[int]]] = []
-    monkeypatch.setattr(runtime, "engine_refresh", lambda **options: fake_engine)
+    monkeypatch.setattr(registry_follower, "engine_refresh", lambda **options: fake_engine)
     monkeypatch.setattr(job_photos_caption_task, "apply_async", lambda arguments, **_: told.append(arguments))
     return told
 
@@ -38,7 +38,7 @@ def work(messages: list[tuple[str, list[int]]]) -> None:
 
 def zip_of(**photos: bytes) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in photos.items():
             archive.writestr(name.replace("__", "."), data)
     return file.getvalue()

@@ -9,6 +9,7 @@ from django.test import Client
 from models_registry import services
 from models_registry.manifest import Lineage
 from models_registry.models import Alias, ModelVersion, Promotion
+from tests.models_registry.versions import versions_publish
 
 pytestmark = pytest.mark.django_db
 
@@ -23,17 +24,8 @@ def staff(client: Client, reviewer: User) -> Client:
 
 @pytest.fixture
 def versions(tmp_path: Path) -> list[ModelVersion]:
-    made = []
-    for number in range(2):
-        folder = tmp_path / f"v{number}"
-        folder.mkdir()
-        (folder / "model.safetensors").write_bytes(b"%d" % number)
-        lineage = Lineage(base="base", metrics={"holdout": {"cider": 80.0}})
-        made.append(
-            services.version_publish(
-                folder, model_name=f"v{number}", origin="a test", licence="MIT", lineage=lineage
-            )
-        )
+    lineage = Lineage(base="base", metrics={"holdout": {"cider": 80.0}})
+    made = versions_publish(tmp_path, 2, lineage)
     services.version_promote(made[0], reason="first")
     return made
 
@@ -48,7 +40,7 @@ def test_staff_sees_what_serves_and_all_versions(staff: Client, versions: list[M
     assert answer["alerts"] == []
     assert [version["id"] for version in answer["versions"]] == [versions[1].pk, versions[0].pk]
     first = answer["versions"][1]
-    assert (first["serves_as"], first["licence"], first["size"]) == (["champion"], "MIT", 1)
+    assert (first["serves_as"], first["licence"], first["size"]) == (["champion"], "MIT", 2)
     assert (first["trained_from"], first["metrics"]) == ("base", {"holdout": {"cider": 80.0}})
 
 

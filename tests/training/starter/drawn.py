@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,12 @@ def shape_draw(size: int, colour: str, shape: str) -> Image.Image:
     return image
 
 
+def scene_draw(seed: object, size: tuple[int, int] = (96, 72)) -> Image.Image:
+    """A soft pattern unlike that of other seeds, with light and shade as photos have them."""
+    spots = Image.frombytes("RGB", (8, 6), random.Random(str(seed)).randbytes(8 * 6 * 3))
+    return spots.resize(size, Image.Resampling.BICUBIC)
+
+
 def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
     out = io.BytesIO()
     image.save(out, kind)
@@ -38,11 +45,16 @@ def tar_write(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def captioned_files(split: str, count: int) -> dict[str, bytes]:
+    """Photos of which none is in another split, nor its captions."""
     files = {}
     for index in range(count):
         colour, shape = COLOURS[index % 4], SHAPES[index // 4 % 2]
         captions = [f"A {colour} {shape} .", f"One {shape} that is {colour} , on the left ."]
-        files[f"{split}{index}.png"] = encoded(shape_draw(48, colour, shape))
+        if split != "train":
+            captions = [f"A {shape} , {colour} .", f"There is a {colour} {shape} on the left ."]
+        image = scene_draw((split, index), (48, 48))
+        image.paste(shape_draw(16, colour, shape), (16, 16))
+        files[f"{split}{index}.png"] = encoded(image)
         files[f"{split}{index}.json"] = json.dumps({"captions": captions, "split": split}).encode()
     return files
 

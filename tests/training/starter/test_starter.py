@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from transformers import VisionEncoderDecoderModel
 
 from captioner.inference.loading import load_model
-from tests.training.starter.drawn import sets_write
+from tests.training.starter.drawn import captioned_files, sets_write, tar_write
 from training.starter import __main__ as starter
 from training.starter.calibrate import calibrate
 from training.starter.caption import caption
@@ -88,6 +89,19 @@ def test_captioning_killed_and_continued_ends_with_the_same_weights(
     assert ours["step"] == theirs["step"] == 4
     for weights in ("model", "average"):
         assert all(torch.equal(ours[weights][name], value) for name, value in theirs[weights].items())
+
+
+def test_copies_of_validation_photos_are_not_trained_on(run: Path, tmp_path: Path) -> None:
+    data = sets_write(tmp_path / "data")
+    files, held_out = captioned_files("train", 12), captioned_files("val", 8)
+    files["copy.png"] = held_out["val3.png"]
+    files["copy.json"] = files["train0.json"]
+    tar_write(data / "flickr8k/train.tar", files)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/encoder").symlink_to(run / "encoder")
+    caption(data, tmp_path / "run", CAPTION, ENCODER, DECODER, until=1)
+    [pixels] = (tmp_path / "run/cache").glob("flickr8k-train-*.npy")
+    assert len(np.load(pixels)) == 12
 
 
 def test_the_exported_folder_captions_with_transformers_alone(output: Path) -> None:

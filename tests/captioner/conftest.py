@@ -1,0 +1,55 @@
+"""An engine of tiny random checkpoints, which the registry's versions are."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from django.core.files.storage import storages
+from PIL import Image
+
+from captioner import runtime
+from models_registry import services as registry
+from models_registry.models import ModelVersion
+from tests.captioner.inference.checkpoints import SAVERS
+
+
+@pytest.fixture
+def fresh_runtime(monkeypatch: pytest.MonkeyPatch, settings) -> Iterator[None]:
+    settings.CAPTION_MAX_BATCH, settings.CAPTION_PRECISION, settings.CAPTION_THREADS = 2, "fp32", 1
+    monkeypatch.setattr(runtime, "state", runtime.State())
+    yield
+    runtime.engine_drain(timeout=10)
+
+
+@pytest.fixture
+def publish(tmp_path: Path) -> Callable[[str], ModelVersion]:
+    """Publishes a version of another content under each name."""
+
+    def publish(name: str) -> ModelVersion:
+        folder = tmp_path / name
+        SAVERS["blip"](folder)
+        (folder / "name.txt").write_text(name)
+        return registry.version_publish(folder, model_name=name, origin="a test", licence="Apache-2.0")
+
+    return publish
+
+
+@pytest.fixture
+def champion(publish: Callable[[str], ModelVersion]) -> ModelVersion:
+    version = publish("tiny")
+    registry.version_promote(version, reason="a test")
+    return version
+
+
+def weights(version: ModelVersion) -> Path:
+    return Path(storages["weights"].path(f"versions/{version.pk}/model.safetensors"))
+
+
+def caption_text(engine: runtime.Engine) -> str:
+    future = engine.submit(Image.new("RGB", (40, 30), "teal"), engine.default_parameters, math.inf)
+    return future.result(timeout=60).candidates[0].caption
+
+
+def break_weights(version: ModelVersion) -> None:
+    weights(version).write_bytes(weights(version).read_bytes()[:-1] + b"!")

@@ -1,0 +1,120 @@
+"""How good are weights? Tables beside baselines and people, and a contact sheet of sixty photos."""
+
+import json
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
+from django.template.loader import render_to_string
+from tqdm import tqdm
+
+from captioner.exceptions import IncompatibleModel
+from models_registry.exceptions import RegistryError
+from models_registry.services import STARTER_DIR, version_fetch, version_get
+
+
+class Command(BaseCommand):
+    help = __doc__
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "weights", nargs="?", default=str(STARTER_DIR), help="a version or a folder; default: the starter"
+        )
+        parser.add_argument(
+            "--data",
+            type=Path,
+            nargs="+",
+            required=True,
+            help="photo sets, or a folder of them: tars of image and .json pairs, or folders with captions.jsonl",
+        )
+        parser.add_argument(
+            "--folder",
+            type=Path,
+            required=True,
+            help="gets evaluation.md, evaluation.json, contact_sheet.html",
+        )
+        parser.add_argument("--photos", type=int, help="at most so many of each split, for a quick look")
+        parser.add_argument("--seed", type=int, default=0, help="chooses the photos of the contact sheet")
+
+    def handle(self, *, weights: str, **options: Any) -> None:
+        # These load torch, which `--help` and other commands must not.
+        from training.photo_sets import photo_sets_read
+        from training.quality import tables
+        from training.quality.evaluation import evaluate
+        from training.starter.dataset import DatasetError
+
+        if options["photos"] is not None and options["photos"] < 1:
+            raise CommandError("--photos is a number of photos: at least 1.")
+        model, checkpoint = _weights(weights)
+        with _Progress() as progress:
+            try:
+                sets = photo_sets_read(options["data"])
+                evaluation = evaluate(checkpoint, sets, progress.tick, options["photos"])
+            except (DatasetError, IncompatibleModel) as error:
+                raise CommandError(str(error)) from error
+        folder: Path = options["folder"]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "evaluation.md").write_text(tables.markdown(evaluation, model), encoding="utf-8")
+        figures = json.dumps(tables.to_dict(evaluation, model), indent=1, ensure_ascii=False)
+        (folder / "evaluation.json").write_text(figures + "\n", encoding="utf-8")
+        (folder / "contact_sheet.html").write_text(
+            _contact_sheet(evaluation, model, options["seed"]), encoding="utf-8"
+        )
+        self.stdout.write(tables.text(evaluation))
+        self.stdout.write(f"Written: {folder / 'evaluation.md'}, evaluation.json, contact_sheet.html")
+
+
+def _weights(name: str) -> tuple[str, Path]:
+    """What the report calls the weights, and the folder they lie in."""
+    if Path(name).is_dir():
+        return Path(name).resolve().name, Path(name)
+    try:
+        return name, version_fetch(version_get(name))
+    except RegistryError as error:
+        raise CommandError(f"{name} is no folder, and no version that can be read: {error}") from error
+    except DatabaseError as error:
+        raise CommandError(f"{name} is no folder, and versions cannot be looked up: {error}") from error
+
+
+def _contact_sheet(evaluation: Any, model: str, seed: int) -> str:
+    from training.quality.contact_sheet import sections, stylesheet
+
+    found = sections(evaluation, seed=seed)
+    return render_to_string(
+        "training/contact_sheet.html",
+        {
+            "model": model,
+            "sections": found,
+            "photos": sum(len(section.entries) for section in found),
+            "stylesheet": stylesheet(settings.BASE_DIR / "static"),
+        },
+    )
+
+
+class _Progress:
+    """A bar on a terminal; in a log, a line now and then."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._what = ""
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def tick(self, what: str, done: int, total: int) -> None:
+        if what != self._what:
+            self.__exit__()
+            self._what = what
+            self._bar = tqdm(
+                total=total, desc=what, unit="photo", mininterval=0.1 if sys.stderr.isatty() else 20
+            )
+        self._bar.update(done - self._bar.n)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
