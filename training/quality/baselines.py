@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.metrics import Words, caption_words, ngram_counts
+from training.metrics import CiderD, Words, caption_words, ngram_counts
+from training.starter.evaluate import CONSTANTS_JUDGED_ON, constant_caption
 
 NEIGHBOURS = 90  # the baseline was strongest with it, by CIDEr-D on Flickr8k and COCO val
 PEOPLE = 5  # captions per photo from which people are compared with each other
@@ -52,6 +53,10 @@ class Neighbours:
         """One caption for each row of unit features (photos, width)."""
         return [self._agreed(self._nearest(row)) for row in features]
 
+    def caption_of_all(self) -> str:
+        """The caption that agrees best with all others, whatever photos they are of."""
+        return self._agreed(range(len(self._captions)))
+
     def _nearest(self, row: Pooled) -> list[int]:
         order = np.argsort(-(self._features @ row), kind="stable")
         return [int(index) for index in order[: self._neighbours]]
@@ -77,6 +82,19 @@ class Neighbours:
             grams += [self._numbers[gram] for gram in own]
             weights += [weight / norm for weight in own.values()]
         return _Vector(np.array(grams, np.int64), np.array(weights, np.float64))
+
+
+def constant_choose(captions: Sequence[Sequence[str]], neighbours: Neighbours) -> str:
+    """The one caption that fits these training photos best by CIDEr-D, out of two that fit many.
+
+    Where every photo has captions of its own none is common, and the one that agrees best with all is the better.
+    """
+    judged = captions[:: -(-len(captions) // CONSTANTS_JUDGED_ON)]
+    judges = CiderD([[caption_words(caption) for caption in group] for group in judged])
+    return max(
+        (constant_caption(captions), neighbours.caption_of_all()),
+        key=lambda caption: sum(judges.scores([caption_words(caption)] * len(judged))),
+    )
 
 
 def people(references: Sequence[Sequence[str]]) -> list[tuple[list[str], list[list[str]]]]:

@@ -23,10 +23,10 @@ from training.evaluate import figures
 from training.gate import Measured
 from training.metrics import captions_score
 from training.photo_sets import TRAIN, Splits
-from training.quality.baselines import Neighbours, Pooled, people
+from training.quality.baselines import Neighbours, Pooled, constant_choose, people
 from training.starter.dataset import DatasetError, Photo
 from training.starter.duplicates import near_duplicates
-from training.starter.evaluate import captions_repeating, constant_caption
+from training.starter.evaluate import captions_repeating
 
 BATCH = 32
 ALTERNATIVES = 3
@@ -36,10 +36,13 @@ Tick = Callable[[str, int, int], None]  # tick(what, done, total)
 
 @dataclass(frozen=True)
 class Row:
-    """One way to caption the photos of a set; figures in percent of the usual unit, `length` in words."""
+    """One way to caption the photos of a set, judged on so many references per photo.
+
+    Figures are in percent of the usual unit, `length` in words.
+    """
 
     way: str
-    references: int
+    references: float
     figures: dict[str, float]
 
 
@@ -154,7 +157,8 @@ class _Judge:
 
     def _baselines(self, memory: _Memory) -> tuple[Neighbours, str]:
         if self._own is None or self._own[0] is not memory:
-            self._own = (memory, memory.neighbours(), constant_caption(memory.captions))
+            neighbours = memory.neighbours()
+            self._own = (memory, neighbours, constant_choose(memory.captions, neighbours))
         return self._own[1:]
 
     def _caption(
@@ -203,7 +207,7 @@ def _memory(captioner: Captioner, name: str, photos: list[Photo], tick: Tick) ->
 
 
 def _row(way: str, captions: Sequence[str], references: Sequence[Sequence[str]]) -> Row:
-    return Row(way, max(map(len, references)), _figures(captions, references))
+    return Row(way, fmean(map(len, references)), _figures(captions, references))
 
 
 def _figures(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:

@@ -42,7 +42,7 @@ def report_rows(report: SetReport) -> list[list[str]]:
     """The table of one split, the head first: way, references judged on, one figure per column."""
     head = ["Captions", "references", *COLUMNS.values()]
     return [head] + [
-        [row.way, str(row.references), *(f"{row.figures[name]:.1f}" for name in COLUMNS)]
+        [row.way, f"{row.references:.3g}", *(f"{row.figures[name]:.1f}" for name in COLUMNS)]
         for row in report.rows
     ]
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.quality.baselines import Neighbours, people
+from training.quality.baselines import Neighbours, constant_choose, people
 
 EAST, NORTH = (1.0, 0.0), (0.0, 1.0)
 
@@ -46,6 +46,16 @@ def test_fewer_photos_than_neighbours_are_all_neighbours() -> None:
 def test_features_and_captions_must_be_of_the_same_photos() -> None:
     with pytest.raises(ValueError, match="1 photos for 2 groups of captions"):
         Neighbours(features(EAST), [["a"], ["b"]])
+
+
+def test_the_constant_caption_fits_most_photos_even_where_no_caption_is_common() -> None:
+    rare = [[f"zebra number {n} beyond the old bridge"] for n in range(150)]
+    people_there = [
+        [f"a group of people {where}"] for where in ("outside", "at sea", "at work", "in a park")
+    ] * 20
+    captions = [*rare, *people_there, ["a group of people"]]
+    memory = Neighbours(features(*[EAST] * len(captions)), captions)
+    assert constant_choose(captions, memory).startswith("a group of people")
 
 
 def test_each_person_is_judged_by_the_four_others() -> None:
