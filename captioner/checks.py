@@ -39,6 +39,15 @@ def check_s3(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMess
                 id="captioner.E002",
             )
         ]
+    address = urlsplit(settings.S3_ENDPOINT_URL or "")
+    if settings.S3_ENDPOINT_URL and (address.scheme not in {"http", "https"} or not address.hostname):
+        return [
+            Error(
+                f"S3_ENDPOINT_URL={settings.S3_ENDPOINT_URL!r} is no address of a server.",
+                hint="Write the scheme, too, e.g. http://minio:9000.",
+                id="captioner.E005",
+            )
+        ]
     if bool(env_text("S3_ACCESS_KEY")) != bool(env_text("S3_SECRET_KEY")):
         return [
             Error(

@@ -106,6 +106,11 @@ if DATABASE_URL:
         raise ImproperlyConfigured(
             "DATABASE_URL is no database URL; write e.g. postgres://user:password@host:5432/captioner."
         ) from error
+    if DATABASES["default"]["ENGINE"] not in {"django.db.backends.postgresql", "django.db.backends.sqlite3"}:
+        raise ImproperlyConfigured(
+            "DATABASE_URL names a server that Captioner does not work with; write e.g. "
+            "postgres://user:password@host:5432/captioner."
+        )
     if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
         DATABASES["default"] |= {
             "OPTIONS": {

@@ -19,6 +19,12 @@ postgres() {
     fi
 }
 
+# servers_start: what the application's containers need, up and answering.
+servers_start() {
+    # shellcheck disable=SC2046  # one word per service
+    compose up --detach --wait postgres redis $(compose config --services | grep --line-regexp minio)
+}
+
 # prepare: the schema of this release, the bucket, and what else has to be there before anything is started.
 prepare() {
     if runs_in_compose; then
@@ -38,13 +44,18 @@ objects() {
     fi
 }
 
-# rows_of_dump FILE: the table and the number of its rows, line by line.
-rows_of_dump() {
+# sql_of_dump FILE [OPTION]: the statements that make the dumped database again.
+sql_of_dump() {
     if runs_in_compose; then
-        compose exec -T postgres pg_restore --data-only --file=- <"$1"
+        compose exec -T postgres pg_restore --no-owner --file=- "${@:2}" <"$1"
     else
-        pg_restore --data-only --file=- "$1"
-    fi | awk '/^COPY /{table = $2; rows = 0; inside = 1; next}
-              inside && /^\\\.$/{print table, rows; inside = 0}
-              inside{rows++}' | sort
+        pg_restore --no-owner --file=- "${@:2}" "$1"
+    fi
+}
+
+# rows_of_dump FILE: the table and the number of its rows, line by line. Fails where the dump ends too early.
+rows_of_dump() {
+    sql_of_dump "$1" --data-only | awk '/^COPY /{table = $2; rows = 0; inside = 1; next}
+        inside && /^\\\.$/{print table, rows; inside = 0}
+        inside{rows++}' | LC_ALL=C sort
 }

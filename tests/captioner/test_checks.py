@@ -26,6 +26,12 @@ def test_an_s3_server_without_a_bucket(settings) -> None:
     assert ids(checks.check_s3(None)) == ["captioner.E002"]
 
 
+@pytest.mark.parametrize("address", ["minio:9000", "minio", "ftp://minio", "http://"])
+def test_an_s3_server_that_is_no_address(settings, address: str) -> None:
+    settings.S3_ENDPOINT_URL, settings.S3_BUCKET = address, "captioner"
+    assert ids(checks.check_s3(None)) == ["captioner.E005"]
+
+
 def test_half_a_pair_of_s3_keys(settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S3_ACCESS_KEY", "key")
     assert ids(checks.check_s3(None)) == ["captioner.E003"]

@@ -76,6 +76,7 @@ def test_variables_switch_to_postgresql_redis_and_s3(tmp_path: Path) -> None:
     ("environment", "complaint"),
     [
         ({"DATABASE_URL": "garbage"}, "DATABASE_URL is no database URL"),
+        ({"DATABASE_URL": "mysql://u:p@host/captioner"}, "a server that Captioner does not work with"),
         ({"LOG_LEVEL": "loud"}, "use one of: DEBUG, INFO"),
         ({"WEB_WORKERS": "abc"}, "WEB_WORKERS='abc' is not a whole number"),
         ({"WEB_THREADS": "0"}, "WEB_THREADS=0 is too small"),

@@ -1,5 +1,6 @@
 """The scripts' own logic, with a `docker` that only notes what it was told; the servers are real in tests/stack."""
 
+import fcntl
 import os
 import shutil
 import stat
@@ -14,12 +15,24 @@ DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 DOCKER = """#!/bin/bash
 echo "$*" >>"$CALLS"
 case "$*" in
-    *"ps --quiet web"*) echo old-1; if grep -q "scale web=2" "$CALLS"; then echo new-1; fi ;;
+    *"ps --quiet web"*)
+        if [ -n "${DOWN:-}" ]; then exit; fi
+        echo old-1
+        if grep -q "scale web=2" "$CALLS"; then echo new-1; fi ;;
     *"config --services"*) printf 'web\\npostgres\\nminio\\n' ;;
     *"config --images setup"*) echo "${IMAGE:-captioner:local}" ;;
     *State.Health*) echo "${HEALTH:-healthy}" ;;
     *Networks*) printf 'captioner_inside 10.0.1.7\\ncaptioner_edge 10.0.0.7\\n' ;;
-    *pg_restore*) printf 'COPY public.t (id) FROM stdin;\\n1\\n\\\\.\\n' ;;
+    *"pull setup"*) exit "${PULL:-0}" ;;
+    *"SELECT count"*) echo 1 ;;
+    *psql*) cat >>"$CALLS" ;;
+    *pg_dump*) exit "${DUMP:-0}" ;;
+    *"--data-only"*)
+        if [ -n "${TRUNCATED:-}" ]; then exit 1; fi
+        printf 'COPY public.t (id) FROM stdin;\\n1\\n\\\\.\\n' ;;
+    *pg_restore*)
+        if [ -n "${BROKEN:-}" ]; then exit 1; fi
+        printf 'COPY public.t (id) FROM stdin;\\n1\\n\\\\.\\n' ;;
 esac
 """
 
@@ -113,6 +126,115 @@ def test_an_upgrade_whose_new_process_stays_sick_leaves_the_old_one_serving(depl
     assert "the old one goes on serving" in result.stderr
     assert not [line for line in calls(deploy) if "web-servers" in line or "old-1" in line]
     assert "rm --force new-1" in calls(deploy)
+
+
+def version_named(deploy: Path) -> str:
+    (line,) = [
+        line for line in (deploy / ".env").read_text().splitlines() if line.startswith("CAPTIONER_VERSION=")
+    ]
+    return line.partition("=")[2]
+
+
+@pytest.mark.parametrize("failure", [{"DUMP": "1"}, {"PULL": "1"}, {"HEALTH": "starting"}])
+def test_an_upgrade_that_fails_leaves_the_version_that_runs_named(
+    deploy: Path, failure: dict[str, str]
+) -> None:
+    """Otherwise the next `docker compose up`, for whatever reason, would start what failed."""
+    run(deploy, "install", "captions.example.org")
+    (deploy.parent / "bin" / "sleep").write_text("#!/bin/sh\n")
+    (deploy.parent / "bin" / "sleep").chmod(0o755)
+    result = run(deploy, "upgrade", "9.9.9", IMAGE="registry.example.org/captioner:9.9.9", **failure)
+    assert result.returncode == 1
+    assert version_named(deploy) == "local"
+
+
+def test_an_upgrade_where_nothing_serves_starts_everything(deploy: Path) -> None:
+    run(deploy, "install", "captions.example.org")
+    (deploy.parent / "calls").unlink()
+    assert run(deploy, "upgrade", "1.2.3", DOWN="1").returncode == 0
+    assert "compose up --detach" in calls(deploy)
+    assert not [line for line in calls(deploy) if "--scale" in line or line.startswith("stop")]
+    assert version_named(deploy) == "1.2.3"
+
+
+def test_install_does_not_overlook_a_new_domain(deploy: Path) -> None:
+    run(deploy, "install", "captions.example.org")
+    result = run(deploy, "install", "other.example.org")
+    assert result.returncode == 1
+    assert "another DOMAIN" in result.stderr
+
+
+@pytest.mark.parametrize("domain", ["https://captions.example.org", "a b", "x|y"])
+def test_install_refuses_what_is_no_domain(deploy: Path, domain: str) -> None:
+    result = run(deploy, "install", domain)
+    assert result.returncode == 1
+    assert "is no domain" in result.stderr
+    assert not (deploy / ".env").exists()
+
+
+@pytest.mark.parametrize("keep", ["0", "-1", "all"])
+def test_a_backup_never_keeps_nothing(deploy: Path, keep: str) -> None:
+    result = run(deploy, "backup", KEEP=keep)
+    assert result.returncode == 1
+    assert "give the number of dumps to keep" in result.stderr
+
+
+def test_a_backup_that_fails_leaves_no_part_of_a_dump(deploy: Path) -> None:
+    assert run(deploy, "backup", DUMP="1").returncode == 1
+    assert not [path.name for path in (deploy / "backups").iterdir() if path.suffix in {".part", ".rows"}]
+
+
+def test_two_backups_to_one_folder_do_not_meet(deploy: Path) -> None:
+    (deploy / "backups").mkdir()
+    with (deploy / "backups" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = run(deploy, "backup")
+    assert result.returncode == 1
+    assert "Another backup" in result.stderr
+
+
+@pytest.fixture
+def backup(deploy: Path) -> Path:
+    """The dump of a backup that a restore may take."""
+    assert run(deploy, "backup").returncode == 0
+    (deploy / "backups" / "objects" / "objects.sha256").touch()  # `docker` makes none
+    (deploy.parent / "calls").unlink()
+    (dump,) = (deploy / "backups").glob("*.dump")
+    return dump
+
+
+def test_restore_replaces_the_database_as_a_whole(deploy: Path, backup: Path) -> None:
+    result = run(deploy, "restore", "--replace", str(backup))
+    assert result.returncode == 0, result.stderr
+    told = calls(deploy)
+    begin, commit = (
+        told.index("BEGIN; DROP SCHEMA public CASCADE; CREATE SCHEMA public;"),
+        told.index("COMMIT;"),
+    )
+    assert told.index("compose stop web worker-io worker-train beat") < begin < commit
+    assert told[-1] == "compose up --detach"
+
+
+def test_restore_of_a_dump_that_breaks_off_half_way_keeps_the_database(deploy: Path, backup: Path) -> None:
+    result = run(deploy, "restore", "--replace", str(backup), BROKEN="1")
+    assert result.returncode == 1
+    assert "The database is as it was before" in result.stderr
+    assert "COMMIT;" not in calls(deploy)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "rows", "no rows", "no objects"])
+def test_restore_touches_nothing_for_a_damaged_backup(deploy: Path, backup: Path, damage: str) -> None:
+    environment = {"TRUNCATED": "1"} if damage == "truncated" else {}
+    if damage == "rows":
+        backup.with_suffix(".rows").write_text("public.t 2\n")
+    elif damage == "no rows":
+        backup.with_suffix(".rows").unlink()
+    elif damage == "no objects":
+        (backup.parent / "objects" / "objects.sha256").unlink()
+    result = run(deploy, "restore", "--replace", str(backup), **environment)
+    assert result.returncode == 1
+    assert str(backup.parent) in result.stderr
+    assert not [line for line in calls(deploy) if "stop" in line or "psql" in line]
 
 
 def test_restore_asks_to_be_meant(deploy: Path) -> None:

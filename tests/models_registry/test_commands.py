@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 from django.utils import timezone
 
 from models_registry import processes, services
@@ -146,3 +147,12 @@ def test_without_a_reason_nothing_is_promoted(versions: list[ModelVersion], reas
     assert not Promotion.objects.exists()
     assert not Alias.objects.exists()
     assert services.challenger_get() is None
+
+
+def test_a_database_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OperationalError("no such table: models_registry_alias")
+
+    monkeypatch.setattr(services, "aliases_get", fail)
+    with pytest.raises(CommandError, match=r"no such table.*setup"):
+        run("show", "champion")

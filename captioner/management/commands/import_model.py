@@ -4,6 +4,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 
 from captioner.checkpoints import checkpoint_import
 from captioner.exceptions import CaptionerError
@@ -36,6 +37,8 @@ class Command(BaseCommand):
             )
         except (CaptionerError, RegistryError, OSError) as error:
             raise CommandError(str(error)) from error
+        except DatabaseError as error:
+            raise CommandError(f"{error}. Has `manage.py setup` been run?") from error
         done = "Published" if is_new else "Nothing new, published before:"
         self.stdout.write(f"{done} {version}. On a test image it says: {caption}")
         if options["promote"]:

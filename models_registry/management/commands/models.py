@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 
 from models_registry import processes, services
 from models_registry.card import card_text
@@ -72,6 +73,8 @@ class Command(BaseCommand):
             getattr(self, f"_{options['command']}")(options)
         except (RegistryError, OSError) as error:
             raise CommandError(str(error)) from error
+        except DatabaseError as error:
+            raise CommandError(f"{error}. Has `manage.py setup` been run?") from error
 
     @staticmethod
     def _with_version(commands: Any, name: str, text: str) -> ArgumentParser:
