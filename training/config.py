@@ -33,7 +33,7 @@ class LearnConfig:
     rating_min_rows: int = 200  # with both signs, else ratings are left out
     rating_loss: Literal["kto", "regression"] = "kto"
     replay_weight: float = 0.0  # of the replayed words; they move a base that was annealed: EXPERIMENTS.md
-    kl_weight: float = 5.0  # of staying with the base on the replayed photos
+    kl_weight: float = 10.0  # of staying with the base on the replayed photos
 
     lora_above: int = 100_000_000  # decoder parameters; smaller decoders are trained whole
     lora_rank: int = 16

@@ -169,6 +169,7 @@ def decide(
     champion: Measured,
     original_candidate: Measured | None,
     original_champion: Measured | None,
+    people: Sequence[str],
     latency_ratio: float | None,
     golden_captioned: bool,
     golden_note: str = "",
@@ -176,6 +177,7 @@ def decide(
 ) -> Decision:
     """The verdict on `candidate`, which together with `champion` captioned the held-out feedback photos.
 
+    `people` holds what a person wrote of each of these photos.
     A failed check rejects; a question that could not be asked, or too few held-out photos, leaves the decision to a
     reviewer. `latency_ratio` is seconds per token, candidate over champion; None where it could not be measured.
     """
@@ -187,7 +189,7 @@ def decide(
         _holdout_check(holdout),
         _fit_check(candidate, champion, seed),
         _original_check(original),
-        *_guards(candidate.captions, champion.captions),
+        *_guards(candidate.captions, champion.captions, people),
         _latency_check(latency_ratio),
         Check(
             "loads in a clean process and captions golden photos",
@@ -250,12 +252,14 @@ def _shown(interval: Interval) -> str:
     return f"{interval.mean:+.1f} CIDEr-D ({interval.lower:+.1f} to {interval.upper:+.1f}, {interval.photos} photos)"
 
 
-def _guards(captions: Sequence[str], champion: Sequence[str]) -> tuple[Check, ...]:
+def _guards(captions: Sequence[str], champion: Sequence[str], people: Sequence[str]) -> tuple[Check, ...]:
+    """What a broken captioner does. Who teaches it to be brief, or to use few sentences, does not break it."""
     if not captions:
         return ()
     endings = function_word_endings(captions)
-    ratio = distinct_share(captions) / max(distinct_share(champion), 1e-9)
-    longer = mean_length(captions) / max(mean_length(champion), 1e-9)
+    distinct = min(distinct_share(champion), distinct_share(people))
+    length, lengths = mean_length(captions), sorted((mean_length(champion), mean_length(people)))
+    shortest, longest = lengths[0] * (1 - LENGTH_TOLERANCE), lengths[1] * (1 + LENGTH_TOLERANCE)
     return (
         Check(
             "captions that end on a function word",
@@ -265,15 +269,15 @@ def _guards(captions: Sequence[str], champion: Sequence[str]) -> tuple[Check, ..
         ),
         Check(
             "distinct captions",
-            ratio >= MIN_DISTINCT_RATIO,
-            f"{ratio:.2f}x",
-            f"at least {MIN_DISTINCT_RATIO:g}x",
+            distinct_share(captions) >= MIN_DISTINCT_RATIO * distinct,
+            f"{distinct_share(captions):.0%}",
+            f"at least {MIN_DISTINCT_RATIO * distinct:.0%}: {MIN_DISTINCT_RATIO:g}x the champion's or people's",
         ),
         Check(
             "mean length",
-            abs(longer - 1) <= LENGTH_TOLERANCE,
-            f"{longer:.2f}x",
-            f"{1 - LENGTH_TOLERANCE:g}x to {1 + LENGTH_TOLERANCE:g}x",
+            shortest <= length <= longest,
+            f"{length:.1f} words",
+            f"{shortest:.1f} to {longest:.1f}: within {LENGTH_TOLERANCE:.0%} of the champion's and people's",
         ),
     )
 

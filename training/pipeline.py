@@ -293,6 +293,7 @@ def _evaluate(
         champion=measured["holdout"]["champion"],
         original_candidate=measured["original"]["candidate"] if original else None,
         original_champion=measured["original"]["champion"] if original else None,
+        people=[group[0] for group in holdout.references],
         latency_ratio=latency_ratio(versions["candidate"], versions["champion"], timed),
         golden_captioned=golden_passed,
         golden_note=golden_note,

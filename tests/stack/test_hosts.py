@@ -138,7 +138,8 @@ def test_a_host_that_is_cut_off_takes_nothing_along(site: Production, network: N
         servers.wait_until(site.webs[0].is_ready, "the host is back")
         captions_flow(load)
     figures("One of three hosts cut off and back, 6 clients", load)
-    # Only what had been sent to the host when it was cut off can fail, and says so.
-    assert set(load.statuses()) <= {201, 504}
-    assert load.statuses()[504] <= 6
+    # Only what had been sent to the host when it was cut off can fail, and says so: 504 by nginx, which waits for it in
+    # vain, or 503 by the host itself, which could not reach the database and is connected again before nginx gave up.
+    assert set(load.statuses()) <= {201, 503, 504}
+    assert load.statuses()[503] + load.statuses()[504] <= 6
     assert_nothing_lost(site, load)

@@ -34,6 +34,7 @@ def verdict(candidate: Measured, champion: Measured | None = None, **changes) ->
     questions = {
         "original_candidate": same,
         "original_champion": same,
+        "people": champion.captions,
         "latency_ratio": 1.0,
         "golden_captioned": True,
     } | changes
@@ -129,6 +130,16 @@ def test_guards_object_to_captions_that_scores_would_let_pass(change: dict, name
     outcome, reason = verdict(candidate)
     assert outcome == Verdict.REJECTED
     assert name in reason
+
+
+def test_captions_may_be_as_brief_and_as_alike_as_what_people_write() -> None:
+    brief = replace(measured(60), captions=[f"dog {n % 100}" for n in range(PHOTOS)])
+    assert verdict(brief)[0] == Verdict.REJECTED
+    assert verdict(brief, people=[f"dog {n % 120}" for n in range(PHOTOS)])[0] == Verdict.PASSED
+
+
+def test_brief_people_do_not_make_the_champion_s_length_wrong() -> None:
+    assert verdict(measured(40), people=[f"dog {n}" for n in range(PHOTOS)])[0] == Verdict.PASSED
 
 
 def test_slow_or_broken_candidates_are_rejected_even_with_little_evidence() -> None:

@@ -64,7 +64,9 @@ class Bench:
         return captioner
 
     def scores(self, captioner: Captioner) -> Scores:
-        return Scores(measure(captioner, self.holdout), measure(captioner, self.original))
+        return Scores(
+            measure(captioner, self.holdout), measure(captioner, self.original), self.ideals[:HOLDOUT_PHOTOS]
+        )
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Scores:
 
     domain: Measured
     original: Measured
+    people: Sequence[str]  # what a person wrote of each domain photo
 
     def gate(self, champion: Scores) -> Decision:
         """What the gate says of this candidate; speed and clean loading are taken for granted here."""
@@ -81,6 +84,7 @@ class Scores:
             champion=champion.domain,
             original_candidate=self.original,
             original_champion=champion.original,
+            people=self.people,
             latency_ratio=1.0,
             golden_captioned=True,
         )

@@ -169,7 +169,7 @@ def _subset(scores: Scores, chosen: list[int]) -> Scores:
         [domain.cider_d[i] for i in chosen],
         [domain.strangers[i] for i in chosen],
     )
-    return Scores(part, scores.original)
+    return Scores(part, scores.original, [scores.people[i] for i in chosen])
 
 
 def _shuffled(corrections: list[Correction], seed: int) -> list[Correction]:
