@@ -56,16 +56,16 @@ DRAWN: Mapping[str, Words] = {
 
 # Sentence frames: "{thing}" is an article and a noun, "{coloured}" has the colour too, "{ground}" is a colour.
 _FRAMES = (
-    "{coloured} {detail}",
-    "{thing} {detail} in {light} light",
-    "a close up of {coloured} {detail}",
-    "there is {coloured} {detail}",
-    "{coloured} {detail} in front of a {ground} background",
-    "the picture shows {coloured} {detail}",
-    "{thing} {detail} and a lot of {ground}",
-    "{coloured} on {ground} in {light} light",
     "{coloured} {detail} on {ground}",
-    "view of {coloured} {detail}",
+    "{coloured} {detail} in {light} light",
+    "a close up of {coloured} {detail} on {ground}",
+    "there is {coloured} {detail} and much {ground} around",
+    "{coloured} {detail} in front of a {ground} background",
+    "the {light} picture shows {coloured} {detail}",
+    "{coloured} {detail} and a lot of {ground}",
+    "{coloured} on {ground} in {light} light",
+    "{coloured} {detail}, all on {ground}",
+    "{light} view of {coloured} {detail} on {ground}",
 )
 _HUES = (
     (15, "red"), (40, "orange"), (68, "yellow"), (165, "green"), (255, "blue"), (290, "purple"), (335, "pink"),
