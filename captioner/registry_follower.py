@@ -38,6 +38,8 @@ def engine_start() -> None:
     """
     runtime.stopping.clear()
     runtime.state.looked()  # from now on it counts how long ago the last one was
+    for alias in Alias.Name:
+        metrics.versions_refused.labels(alias).set(0)  # shown from the start
     threading.Thread(target=_follow_forever, name="registry-follower", daemon=True).start()
 
 

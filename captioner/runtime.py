@@ -97,11 +97,9 @@ class State:
         metrics.versions_refused.labels(alias).set(1)
 
     def trouble_end(self, alias: str) -> None:
-        metrics.versions_refused.labels(alias).set(
-            0
-        )  # also where there was none: it shows that somebody looks
         if self.troubles.pop(alias, None) is not None:
             logger.warning("The trouble with the %s is over.", alias)
+            metrics.versions_refused.labels(alias).set(0)
 
     def is_postponed(self, alias: str, version: str) -> bool:
         """Whether it is too early to try this version again."""

@@ -28,10 +28,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import boto3
 from PIL import Image
 
-from tests.stack import client, servers
+from tests.stack import client, learning, servers
 from tests.stack.servers import Site
 from training.experiments.domains import DomainPhoto, catalogue_photos, drawn_photos
 from training.experiments.drawn import draw_everyday
@@ -127,7 +126,7 @@ def rehearse(site: Site, world: World) -> None:
     visitors_come(site, world)
     approve(site)
     assert not runs(site), "nobody has asked for a run"
-    beat_often(site)
+    learning.beat_often(site.manage)
     with second_beat(site):
         run = run_wait(site)
         time.sleep(10)  # in which both could have started another one
@@ -139,9 +138,9 @@ def rehearse(site: Site, world: World) -> None:
     servers.wait_until(
         lambda: everything_served(site) == run["candidate"], "all web processes serve it", seconds=300
     )
-    say(
-        f"All web processes serve {run['candidate']}; in S3: {', '.join(files_stored(site, run['candidate']))}."
-    )
+    stored = learning.version_objects(site.environment, run["candidate"])
+    learning.assert_version_is_whole(stored)
+    say(f"All web processes serve {run['candidate']}; in S3: {', '.join(sorted(stored))}.")
     table(world.unseen, before, captions(site, world.unseen))
 
 
@@ -240,13 +239,6 @@ import json
 from models_registry.models import ServingProcess
 print(json.dumps([process.champion for process in ServingProcess.objects.filter(state="ready")]))
 """
-OFTEN = """
-from django_celery_beat.models import IntervalSchedule, PeriodicTask
-often, _ = IntervalSchedule.objects.get_or_create(every=3, period="seconds")
-for task in PeriodicTask.objects.filter(task="training.tasks.run_start_task"):
-    task.crontab, task.interval = None, often
-    task.save()
-"""
 RUNS = """
 import json
 from training.models import TrainingRun
@@ -254,15 +246,11 @@ print(json.dumps([run.facts | {"overruled": run.overruled_to} for run in Trainin
 """
 
 
-def shell(site: Site, code: str) -> str:
-    return site.manage("shell", "--verbosity", "0", "-c", code).strip()
-
-
 def everything_served(site: Site) -> str:
     """The version that every web process says it serves, and answers with; empty while they differ."""
     if site.status().get("state") != "ready":
         return ""
-    said = json.loads(shell(site, SERVED).splitlines()[-1])
+    said = json.loads(learning.shell(site.manage, SERVED).splitlines()[-1])
     generator = random.Random(str(said))
     answers = [client.caption(site.url, jpeg(draw_everyday(generator)[0])) for _ in range(6 * WEB_PROCESSES)]
     if any(answer.status != 201 for answer in answers):
@@ -274,11 +262,6 @@ def everything_served(site: Site) -> str:
     return versions.pop() if len(said) == WEB_PROCESSES and len(versions) == 1 else ""
 
 
-def beat_often(site: Site) -> None:
-    """What an administrator would do in the admin: let the schedule look every few seconds instead of every night."""
-    shell(site, OFTEN)
-
-
 def second_beat(site: Site) -> AbstractContextManager[object]:
     """Another beat beside the service's own, as after a careless deployment."""
     arguments = [servers.BIN / "celery", "--app", "captioner.celery", "beat", "--pidfile="]
@@ -286,7 +269,7 @@ def second_beat(site: Site) -> AbstractContextManager[object]:
 
 
 def runs(site: Site) -> list[dict]:
-    return json.loads(shell(site, RUNS).splitlines()[-1])
+    return json.loads(learning.shell(site.manage, RUNS).splitlines()[-1])
 
 
 def run_wait(site: Site, seconds: float = 3600) -> dict:
@@ -303,22 +286,6 @@ def run_wait(site: Site, seconds: float = 3600) -> dict:
                 say(f"Run {run['run']}: {stage or 'waits for the trainer'}")
         time.sleep(5)
     raise AssertionError(f"no end within {seconds:.0f} s: {runs(site)}")
-
-
-def files_stored(site: Site, version: str) -> list[str]:
-    """Names of the version's files in the S3 server."""
-    store = boto3.client(
-        "s3",
-        endpoint_url=site.environment["S3_ENDPOINT_URL"],
-        aws_access_key_id=site.environment["S3_ACCESS_KEY"],
-        aws_secret_access_key=site.environment["S3_SECRET_KEY"],
-        region_name="us-east-1",
-    )
-    prefix = f"weights/versions/{version}/"
-    entries = store.list_objects_v2(Bucket=site.environment["S3_BUCKET"], Prefix=prefix).get("Contents", [])
-    names = sorted(entry["Key"].removeprefix(prefix) for entry in entries)
-    assert {"manifest.json", "model.safetensors", "data/feedback.jsonl"} <= set(names), names
-    return names
 
 
 # --- What came of it ----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import threading
 import time
 import urllib.error
@@ -62,6 +63,20 @@ def draw_photo(number: int) -> bytes:
     ImageDraw.Draw(image).ellipse((40, 30, 200 + number % 90, 180), fill=(250, number * 53 % 256, 60))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def draw_scene(number: int) -> bytes:
+    """A JPEG whose difference hash is unlike those of other numbers."""
+    generator = random.Random(number)
+    image = Image.new("RGB", (96, 72))
+    draw = ImageDraw.Draw(image)
+    for left in range(0, 96, 12):
+        for top in range(0, 72, 9):
+            colour = tuple(generator.randrange(256) for _ in range(3))
+            draw.rectangle((left, top, left + 12, top + 9), fill=colour)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=92)
     return buffer.getvalue()
 
 

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
 import psycopg
 from psycopg.rows import dict_row
 
-from tests.stack import client
-from tests.training.conftest import draw_scene
+from tests.stack import client, servers
+from tests.stack.client import draw_scene
 
 Manage = Callable[..., str]  # what runs `manage.py` on the servers in question and returns its output
 
@@ -23,6 +22,14 @@ from captioner import services
 from captioner.models import Feedback
 pending = Feedback.objects.exclude(ideal_caption="")
 services.feedback_review(pending, Feedback.Status.APPROVED, reviewer=User.objects.get(username="admin"))
+"""
+
+_EVERY_FEW_SECONDS = """
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
+often, _ = IntervalSchedule.objects.get_or_create(every=3, period="seconds")
+for task in PeriodicTask.objects.filter(task="training.tasks.run_start_task"):
+    task.crontab, task.interval = None, often
+    task.save()
 """
 
 
@@ -45,6 +52,11 @@ def shell(manage: Manage, code: str) -> str:
 def approve(manage: Manage) -> None:
     """A reviewer approves every correction."""
     shell(manage, _APPROVE)
+
+
+def beat_often(manage: Manage) -> None:
+    """What an administrator would do in the admin: let the schedule look every few seconds instead of every night."""
+    shell(manage, _EVERY_FEW_SECONDS)
 
 
 def runs(database: str) -> list[dict[str, Any]]:
@@ -72,13 +84,7 @@ def overrule(manage: Manage) -> None:
 
 def version_objects(environment: dict[str, str], version: str) -> dict[str, int]:
     """The names of a version's files in the S3 store, and their sizes. (Entity tags follow from how they were sent.)"""
-    store = boto3.client(
-        "s3",
-        endpoint_url=environment["S3_ENDPOINT_URL"],
-        aws_access_key_id=environment["S3_ACCESS_KEY"],
-        aws_secret_access_key=environment["S3_SECRET_KEY"],
-        region_name="us-east-1",
-    )
+    store = servers.s3_client(environment)
     prefix = f"weights/versions/{version}/"
     found = store.list_objects_v2(Bucket=environment["S3_BUCKET"], Prefix=prefix).get("Contents", [])
     return {entry["Key"].removeprefix(prefix): entry["Size"] for entry in found}

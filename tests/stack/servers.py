@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -224,17 +225,21 @@ def s3(folder: Path) -> Iterator[dict[str, str]]:
         yield s3_variables(server)
 
 
-def bucket_make(environment: dict[str, str]) -> None:
+def s3_client(environment: dict[str, str]) -> Any:
+    """A client of the S3 server that the variables of `environment` name."""
     import boto3
 
-    client = boto3.client(
+    return boto3.client(
         "s3",
         endpoint_url=environment["S3_ENDPOINT_URL"],
         aws_access_key_id=environment["S3_ACCESS_KEY"],
         aws_secret_access_key=environment["S3_SECRET_KEY"],
         region_name="us-east-1",
     )
-    client.create_bucket(Bucket=environment["S3_BUCKET"])
+
+
+def bucket_make(environment: dict[str, str]) -> None:
+    s3_client(environment).create_bucket(Bucket=environment["S3_BUCKET"])
 
 
 @dataclass

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.stack import client, learning, servers
+from tests.stack.client import draw_scene
 from tests.stack.servers import Site
-from tests.training.conftest import draw_scene
 
 pytestmark = pytest.mark.stack
 PHOTOS = 24
@@ -34,15 +34,6 @@ def learning_site(tmp_path: Path) -> Iterator[Site]:
         yield site
 
 
-EVERY_FEW_SECONDS = """
-from django_celery_beat.models import IntervalSchedule, PeriodicTask
-often, _ = IntervalSchedule.objects.get_or_create(every=3, period="seconds")
-for task in PeriodicTask.objects.filter(task="training.tasks.run_start_task"):
-    task.crontab, task.interval = None, often
-    task.save()
-"""
-
-
 def test_from_nothing_to_a_learned_version_that_all_web_processes_serve(learning_site: Site) -> None:
     site = learning_site
 
@@ -58,7 +49,7 @@ def test_from_nothing_to_a_learned_version_that_all_web_processes_serve(learning
     learning.approve(site.manage)
     database = site.environment["DATABASE_URL"]
     assert learning.runs(database) == [], "nobody has asked for a run"
-    learning.shell(site.manage, EVERY_FEW_SECONDS)
+    learning.beat_often(site.manage)
     run = learning.run_finished(database, site.log)
     assert run["verdict"] != "passed", "a few photos prove nothing, so a reviewer decides"
     assert served() == {starter}

@@ -21,8 +21,8 @@ import psycopg
 import pytest
 
 from tests.stack import client, learning, production, servers
+from tests.stack.client import draw_scene
 from tests.stack.production import DEPLOY, DOMAIN, Production
-from tests.training.conftest import draw_scene
 
 pytestmark = pytest.mark.stack
 logger = logging.getLogger(__name__)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import random
 import uuid
 from pathlib import Path
 
 import pytest
 import torch
 from django.contrib.auth.models import User
-from PIL import Image, ImageDraw
 
 from captioner import services as captions
 from captioner.models import Caption, Feedback, Owner
 from models_registry import services as registry
 from models_registry.models import Alias, ModelVersion
 from tests.captioner.inference.checkpoints import save_vit_gpt2
+from tests.stack.client import draw_scene
 from training import services
 from training.config import LearnConfig
 
@@ -53,20 +51,6 @@ def _quick_runs(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
     # On a busy machine two equal models take their turns unequally; the ratio's own rule is tested with the gate.
     monkeypatch.setattr(pipeline, "latency_ratio", lambda *_: 1.0)
     monkeypatch.setattr(services, "run_enqueue", lambda run: None)
-
-
-def draw_scene(number: int) -> bytes:
-    """A JPEG whose difference hash is unlike those of other numbers."""
-    generator = random.Random(number)
-    image = Image.new("RGB", (96, 72))
-    draw = ImageDraw.Draw(image)
-    for left in range(0, 96, 12):
-        for top in range(0, 72, 9):
-            colour = tuple(generator.randrange(256) for _ in range(3))
-            draw.rectangle((left, top, left + 12, top + 9), fill=colour)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=92)
-    return buffer.getvalue()
 
 
 def feedback_give(

@@ -363,7 +363,7 @@ def test_photos_that_are_gone_from_the_store_end_no_run(base, approved) -> None:
 
 
 def test_original_and_replay_photos_come_from_the_operators_sets(base, approved, settings, tmp_path) -> None:
-    from tests.training.conftest import draw_scene
+    from tests.stack.client import draw_scene
 
     for name in ("original", "replay"):
         folder = tmp_path / name

@@ -27,9 +27,7 @@ def _by_corrections(rows: Sequence[Row]) -> str:
         for photos in ("domain", "original"):
             series[f"{photos}, seed {row['seed']}"].append((row["corrections"], row[photos]["mean"]))
     ordered: dict[str, Points] = {name: sorted(series[name]) for name in sorted(series)}
-    return line_chart(
-        ordered, title="E1: gain over corrections", x_label="corrections", y_label="gain, CIDEr-D"
-    )
+    return line_chart(ordered, title="E1: gain over corrections", x_label="corrections", y_label=_UNIT)
 
 
 def _by(key: str, title: str) -> Callable[[Sequence[Row]], str]:
