@@ -17,7 +17,9 @@ def photo_set(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["", "photos.tar", "."])
 def test_no_photo_set_and_every_kind_of_them_are_fine(settings, photo_set: Path, name: str) -> None:
-    settings.TRAINING_ORIGINAL_PHOTOS = settings.TRAINING_REPLAY_PHOTOS = str(photo_set / name) if name else ""
+    settings.TRAINING_ORIGINAL_PHOTOS = settings.TRAINING_REPLAY_PHOTOS = (
+        str(photo_set / name) if name else ""
+    )
     assert check_photo_sets(None) == []
 
 
