@@ -230,6 +230,43 @@ def test_the_largest_job_is_the_same_for_nginx_and_the_application(
     assert larger.body["type"] == "urn:captioner:problem:request-too-large"
 
 
+def test_changed_templates_are_taken_up_while_nginx_serves_and_broken_ones_are_not() -> None:
+    with production.nginx_running("127.0.0.1:9") as nginx:
+        template = nginx.templates / "captioner.conf.template"
+        text = template.read_text().replace('return 200 "alive', 'return 200 "changed')
+        (nginx.templates / "more.conf.template").write_text("# ${DOMAIN}")
+        with socket.create_connection(("127.0.0.1", nginx.http_port)) as under_way:
+            under_way.sendall(b"GET /healthz HTTP/1.1\r\nHost: probe\r\n")
+            template.write_text(text)
+            nginx.renew()
+            servers.wait_until(lambda: "changed" in answer_to_probe(nginx), "the new template is served")
+            under_way.sendall(b"\r\n")
+            assert b"alive" in under_way.recv(1000), "on the configuration it began with"
+        configured = rendered(nginx)
+        assert configured["more.conf"] == f"# {DOMAIN}"
+
+        template.write_text("nothing nginx knows;")
+        (nginx.templates / "more.conf.template").unlink()
+        with pytest.raises(subprocess.CalledProcessError):
+            nginx.renew()
+        assert rendered(nginx) == configured, "what a later reload takes up"
+
+        template.write_text(text)
+        nginx.renew()
+        assert rendered(nginx).keys() == configured.keys() - {"more.conf"}
+        assert "changed" in answer_to_probe(nginx)
+
+
+def answer_to_probe(nginx: production.Nginx) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", nginx.http_port, timeout=30)
+    connection.request("GET", "/healthz")
+    return connection.getresponse().read().decode()
+
+
+def rendered(nginx: production.Nginx) -> dict[str, str]:
+    return {path.name: path.read_text() for path in (nginx.folder / "etc" / "conf.d").iterdir()}
+
+
 def page_status(nginx: production.Nginx) -> int:
     connection = http.client.HTTPSConnection(DOMAIN, nginx.https_port, timeout=30, context=nginx.tls())
     connection.request("GET", "/healthz")
