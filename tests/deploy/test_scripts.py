@@ -1,7 +1,9 @@
 """The scripts' own logic, with a `docker` that only notes what it was told; the servers are real in tests/stack."""
 
 import fcntl
+import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -376,3 +378,34 @@ def test_restore_asks_to_be_meant(deploy: Path) -> None:
     assert result.returncode == 1
     assert "This replaces the database" in result.stderr
     assert not (deploy.parent / "calls").exists()
+
+
+KUBECTL = """#!/bin/bash
+echo "$*" >>"$CALLS"
+cat >/dev/null
+"""
+
+
+def test_pods_are_replaced_when_the_files_change_that_they_read_at_their_start(deploy: Path) -> None:
+    (deploy.parent / "bin" / "kubectl").write_text(KUBECTL)
+    (deploy.parent / "bin" / "kubectl").chmod(0o755)
+
+    def patches() -> dict[str, str]:
+        (deploy.parent / "calls").unlink(missing_ok=True)
+        result = run(deploy, "k8s/apply")
+        assert result.returncode == 0, result.stderr
+        patch = re.compile(r"--namespace captioner patch deployment (\S+) --patch (.*)")
+        return dict(match.groups() for line in calls(deploy) if (match := patch.fullmatch(line)))
+
+    first = patches()
+    assert first.keys() == {"nginx", "web", "worker-io", "worker-train", "beat"}
+    assert json.loads(first["web"])["spec"]["template"]["metadata"]["annotations"]
+    assert patches() == first
+    with (deploy / "nginx/templates/captioner.conf.template").open("a") as file:
+        file.write("# changed\n")
+    second = patches()
+    assert {name for name in first if second[name] != first[name]} == {"nginx"}
+    with (deploy / "k8s/config.yaml").open("a") as file:
+        file.write("# changed\n")
+    third = patches()
+    assert all(third[name] != second[name] for name in first)
