@@ -23,7 +23,10 @@ def test_prometheus_of_a_cluster_finds_the_web_pods_and_shows_them_the_token() -
     (job,) = yaml.safe_load((DEPLOY / "monitoring/prometheus.kubernetes.yml").read_text())["scrape_configs"]
     web = next(yaml.safe_load_all((DEPLOY / "k8s/web.yaml").read_text()))["spec"]["template"]
     (pods,) = job["kubernetes_sd_configs"]
-    assert dict(pair.split("=") for pair in pods["selectors"][0]["label"].split(",")) == web["metadata"]["labels"]
+    assert (
+        dict(pair.split("=") for pair in pods["selectors"][0]["label"].split(","))
+        == web["metadata"]["labels"]
+    )
     assert "annotations" not in web["metadata"], "which have no token"
     namespace = yaml.safe_load((DEPLOY / "k8s/kustomization.yaml").read_text())["namespace"]
     assert pods["namespaces"]["names"] == [namespace]

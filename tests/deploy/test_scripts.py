@@ -21,7 +21,8 @@ DOCKER = """#!/bin/bash
 echo "$*" >>"$CALLS"
 case "$*" in
     *"ps --quiet nginx"*)
-        if grep -q "force-recreate nginx${CHANGED:+\\|up .* nginx}" "$CALLS"; then echo nginx-2; else echo nginx-1; fi ;;
+        if grep -q "force-recreate nginx${CHANGED:+\\|up .* nginx}" "$CALLS"; then echo nginx-2; exit; fi
+        echo nginx-1 ;;
     *"exec -T nginx cat"*) cat nginx/nginx.conf nginx/reload-on-change.sh; echo -n "${STALE:-}" ;;
     *"exec -T nginx sh"*) sed -n 2p >>"$CALLS" ;;
     *"run --rm --no-deps -T nginx"*) exit "${NGINX:-0}" ;;
@@ -289,7 +290,9 @@ def test_an_upgrade_that_was_killed_does_not_pass_its_files_off_as_those_of_what
     before = contents(machine)
     shutil.copytree(machine, machine.parent / "deploy.before")
     (machine / "compose.yml").write_text("# half-way\n")
-    assert run(deploy, "rollout", "machine.example.org", "9.9.9", **paths_of(deploy), PULL="1").returncode == 1
+    assert (
+        run(deploy, "rollout", "machine.example.org", "9.9.9", **paths_of(deploy), PULL="1").returncode == 1
+    )
     assert contents(machine) == before
 
 
