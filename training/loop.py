@@ -314,7 +314,8 @@ class Learning:
         self.step = checkpoint_step(folder, config, identity)
         self.sampler = Sampler(data, captioner, config)
         # bf16 where the hardware multiplies it; the same machine gives the same bits every time.
-        bf16 = torch.cuda.is_available() or bf16_is_supported()
+        cuda = torch.cuda.is_available()
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else bf16_is_supported()
         self.accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
         self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
         model = captioner.parts.model.to(self.accelerator.device)

@@ -81,25 +81,28 @@ def learn_in_processes(
     task = folder / TASK
     _task_write(task, base, data, config, identity)
     with ExitStack() as stack:
-        children = []
-        for rank, environment in enumerate(_environments(processes)):
-            log = stack.enter_context(_log_path(folder, rank).open("wb"))
-            child = subprocess.Popen(
-                [*COMMAND, str(task)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **environment},
-            )
-            stack.enter_context(child)
-            stack.callback(child.kill)  # which comes before the waiting, and costs nothing but the last steps
-            children.append(child)
+        children = [_child_start(stack, task, environment) for environment in _environments(processes)]
         while any(child.poll() is None for child in children):
             _failures_raise(children, folder)
             done = _news_tell(folder, done, steps, tick)
             _wait(children)
         _failures_raise(children, folder)
     _news_tell(folder, done, steps, tick)
+
+
+def _child_start(stack: ExitStack, task: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A child that does not outlive `stack`."""
+    log = stack.enter_context(_log_path(task.parent, int(environment["RANK"])).open("wb"))
+    child = subprocess.Popen(
+        [*COMMAND, str(task)],
+        stdin=subprocess.PIPE,  # see _end_with_parent
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **environment},
+    )
+    stack.enter_context(child)  # waits for it in the end
+    stack.callback(child.kill)  # but kills it first, which costs nothing but the steps since the checkpoint
+    return child
 
 
 def _news_tell(folder: Path, done: int, steps: int, tick: Callable[[int, int, Losses], None]) -> int:
@@ -134,6 +137,8 @@ def _failures_raise(children: Sequence[subprocess.Popen[bytes]], folder: Path) -
 
 
 def _end(code: int, log: Path) -> str:
+    if code == -signal.SIGKILL:
+        return "was ended by SIGKILL, as the system does where memory runs out"
     if code < 0:
         return f"was ended by {signal.Signals(-code).name}"
     lines = log.read_text(errors="replace").strip().splitlines() or [f"ended with status {code}"]
