@@ -35,7 +35,8 @@ CONFIG = LearnConfig(
     save_every=3,
     threads=1,
     lr=3e-3,
-    rating_weight=0.2,
+    rating_weight=2.0,
+    rating_beta=1.0,
     rating_min_rows=2,
     replay_weight=0.3,
 )
