@@ -124,7 +124,7 @@ def check_timeout(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
 @register()
 def check_telemetry(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     wanted = [
-        ("SENTRY_DSN", telemetry.SENTRY_PACKAGES, "captioner.E005"),
+        ("SENTRY_DSN", telemetry.SENTRY_PACKAGES, "captioner.E007"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", telemetry.TRACING_PACKAGES, "captioner.E006"),
     ]
     return [

@@ -50,7 +50,8 @@ class Batcher:
     The inference thread takes what is queued the moment it is free, up to `max_batch` photos with equal
     parameters, and never waits for more. A photo that would have to wait longer than `max_wait_seconds` is
     refused. All times are in seconds, deadlines on the clock of `time.monotonic`. The thread keeps the
-    process alive until `drain`.
+    process alive until `drain`. Where it does not linger, it ends whenever nothing is queued, and the next photo
+    starts another.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Batcher:
         max_batch: int = 8,
         max_wait_seconds: float = 10.0,
         cost: CostModel | None = None,
+        lingers: bool = True,
     ) -> None:
         self.on_batch: Callable[[int, float], None] | None = None  # told photos and seconds of each batch
         self._max_batch = max_batch
@@ -74,8 +76,10 @@ class Batcher:
         self._is_draining = False
         self._rejects: Counter[str] = Counter()
         self._batches = self._photos = self._last_batch_size = 0
-        self._thread = threading.Thread(target=self._run, name="inference", daemon=False)
-        self._thread.start()
+        self._lingers = lingers
+        self._thread: threading.Thread | None = None
+        if lingers:
+            self._thread_start()
 
     def submit(
         self,
@@ -93,8 +97,7 @@ class Batcher:
         request = self._request(pixels, parameters, deadline, predictor)
         with self._changed:
             self._require_room(request)
-            self._queue.append(request)
-            self._changed.notify()
+            self._enqueue([request])
         return request.future
 
     def warm_up(self, pixels: Tensor, *parameters: DecodingParameters) -> None:
@@ -127,12 +130,18 @@ class Batcher:
             return not self._queue and self._busy_until is None
 
     def sibling(self, predictor: BatchPredictor) -> "Batcher":
-        """A batcher with a thread of its own for other weights; it predicts waits as this one until it knows better."""
+        """A batcher with a thread of its own for other weights; it predicts waits as this one until it knows better.
+
+        Its thread does not linger. OpenMP keeps a team of workers for each thread that has multiplied matrices, and
+        once all teams together are more than the cores, none of them spins while it waits for its next piece of
+        work any more: every caption of this batcher would take twice as long for as long as the other thread lives.
+        """
         return Batcher(
             predictor,
             max_batch=self._max_batch,
             max_wait_seconds=self._max_wait_seconds,
             cost=self._cost.start_over(self._max_batch),
+            lingers=False,
         )
 
     def drain(self, timeout: float) -> bool:
@@ -144,9 +153,11 @@ class Batcher:
         with self._changed:
             self._is_draining = True
             self._changed.notify()
-        self._thread.join(timeout)
+            thread = self._thread
+        if thread is not None:
+            thread.join(timeout)
         self._abandon()
-        return not self._thread.is_alive()
+        return thread is None or not thread.is_alive()
 
     def stats(self) -> BatcherStats:
         """A consistent snapshot."""
@@ -160,7 +171,7 @@ class Batcher:
                 seconds_per_row=self._cost.per_row,
                 seconds_per_batch=self._cost.per_batch,
                 rejects=dict(self._rejects),
-                is_alive=self._thread.is_alive(),
+                is_alive=self._thread is None or self._thread.is_alive(),
                 is_draining=self._is_draining,
             )
 
@@ -216,28 +227,39 @@ class Batcher:
     def _warm_up_batch(self, pixels: Tensor, parameters: DecodingParameters, size: int) -> tuple[int, float]:
         requests = [self._request(pixels, parameters, math.inf) for _ in range(size)]
         with self._changed:
-            self._queue.extend(requests)
-            self._changed.notify()
+            self._enqueue(requests)
         predictions = [request.future.result() for request in requests]
         return size * parameters.num_beams, predictions[0].inference_seconds
+
+    def _enqueue(self, requests: list[_Request]) -> None:
+        self._queue.extend(requests)
+        if self._thread is None:
+            self._thread_start()
+        self._changed.notify()
+
+    def _thread_start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="inference", daemon=False)
+        self._thread.start()
 
     def _run(self) -> None:
         try:
             while batch := self._next_batch():
                 self._caption(batch)
                 del batch  # while it waits it keeps neither photos nor weights that are served no more
-        finally:  # also when it dies of a defect: nobody may wait for what will never come
+        except BaseException:  # a defect: nobody may wait for what will never come
             with self._changed:
                 self._is_draining = True
             self._abandon()
+            raise
 
     def _next_batch(self) -> list[_Request]:
         """Wait for photos that are still wanted; empty once there will be none."""
         batch: list[_Request] = []
         while not batch:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._is_draining)
+                self._changed.wait_for(lambda: self._queue or self._is_draining or not self._lingers)
                 if not self._queue:
+                    self._thread = self._thread if self._lingers else None
                     break
                 batch, expired = self._take_batch()
             for request in expired:

@@ -322,6 +322,32 @@ def test_a_rollback_to_a_warm_version_does_not_wait_for_one_that_is_loading(
         turn._loader.join(30)
 
 
+def test_one_version_is_loaded_at_a_time_and_the_next_after_it(
+    champion: ModelVersion, publish: Callable[[str], ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime.engine_load()
+    better = publish("better")
+    registry.version_promote(better, reason="better")
+    loads: list[ModelVersion] = []
+    goes_on = threading.Event()
+
+    def load(alias: Alias.Name, version: ModelVersion) -> None:
+        loads.append(version)
+        assert goes_on.wait(30)
+
+    monkeypatch.setattr(registry_follower, "_load_in_background", load)
+    monkeypatch.setattr(registry_follower, "_report", lambda: None)
+    turn = registry_follower._Turn()
+    turn.take()
+    turn.take()
+    goes_on.set()
+    turn._loader.join(30)
+    assert loads == [better]
+    turn.take()  # as it is missing still
+    turn._loader.join(30)
+    assert loads == [better, better]
+
+
 def test_what_cannot_be_fetched_costs_nothing_that_is_warm(
     champion: ModelVersion, publish: Callable[[str], ModelVersion]
 ) -> None:

@@ -99,6 +99,6 @@ def test_the_variables_alone_are_not_enough(settings, monkeypatch: pytest.Monkey
     assert checks.check_telemetry(None) == []
     monkeypatch.setattr(telemetry, "find_spec", lambda name: None)
     messages = checks.check_telemetry(None)
-    assert [message.id for message in messages] == ["captioner.E005", "captioner.E006"]
+    assert [message.id for message in messages] == ["captioner.E007", "captioner.E006"]
     assert all("telemetry-requirements.txt" in message.hint for message in messages)
     telemetry.start()  # and nothing breaks

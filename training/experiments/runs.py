@@ -222,7 +222,7 @@ def _process_learn(bench: Bench, name: str, kills: int) -> tuple[str, int, int]:
         if child.stdout:
             child.stdout.readline()  # it says when it begins to learn
         if killed < kills:
-            time.sleep(generator.uniform(0.3, 4.0))
+            time.sleep(generator.uniform(0.2, 2.0))
             if child.poll() is None:
                 child.send_signal(signal.SIGKILL)
                 killed += 1

@@ -71,10 +71,9 @@ def text(evaluation: Evaluation) -> str:
 
 def markdown(evaluation: Evaluation, model: str) -> str:
     """The whole report."""
-    parts = [f"# How good are the captions of {model}?", "", *(f"- {note}" for note in notes(evaluation)), ""]
+    parts = [f"# How good are the captions of {model}?", "", *_notes_list(evaluation)]
     for report in evaluation.reports:
-        parts += [f"## {_title(report)}", "", markdown_table(report_rows(report)), ""]
-        parts += [f"Constant caption: *{report.constant}*", ""]
+        parts += _figures(report, "##")
         if report.reliability:
             parts += [
                 _reliability_title(report),
@@ -83,6 +82,21 @@ def markdown(evaluation: Evaluation, model: str) -> str:
                 "",
             ]
     return "\n".join(parts)
+
+
+def figures(evaluation: Evaluation) -> str:
+    """The tables of all sets, for a section of a model card."""
+    parts = [line for report in evaluation.reports for line in _figures(report, "###")]
+    return "\n".join([*_notes_list(evaluation), *parts])
+
+
+def _notes_list(evaluation: Evaluation) -> list[str]:
+    return [*(f"- {note}" for note in notes(evaluation)), ""]
+
+
+def _figures(report: SetReport, heading: str) -> list[str]:
+    table = markdown_table(report_rows(report))
+    return [f"{heading} {_title(report)}", "", table, "", f"Constant caption: *{report.constant}*", ""]
 
 
 def to_dict(evaluation: Evaluation, model: str) -> dict[str, Any]:

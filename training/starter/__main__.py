@@ -2,8 +2,9 @@
 
     pretrain   the encoder learns to name labelled photos        -> RUN/encoder
     caption    encoder and decoder learn to describe photos      -> RUN/captioner
-    export     choose the decoding, measure, write what ships    -> OUTPUT
+    export     choose the decoding, write what ships             -> OUTPUT
     calibrate  how often is a caption of some certainty right?   -> OUTPUT/calibration.json
+    judge      how good are they, beside baselines and people?   -> OUTPUT/README.md
 
 A killed stage continues from its last checkpoint when the same command is given again. Curves are lines of
 JSON in RUN/STAGE/curve.jsonl, and drawn beside it when the stage is done.
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, PretrainConfig
 
-STAGES = ("pretrain", "caption", "export", "calibrate")
+STAGES = ("pretrain", "caption", "export", "calibrate", "judge")
 
 
 def arguments_add(parser: argparse.ArgumentParser) -> None:
@@ -64,10 +65,16 @@ def stage_run(options: argparse.Namespace) -> None:
         from training.starter.export import export
 
         export(options.data, options.run, options.output)
-    else:
+    elif options.stage == "calibrate":
         from training.starter.calibrate import calibrate
 
         calibrate(options.data, options.output)
+    else:
+        from training.quality.progress import Progress
+        from training.starter.card import figures_write
+
+        with Progress() as progress:
+            figures_write(options.data, options.output, progress.tick)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Stage 3: choose the decoding on validation photos, measure, and write the folder that ships."""
+"""Stage 3: choose the decoding on validation photos and write the folder that ships."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transformers import (
 from training.starter.caption import SETS, CaptionedPhotos, captioned_load
 from training.starter.card import card_write
 from training.starter.config import PIXEL_MEAN, PIXEL_STD
-from training.starter.evaluate import Decoding, constant_caption, encode, generate, report
+from training.starter.evaluate import Decoding, encode, generate, report
 
 logger = logging.getLogger(__name__)
 
@@ -29,27 +29,20 @@ DECODINGS = (
     Decoding(num_beams=1),
     *(Decoding(num_beams=3, length_penalty=penalty) for penalty in (0.4, 0.7, 1.0)),
 )
-Table = dict[str, dict[str, dict[str, float]]]
 
 
-def export(data: Path, run: Path, output: Path, decodings: tuple[Decoding, ...] = DECODINGS) -> Table:
-    """Write the captioner of `run/captioner` to `output`; returns figures by set and way of captioning."""
+def export(data: Path, run: Path, output: Path, decodings: tuple[Decoding, ...] = DECODINGS) -> None:
+    """Write the captioner of `run/captioner` to `output`, with the decoding that suits it."""
     source = run / "captioner"
     model = VisionEncoderDecoderModel.from_pretrained(source, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(source)
-    # Measured as it ships: half-precision weights, read back into single precision.
+    # Judged as it ships: half-precision weights, read back into single precision.
     model = model.half().float()
     size = model.config.encoder.image_size
-    val = {name: captioned_load(data, run / "cache", name, "val", size) for name in SETS}
-    train = captioned_load(data, run / "cache", SETS[0], "train", size)
-    decoding = decoding_choose(model, tokenizer, val[SETS[0]], decodings)
-    table = measure(model, tokenizer, val, decoding, constant_caption(train.captions))
+    val = captioned_load(data, run / "cache", SETS[0], "val", size)
+    decoding = decoding_choose(model, tokenizer, val, decodings)
     folder_write(model, tokenizer, decoding, output)
-    (output / "metrics.json").write_text(
-        json.dumps({"decoding": asdict(decoding), "sets": table}, indent=1) + "\n"
-    )
-    card_write(output, run, table, decoding)
-    return table
+    card_write(output, run, decoding)
 
 
 def decoding_choose(
@@ -64,26 +57,6 @@ def decoding_choose(
         logger.info(json.dumps({**asdict(decoding), **figures}))
         scored.append((figures["cider_d"], decoding))
     return max(scored, key=lambda pair: pair[0])[1]
-
-
-def measure(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    sets: dict[str, CaptionedPhotos],
-    decoding: Decoding,
-    constant: str,
-) -> Table:
-    """Figures of the constant caption, of greedy decoding and of the chosen decoding on every set."""
-    table: Table = {}
-    for name, photos in sets.items():
-        states = encode(model, photos.pixels)
-        rows = {f"constant: {constant}": [constant] * len(photos.captions)}
-        for way in sorted({Decoding(), decoding}, key=lambda way: way.num_beams):
-            rows["greedy" if way.num_beams == 1 else f"{way.num_beams} beams"] = generate(
-                model, tokenizer, states, way
-            )
-        table[name] = {row: report(captions, photos.captions) for row, captions in rows.items()}
-    return table
 
 
 def folder_write(model: Any, tokenizer: PreTrainedTokenizerBase, decoding: Decoding, output: Path) -> None:

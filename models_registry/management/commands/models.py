@@ -138,10 +138,14 @@ class Command(BaseCommand):
         self.stdout.write(f"Challenger: {services.challenger_get() or 'none'}. {rollout}.")
 
     def _pin(self, options: dict[str, Any]) -> None:
-        services.version_pin(self._version(options))
+        version = self._version(options)
+        services.version_pin(version)
+        self.stdout.write(f"{version} is pinned: retention keeps it.")
 
     def _unpin(self, options: dict[str, Any]) -> None:
-        services.version_unpin(self._version(options))
+        version = self._version(options)
+        services.version_unpin(version)
+        self.stdout.write(f"{version} is not pinned: retention may remove it.")
 
     def _retain(self, options: dict[str, Any]) -> None:
         versions = services.versions_retain(keep=options["keep"], dry_run=not options["yes"])

@@ -406,6 +406,23 @@ def test_a_listener_that_fails_costs_no_captions(start: Start) -> None:
     assert batcher.stats().is_alive
 
 
+def test_a_sibling_has_a_thread_only_while_there_are_photos(start: Start) -> None:
+    batcher, _ = start()
+    others, threads = FakePredictor(), list[threading.Thread]()
+    others.on_predict = lambda _: threads.append(threading.current_thread())
+    sibling = batcher.sibling(others)
+    for number in (1, 2):  # the second photo finds no thread left, and starts another
+        assert answers(submit(sibling, number)) == [str(number)]
+        threads[-1].join(PATIENCE)
+        assert not threads[-1].is_alive()
+        assert sibling.stats().is_alive
+        assert sibling.is_idle
+    assert threads[0] is not threads[1]
+    assert sibling.drain(PATIENCE)
+    with pytest.raises(ModelUnavailable):
+        submit(sibling, 3)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_nobody_waits_for_a_thread_that_died(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     batcher, predictor = start(max_batch=1)

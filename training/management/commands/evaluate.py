@@ -1,7 +1,6 @@
 """How good are weights? Tables beside baselines and people, and a contact sheet of sixty photos."""
 
 import json
-import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 from django.template.loader import render_to_string
-from tqdm import tqdm
 
 from captioner.exceptions import IncompatibleModel
 from models_registry.exceptions import RegistryError
@@ -46,12 +44,13 @@ class Command(BaseCommand):
         from training.photo_sets import photo_sets_read
         from training.quality import tables
         from training.quality.evaluation import evaluate
+        from training.quality.progress import Progress
         from training.starter.dataset import DatasetError
 
         if options["photos"] is not None and options["photos"] < 1:
             raise CommandError("--photos is a number of photos: at least 1.")
         model, checkpoint = _weights(weights)
-        with _Progress() as progress:
+        with Progress() as progress:
             try:
                 sets = photo_sets_read(options["data"])
                 evaluation = evaluate(checkpoint, sets, progress.tick, options["photos"])
@@ -94,27 +93,3 @@ def _contact_sheet(evaluation: Any, model: str, seed: int) -> str:
             "stylesheet": stylesheet(settings.BASE_DIR / "static"),
         },
     )
-
-
-class _Progress:
-    """A bar on a terminal; in a log, a line now and then."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._what = ""
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def tick(self, what: str, done: int, total: int) -> None:
-        if what != self._what:
-            self.__exit__()
-            self._what = what
-            self._bar = tqdm(
-                total=total, desc=what, unit="photo", mininterval=0.1 if sys.stderr.isatty() else 20
-            )
-        self._bar.update(done - self._bar.n)
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
