@@ -92,11 +92,10 @@ def alone(base: Path, data: TrainingSet, tmp_path_factory: pytest.TempPathFactor
 
 
 def assert_near(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    """Equal but for rounding, a thousandth of how far these weights move: single ones may differ more, by Adam."""
     assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(
-            without_key_biases(name, found[name]), without_key_biases(name, value), rtol=0, atol=2e-5
-        )
+    apart = [without_key_biases(name, found[name] - value).flatten() for name, value in expected.items()]
+    assert torch.cat(apart).square().mean().sqrt() < 1e-5
 
 
 def without_key_biases(name: str, weights: torch.Tensor) -> torch.Tensor:
