@@ -19,6 +19,11 @@ postgres() {
     fi
 }
 
+# image_name: the application's. Compose names those of the services it depends on as well.
+image_name() {
+    compose config --images setup | grep --invert-match --line-regexp --fixed-strings "$(compose config --images postgres)"
+}
+
 # servers_start: what the application's containers need, up and answering.
 servers_start() {
     # shellcheck disable=SC2046  # one word per service

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from training.association import Association
 from training.metrics import caption_words
 
 RESAMPLES = 10_000
@@ -20,6 +21,7 @@ MAX_FUNCTION_WORD_ENDINGS = 0.01
 MIN_DISTINCT_RATIO = 0.8
 LENGTH_TOLERANCE = 0.25
 MAX_LATENCY_RATIO = 1.1
+MAX_CHANCE = 0.001  # that captions which have nothing to do with their photos look as if they had
 
 # What a caption that was cut short, or that games the metric, ends on. (A word list of English, as captions are.)
 FUNCTION_WORDS = frozenset(
@@ -170,6 +172,7 @@ def decide(
     original_candidate: Measured | None,
     original_champion: Measured | None,
     people: Sequence[str],
+    association: Association | None,
     latency_ratio: float | None,
     golden_captioned: bool,
     golden_note: str = "",
@@ -177,7 +180,8 @@ def decide(
 ) -> Decision:
     """The verdict on `candidate`, which together with `champion` captioned the held-out feedback photos.
 
-    `people` holds what a person wrote of each of these photos.
+    `people` holds what a person wrote of each of these photos; `association` says whether the captions learned from
+    belong to their photos, and is None where there were too few to tell.
     A failed check rejects; a question that could not be asked, or too few held-out photos, leaves the decision to a
     reviewer. `latency_ratio` is seconds per token, candidate over champion; None where it could not be measured.
     """
@@ -188,6 +192,7 @@ def decide(
     checks = (
         _holdout_check(holdout),
         _fit_check(candidate, champion, seed),
+        _association_check(association),
         _original_check(original),
         *_guards(candidate.captions, champion.captions, people),
         _latency_check(latency_ratio),
@@ -238,6 +243,20 @@ def _fit_check(candidate: Measured, champion: Measured, seed: int) -> Check:
         return Check(name, None, "not measured", required)
     interval = paired_bootstrap(candidate.fit, champion.fit, seed=seed)
     return Check(name, interval.lower > 0, _shown(interval), required)
+
+
+def _association_check(association: Association | None) -> Check:
+    name, required = (
+        "corrections belong to their photos",
+        f"by chance in at most {MAX_CHANCE:.1%} of deals",
+    )
+    if association is None:
+        return Check(name, None, "too few corrections to tell", required)
+    measured = (
+        f"{association.alike:.2f} alike where photos are, {association.dealt:.2f} when dealt at random; "
+        f"by chance in {association.p:.2%} of deals ({association.rows} corrections)"
+    )
+    return Check(name, association.p <= MAX_CHANCE, measured, required)
 
 
 def _original_check(interval: Interval | None) -> Check:

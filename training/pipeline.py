@@ -25,6 +25,7 @@ from models_registry.exceptions import VersionExists
 from models_registry.manifest import DataSnapshot, Lineage
 from models_registry.models import ModelVersion
 from training import provenance
+from training.association import Association, association_test
 from training.captioner import Captioner, FeatureFiles
 from training.config import LearnConfig
 from training.curation import Snapshot
@@ -96,7 +97,10 @@ def run_work(
     candidate_folder = _learn(work, captioner, data, config, snapshot)
     holdout = photos.holdout(snapshot)
     original = _original_set(work, captioner)
-    decision, report = _evaluate(work, candidate_folder, holdout, original, photos.holdout_photos(snapshot))
+    association = association_test(data.features, [(row.photo, row.ideal) for row in data.corrections])
+    decision, report = _evaluate(
+        work, candidate_folder, holdout, original, photos.holdout_photos(snapshot), association
+    )
     candidate = _publish(work, candidate_folder, snapshot, config, report, decision)
     return Outcome(candidate, decision, report)
 
@@ -275,7 +279,12 @@ def _learn(
 
 
 def _evaluate(
-    work: Workspace, folder: Path, holdout: PhotoSet, original: PhotoSet | None, photos: list[str]
+    work: Workspace,
+    folder: Path,
+    holdout: PhotoSet,
+    original: PhotoSet | None,
+    photos: list[str],
+    association: Association | None,
 ) -> tuple[Decision, dict[str, Any]]:
     """Champion and candidate on the same photos, each as its published files load. They share the base's encoder."""
     versions = {
@@ -298,6 +307,7 @@ def _evaluate(
         original_candidate=measured["original"]["candidate"] if original else None,
         original_champion=measured["original"]["champion"] if original else None,
         people=[group[0] for group in holdout.references],
+        association=association,
         latency_ratio=latency_ratio(versions["candidate"], versions["champion"], timed),
         golden_captioned=golden_passed,
         golden_note=golden_note,

@@ -322,6 +322,21 @@ def test_a_rollback_to_a_warm_version_does_not_wait_for_one_that_is_loading(
         turn._loader.join(30)
 
 
+def test_what_is_in_memory_stays_in_the_cache_of_fetched_versions(
+    champion: ModelVersion, publish: Callable[[str], ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[set[str]] = []
+    monkeypatch.setattr(registry_follower.cache, "cache_clean", lambda keep: kept.append(keep) or [])
+    runtime.engine_load()
+    better = publish("better")
+    registry.version_promote(better, reason="better")
+    registry_follower.registry_follow()
+    other = publish("other")
+    registry.version_promote(other, alias=Alias.Name.CHALLENGER, reason="try it")
+    registry_follower.registry_follow()
+    assert kept == [{champion.pk, better.pk}, {better.pk, champion.pk, other.pk}]
+
+
 def test_one_version_is_loaded_at_a_time_and_the_next_after_it(
     champion: ModelVersion, publish: Callable[[str], ModelVersion], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 READERS = [*(ROOT / "captioner").rglob("*.py"), *(ROOT / "models_registry").rglob("*.py")]
@@ -77,3 +79,14 @@ def test_the_defaults_are_those_of_the_compose_files() -> None:
 def test_no_value_carries_a_comment() -> None:
     """Readers of such files differ on whether `NAME=  # text` is empty."""
     assert not {name: value for name, value in documented().items() if "#" in value}
+
+
+def test_what_the_image_sets_is_not_unset_by_env() -> None:
+    """The containers are given all of .env, a copy of env.example, where most variables are empty."""
+    of_image = dict(
+        re.findall(r"^(?:ENV|   ) ([A-Z_]+)=(\S+)", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    )
+    given = yaml.safe_load((DEPLOY / "compose.yml").read_text())["services"]["web"]["environment"]
+    assert "CAPTIONER_STATIC_DIR" in of_image
+    for name in of_image.keys() & documented().keys():
+        assert given[name] == of_image[name], name

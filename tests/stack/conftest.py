@@ -3,7 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import servers
+from tests.stack import figures, servers
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if figures.SHOWN:
+        terminalreporter.section("measured by the stack tests")
+    for figure in figures.SHOWN:
+        terminalreporter.write_line(figure)
 
 
 @pytest.fixture(scope="session")

@@ -68,25 +68,38 @@ class Nginx:
     https_port: int
     http_port: int
     server: Server
+    variables: dict[str, str]
 
     @property
     def url(self) -> str:
         return f"https://{DOMAIN}:{self.https_port}"
+
+    @property
+    def templates(self) -> Path:
+        return self.folder / "etc" / "templates"
 
     def tls(self) -> ssl.SSLContext:
         """What trusts our authority."""
         return ssl.create_default_context(cafile=str(self.folder / "certificates" / "ca.pem"))
 
     def web_servers(self, *addresses: str) -> None:
-        """Send new requests to these hosts only, with the script that deploy/upgrade uses."""
-        environment = {
+        """Send new requests to these hosts only."""
+        self._script("web-servers", *addresses)
+
+    def renew(self) -> None:
+        """Take up changed templates."""
+        self._script("renew")
+
+    def _script(self, name: str, *arguments: str) -> None:
+        """Run a script of deploy/nginx the way deploy/upgrade does."""
+        environment = self.variables | {
             "PATH": os.environ["PATH"],
-            "NGINX_DIR": str(self.folder / "etc"),
             "NGINX_PREFIX": str(self.folder / "run"),
         }
-        subprocess.run(
-            [DEPLOY / "nginx" / "web-servers", *addresses], env=environment, check=True, user=_NGINX_USER
-        )
+        with (DEPLOY / "nginx" / name).open() as script:
+            subprocess.run(
+                ["sh", "-s", *arguments], stdin=script, env=environment, check=True, user=_NGINX_USER
+            )
 
 
 @contextlib.contextmanager
@@ -104,7 +117,8 @@ def _nginx_make(folder: Path, web_server: str, limits: dict[str, str]) -> Nginx:
     for needed in (etc / "conf.d", prefix, folder / "acme"):
         needed.mkdir(parents=True)
     shutil.copy(DEPLOY / "nginx" / "nginx.conf", etc)
-    shutil.copytree(DEPLOY / "nginx" / "errors", etc / "errors")
+    for name in ("errors", "templates"):
+        shutil.copytree(DEPLOY / "nginx" / name, etc / name)
     shutil.copy("/etc/nginx/mime.types", etc)
     ports = servers.free_port(), servers.free_port()
     variables = {
@@ -122,7 +136,7 @@ def _nginx_make(folder: Path, web_server: str, limits: dict[str, str]) -> Nginx:
         "NGINX_DIR": str(etc),
         **limits,
     }
-    for template in (DEPLOY / "nginx" / "templates").glob("*.template"):
+    for template in (etc / "templates").glob("*.template"):
         text = subprocess.run(
             [servers.find_program("envsubst"), " ".join(f"${{{name}}}" for name in variables)],
             input=template.read_text(),
@@ -144,7 +158,7 @@ def _nginx_make(folder: Path, web_server: str, limits: dict[str, str]) -> Nginx:
     server = Server(
         f"https://{DOMAIN}:{ports[0]}", arguments, log, answers, {"user": _NGINX_USER, "cwd": "/"}
     )
-    return Nginx(folder, *ports, server)
+    return Nginx(folder, *ports, server, variables)
 
 
 @dataclass

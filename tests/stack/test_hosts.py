@@ -12,7 +12,7 @@ import pytest
 
 from tests.stack import production, servers
 from tests.stack.production import Production, Web
-from tests.stack.test_production import assert_nothing_lost, captions_flow, figures
+from tests.stack.test_production import assert_nothing_lost, captions_flow, show_answers
 
 pytestmark = pytest.mark.stack
 
@@ -122,7 +122,7 @@ def test_a_rolling_restart_of_two_hosts_fails_no_request(site: Production) -> No
         captions_flow(load)
         restart_rolling(site, webs)
         captions_flow(load)
-    figures("Rolling restart of two hosts", load)
+    show_answers("Rolling restart of two hosts", load)
     assert set(load.statuses()) == {201}
     assert_nothing_lost(site, load)
     assert len(site.logged_ids()) - before == len(load.answers), "and nothing was done twice"
@@ -137,7 +137,7 @@ def test_a_host_that_is_cut_off_takes_nothing_along(site: Production, network: N
         network.mend(0)
         servers.wait_until(site.webs[0].is_ready, "the host is back")
         captions_flow(load)
-    figures("One of three hosts cut off and back, 6 clients", load)
+    show_answers("One of three hosts cut off and back, 6 clients", load)
     # Only what had been sent to the host when it was cut off can fail, and says so: 504 by nginx, which waits for it in
     # vain, or 503 by the host itself, which could not reach the database and is connected again before nginx gave up.
     assert set(load.statuses()) <= {201, 503, 504}

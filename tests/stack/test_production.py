@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import http.client
-import logging
 import os
 import re
 import shutil
@@ -20,12 +19,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.stack import client, learning, production, servers
+from tests.stack import client, figures, learning, production, servers
 from tests.stack.client import draw_scene
 from tests.stack.production import DEPLOY, DOMAIN, Production
 
 pytestmark = pytest.mark.stack
-logger = logging.getLogger(__name__)
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +48,8 @@ def cold_start(site: Production, web: production.Web) -> None:
         assert answer.status in {502, 503}, answer
         time.sleep(0.1)
         answer = client.caption(site.url, client.draw_photo(0), **site.key)
-    logger.info(
-        "Cold start of a web process to its first caption over TLS: %.1f s", time.monotonic() - started
-    )
+    seconds = time.monotonic() - started
+    figures.show(f"Cold start of a web process to its first caption over TLS: {seconds:.1f} s")
 
 
 # --- TLS and headers ---
@@ -230,6 +227,43 @@ def test_the_largest_job_is_the_same_for_nginx_and_the_application(
     assert larger.body["type"] == "urn:captioner:problem:request-too-large"
 
 
+def test_changed_templates_are_taken_up_while_nginx_serves_and_broken_ones_are_not() -> None:
+    with production.nginx_running("127.0.0.1:9") as nginx:
+        template = nginx.templates / "captioner.conf.template"
+        text = template.read_text().replace('return 200 "alive', 'return 200 "changed')
+        (nginx.templates / "more.conf.template").write_text("# ${DOMAIN}")
+        with socket.create_connection(("127.0.0.1", nginx.http_port)) as under_way:
+            under_way.sendall(b"GET /healthz HTTP/1.1\r\nHost: probe\r\n")
+            template.write_text(text)
+            nginx.renew()
+            servers.wait_until(lambda: "changed" in answer_to_probe(nginx), "the new template is served")
+            under_way.sendall(b"\r\n")
+            assert b"alive" in under_way.recv(1000), "on the configuration it began with"
+        configured = rendered(nginx)
+        assert configured["more.conf"] == f"# {DOMAIN}"
+
+        template.write_text("nothing nginx knows;")
+        (nginx.templates / "more.conf.template").unlink()
+        with pytest.raises(subprocess.CalledProcessError):
+            nginx.renew()
+        assert rendered(nginx) == configured, "what a later reload takes up"
+
+        template.write_text(text)
+        nginx.renew()
+        assert rendered(nginx).keys() == configured.keys() - {"more.conf"}
+        assert "changed" in answer_to_probe(nginx)
+
+
+def answer_to_probe(nginx: production.Nginx) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", nginx.http_port, timeout=30)
+    connection.request("GET", "/healthz")
+    return connection.getresponse().read().decode()
+
+
+def rendered(nginx: production.Nginx) -> dict[str, str]:
+    return {path.name: path.read_text() for path in (nginx.folder / "etc" / "conf.d").iterdir()}
+
+
 def page_status(nginx: production.Nginx) -> int:
     connection = http.client.HTTPSConnection(DOMAIN, nginx.https_port, timeout=30, context=nginx.tls())
     connection.request("GET", "/healthz")
@@ -273,14 +307,9 @@ def captions_flow(load: client.Load, number: int = 10) -> None:
     servers.wait_until(lambda: len(load.answered()) >= goal, f"{number} more captions ({load.statuses()})")
 
 
-def figures(what: str, load: client.Load) -> None:
-    """Shown by `pytest --log-cli-level=INFO`."""
-    logger.info(
-        "%s: answers by status %s, %.1f s without captions",
-        what,
-        dict(load.statuses()),
-        load.seconds_without(),
-    )
+def show_answers(what: str, load: client.Load) -> None:
+    statuses = ", ".join(f"{count} x {status}" for status, count in sorted(load.statuses().items()))
+    figures.show(f"{what}: {statuses}; {load.seconds_without():.1f} s without captions")
 
 
 def assert_nothing_lost(site: Production, load: client.Load) -> None:
@@ -305,7 +334,7 @@ def test_a_stopped_web_process_loses_nothing_it_accepted(site: Production) -> No
         captions_flow(load)
     assert_nothing_lost(site, load)
     assert set(load.statuses()) <= {201, 502, 503}, "its caption, or that nobody is there or ready yet"
-    figures("TERM of web and a new start, 4 clients", load)
+    show_answers("TERM of web and a new start, 4 clients", load)
 
 
 def test_captions_are_answered_while_redis_is_dead_and_queued_work_is_done_after(site: Production) -> None:
@@ -323,7 +352,7 @@ def test_captions_are_answered_while_redis_is_dead_and_queued_work_is_done_after
         captions_flow(load)
     assert set(load.statuses()) == {201}
     assert_nothing_lost(site, load)
-    figures("Redis killed and started again", load)
+    show_answers("Redis killed and started again", load)
 
 
 def partial_count(log: Path, text: str):
@@ -340,7 +369,7 @@ def test_a_database_restart_costs_seconds_of_503_and_no_caption(site: Production
         captions_flow(load, 20)
     assert set(load.statuses()) <= {201, 503}
     assert_nothing_lost(site, load)
-    figures("PostgreSQL restarted at once (-m immediate)", load)
+    show_answers("PostgreSQL restarted at once (-m immediate)", load)
 
 
 def test_a_stopped_store_is_a_503_that_logs_nothing_and_passes(site: Production) -> None:
@@ -355,7 +384,7 @@ def test_a_stopped_store_is_a_503_that_logs_nothing_and_passes(site: Production)
         captions_flow(load)
     assert set(load.statuses()) == {201, 503}
     assert_nothing_lost(site, load)
-    figures("S3 server killed and started again", load)
+    show_answers("S3 server killed and started again", load)
     with psycopg.connect(site.postgresql.url) as database:
         orphans = database.execute(
             "SELECT count(*) FROM captioner_photo p WHERE NOT EXISTS"
@@ -464,7 +493,7 @@ def restore(site: Production, backups: Path) -> None:
     assert "all rows there" in output
     assert "sent again" not in output, "every photo of the job is there"
     rows = site.row_counts()["captioner_caption"]
-    logger.info("Restore of %d captions: %.1f s", rows, time.monotonic() - started)
+    figures.show(f"Restore of {rows} captions: {time.monotonic() - started:.1f} s")
     site.webs[0].start()
     site.webs[0].wait_ready()
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from training import evaluate
+from training.association import Association
 from training.gate import (
     Measured,
     Verdict,
@@ -35,6 +36,7 @@ def verdict(candidate: Measured, champion: Measured | None = None, **changes) ->
         "original_candidate": same,
         "original_champion": same,
         "people": champion.captions,
+        "association": Association(alike=0.3, dealt=0.1, p=0.0001, rows=100),
         "latency_ratio": 1.0,
         "golden_captioned": True,
     } | changes
@@ -180,3 +182,22 @@ def test_a_candidate_is_too_slow_only_if_it_is_every_time(
     monkeypatch.setattr(evaluate, "_TokenClock", lambda _: next(clocks))
     ratio = evaluate.latency_ratio(None, None, np.zeros((1, 2, 3), np.float32))  # type: ignore[arg-type]
     assert (ratio is not None and ratio <= evaluate.MAX_LATENCY_RATIO) == passes
+
+
+@pytest.mark.parametrize("photos", [PHOTOS, 40])
+def test_corrections_that_belong_to_no_photo_are_rejected(photos: int) -> None:
+    nonsense = Association(alike=0.12, dealt=0.1, p=0.002, rows=100)
+    found, reason = verdict(measured(40, photos=photos), association=nonsense)
+    assert found == Verdict.REJECTED
+    assert (
+        "corrections belong to their photos: 0.12 alike where photos are, 0.10 when dealt at random" in reason
+    )
+    assert (
+        "by chance in 0.20% of deals (100 corrections), required by chance in at most 0.1% of deals" in reason
+    )
+
+
+def test_too_few_corrections_to_tell_whether_they_belong_leave_it_to_a_reviewer() -> None:
+    found, reason = verdict(measured(40), association=None)
+    assert found == Verdict.INSUFFICIENT
+    assert "corrections belong to their photos" in reason

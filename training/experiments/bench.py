@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from training.association import Association, association_test
 from training.captioner import Captioner, Features
 from training.config import LearnConfig
 from training.evaluate import PhotoSet, measure
@@ -53,6 +54,10 @@ class Bench:
         chosen = random.Random(seed).sample(pool, count)
         return [Correction(index, self.ideals[index], self.logged[index]) for index in chosen]
 
+    def association(self, corrections: Sequence[Correction]) -> Association | None:
+        """Whether what people wrote belongs to their photos, as the gate asks."""
+        return association_test(self.features, [(row.photo, row.ideal) for row in corrections])
+
     def learn(
         self, corrections: Sequence[Correction], config: LearnConfig, ratings: Sequence[Rating] = ()
     ) -> Captioner:
@@ -77,7 +82,7 @@ class Scores:
     original: Measured
     people: Sequence[str]  # what a person wrote of each domain photo
 
-    def gate(self, champion: Scores) -> Decision:
+    def gate(self, champion: Scores, association: Association | None) -> Decision:
         """What the gate says of this candidate; speed and clean loading are taken for granted here."""
         return decide(
             candidate=self.domain,
@@ -85,6 +90,7 @@ class Scores:
             original_candidate=self.original,
             original_champion=champion.original,
             people=self.people,
+            association=association,
             latency_ratio=1.0,
             golden_captioned=True,
         )

@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from training.association import Association
 from training.captioner import Captioner
 from training.config import LearnConfig
 from training.evaluate import PhotoSet
@@ -42,9 +43,11 @@ def e1(bench: Bench, seeds: int) -> Iterator[Row]:
     base = bench.scores(Captioner.load(bench.base))
     for seed in range(seeds):
         for count in SIZES:
-            scores, seconds = _learned(bench, bench.corrections(count, seed), replace(CONFIG, seed=seed))
+            corrections = bench.corrections(count, seed)
+            scores, seconds = _learned(bench, corrections, replace(CONFIG, seed=seed))
             row = {"corrections": count, "seed": seed, "seconds": seconds}
-            yield {**row, "verdict": str(scores.gate(base).verdict), **_compared(scores, base)}
+            verdict = str(scores.gate(base, bench.association(corrections)).verdict)
+            yield {**row, "verdict": verdict, **_compared(scores, base)}
 
 
 def e2(bench: Bench, seeds: int) -> Iterator[Row]:
@@ -85,11 +88,11 @@ def e4_equals(bench: Bench, seeds: int) -> Iterator[Row]:
     equals = [
         _learned(bench, bench.corrections(100, 0), replace(CONFIG, seed=1000 + seed))[0] for seed in range(3)
     ]
-    pairs = list(permutations(equals, 2))
+    pairs, association = list(permutations(equals, 2)), bench.association(bench.corrections(100, 0))
     for seed in range(seeds):
         chosen = random.Random(seed).sample(range(HOLDOUT_PHOTOS), MIN_PHOTOS)
         candidate, champion = (_subset(scores, chosen) for scores in pairs[seed % len(pairs)])
-        yield _judged("equals", seed, candidate, champion)
+        yield _judged("equals", seed, candidate, champion, association)
 
 
 def e4_nonsense(bench: Bench, seeds: int) -> Iterator[Row]:
@@ -101,10 +104,11 @@ def e4_nonsense(bench: Bench, seeds: int) -> Iterator[Row]:
     base = bench.scores(Captioner.load(bench.base))
     for seed in range(seeds):
         config = replace(CONFIG, seed=seed, rating_weight=1.0)
-        shuffled, _ = _learned(bench, _shuffled(bench.corrections(100, seed), seed), config)
-        yield _judged("shuffled captions", seed, shuffled, base)
+        corrections = _shuffled(bench.corrections(100, seed), seed)
+        shuffled, _ = _learned(bench, corrections, config)
+        yield _judged("shuffled captions", seed, shuffled, base, bench.association(corrections))
         rated, _ = _learned(bench, [], config, _ratings(bench, 200, seed, informed=False))
-        yield _judged("random ratings", seed, rated, base)
+        yield _judged("random ratings", seed, rated, base, None)
 
 
 def e5(bench: Bench, seeds: int) -> Iterator[Row]:
@@ -135,8 +139,10 @@ def _learned(
     return bench.scores(captioner), round(seconds, 1)
 
 
-def _judged(case: str, seed: int, candidate: Scores, champion: Scores) -> Row:
-    decision = candidate.gate(champion)
+def _judged(
+    case: str, seed: int, candidate: Scores, champion: Scores, association: Association | None
+) -> Row:
+    decision = candidate.gate(champion, association)
     failed = [check.name for check in decision.checks if check.passed is False]
     return {
         "case": case,
