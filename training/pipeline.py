@@ -97,7 +97,7 @@ def run_work(
     candidate_folder = _learn(work, captioner, data, config, snapshot)
     holdout = photos.holdout(snapshot)
     original = _original_set(work, captioner)
-    association = association_test(data.features, [(row.photo, row.ideal) for row in data.corrections])
+    association = association_test(photos.features, [(row.photo, row.ideal) for row in data.corrections])
     decision, report = _evaluate(
         work, candidate_folder, holdout, original, photos.holdout_photos(snapshot), association
     )
