@@ -4,8 +4,9 @@ Starts PostgreSQL, Redis, an S3 server and Captioner with two web processes. Sim
 domain over HTTP, rate the captions and correct them; a reviewer approves in the admin; beat starts the run; the gate
 decides; the new version is served. Prints what photos nobody corrected were called before and after.
 
-DATA is a folder with flickr8k/ and labelled/ (see the starter's model card). Without it, everything is drawn. Variables
-TRAINING_... are handed on: on a machine that is busy otherwise, TRAINING_NICENESS=0 lets the run come to an end.
+DATA is a folder with flickr8k/ and labelled/ (see the starter's model card). Without it, everything is drawn, the gate
+has no photos to see on what was forgotten, and a reviewer takes the version. Variables TRAINING_... are handed on: on a
+machine that is busy otherwise, TRAINING_NICENESS=0 lets the run come to an end.
 """
 
 import argparse
@@ -42,7 +43,6 @@ UNSEEN = 40
 SHOWN = 12
 PHOTOS_PER_VISITOR = 5
 CONTENT_VISITORS = 60
-ORIGINAL = 200
 WEB_PROCESSES = 2
 CLIENTS = 4
 
@@ -73,26 +73,18 @@ def real_world(data: Path, folder: Path, corrections: int) -> World:
     return World(catalogue_photos(data, folder, UNSEEN + corrections), settings=settings)
 
 
-def drawn_world(folder: Path, corrections: int) -> World:
-    """Drawn things; drawn people stand for the original test photos and for those people are content with."""
+def drawn_world(corrections: int) -> World:
+    """Drawn things, and drawn people that visitors are content with; there are no original test photos."""
     generator = random.Random(1)
-    original = folder / "original"
-    original.mkdir()
-    with (original / "captions.jsonl").open("w") as file:
-        for number in range(ORIGINAL):
-            image, captions = draw_everyday(generator)
-            image.save(original / f"{number}.png")
-            file.write(json.dumps({"file": f"{number}.png", "captions": captions}) + "\n")
     everyday = [draw_everyday(generator)[0] for _ in range(CONTENT_VISITORS * PHOTOS_PER_VISITOR)]
-    settings = {"TRAINING_ORIGINAL_PHOTOS": str(original)}
-    return World(drawn_photos(UNSEEN + corrections), everyday, settings)
+    return World(drawn_photos(UNSEEN + corrections), everyday)
 
 
 def main(data: Path | None, corrections: int) -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="captioner-rehearsal-") as name:
         folder = Path(name)
-        world = real_world(data, folder, corrections) if data else drawn_world(folder, corrections)
+        world = real_world(data, folder, corrections) if data else drawn_world(corrections)
         with (
             servers.postgresql(folder) as database,
             servers.redis(folder) as redis,
@@ -132,8 +124,16 @@ def rehearse(site: Site, world: World) -> None:
         time.sleep(10)  # in which both could have started another one
     assert len(runs(site)) == 1, runs(site)
     say("Two beats looked every three seconds and started one run.")
-    say(site.manage("train", "show"))
-    assert run["verdict"] == "passed", run
+    said = site.manage("train", "show")
+    say(said)
+    if not world.settings:
+        assert "Could not be measured: original test photos.\n" in said, (
+            "that alone is for a reviewer to judge"
+        )
+        learning.overrule(site.manage)
+        say("Whether it forgot anything, no photo can tell. A reviewer takes it.")
+        run = runs(site)[0]
+    assert "passed" in (run["verdict"], run["overruled"]), run
     assert run["promoted_to"] == "champion", run
     servers.wait_until(
         lambda: everything_served(site) == run["candidate"], "all web processes serve it", seconds=300
