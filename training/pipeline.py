@@ -80,7 +80,7 @@ def run_work(
             "No approved correction to learn from, and no rating either." + _capped(snapshot)
         )
     work = Workspace(run_folder(run), base, champion, tick)
-    _folder_prepare(work.folder, snapshot)
+    work.folder.mkdir(parents=True, exist_ok=True)
     captioner = Captioner.load(registry.version_fetch(base))
     photos = _FeedbackPhotos(work, captioner, snapshot)
     data = _training_set(work, captioner, photos, snapshot, config)
@@ -103,15 +103,6 @@ def _capped(snapshot: Snapshot) -> str:
         f" {count} were left out by the limit per author: people who may teach without it are staff and those with "
         "the permission “Can teach without the limit per author”."
     )
-
-
-def _folder_prepare(folder: Path, snapshot: Snapshot) -> None:
-    """Keep what an earlier attempt left only if it was made from the very same feedback."""
-    marker = folder / "snapshot.jsonl"
-    if marker.exists() and marker.read_text(encoding="utf-8") != snapshot.to_jsonl():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    marker.write_text(snapshot.to_jsonl(), encoding="utf-8")
 
 
 # --- Photos ---

@@ -149,7 +149,9 @@ def run_claim(run_id: int) -> TrainingRun | None:
                 _run_give_up(run)
                 return None
             run.status, run.worker, run.attempts = _Status.RUNNING, uuid.uuid4(), run.attempts + 1
-            run.heartbeat_at = run.started_at = timezone.now()
+            run.heartbeat_at = timezone.now()
+            # Of the first attempt, which takes the snapshot: what is approved later is new to the next run.
+            run.started_at = run.started_at or run.heartbeat_at
             run.save(update_fields=["status", "worker", "attempts", "heartbeat_at", "started_at"])
             return run
     except IntegrityError:
@@ -166,11 +168,11 @@ def _run_give_up(run: TrainingRun) -> None:
 
 def _run_do(run: TrainingRun) -> None:
     from training import pipeline
-    from training.snapshot import snapshot_take
+    from training.snapshot import snapshot_freeze
 
     progress = Progress(run)
     progress.tick("Collecting feedback", 0, 0)
-    snapshot = snapshot_take()
+    snapshot = snapshot_freeze(pipeline.run_folder(run))
     champion = registry.champion_get()
     base = _base_of(champion)
     same = run_same(snapshot.sha256, base)

@@ -191,11 +191,8 @@ def test_a_run_in_good_hands_is_left_alone_and_a_stale_one_taken_over(base, appr
         progress.tick("Learning", 1, 2)
 
 
-def test_an_interrupted_run_goes_on_where_it_was_to_the_same_version(base, approved, monkeypatch) -> None:
-    whole = execute(services.run_request())
-    registry_same = whole.candidate
-    TrainingRun.objects.all().delete()
-    run = services.run_request()
+def interrupted(run: TrainingRun) -> None:
+    """Do `run` until it dies after a checkpoint; whoever looks next finds it stale."""
     tick = services.Progress.tick
 
     def die(self, stage, done, total, losses=None) -> None:
@@ -203,17 +200,60 @@ def test_an_interrupted_run_goes_on_where_it_was_to_the_same_version(base, appro
         if losses and losses["step"] == 3:
             raise KeyboardInterrupt  # what neither records nor cleans anything up
 
-    monkeypatch.setattr(services.Progress, "tick", die)
-    with pytest.raises(KeyboardInterrupt):
-        services.run_execute(run.pk)
-    monkeypatch.setattr(services.Progress, "tick", tick)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(services.Progress, "tick", die)
+        with pytest.raises(KeyboardInterrupt):
+            services.run_execute(run.pk)
     TrainingRun.objects.update(heartbeat_at=timezone.now() - timedelta(days=1))
+
+
+def test_an_interrupted_run_goes_on_where_it_was_to_the_same_version(base, approved) -> None:
+    whole = execute(services.run_request())
+    registry_same = whole.candidate
+    TrainingRun.objects.all().delete()
+    run = services.run_request()
+    interrupted(run)
     run = execute(run)
     assert run.status == Status.FINISHED
     assert run.candidate == registry_same, "the same bytes, so the same version"
     steps = [point["step"] for point in run.curve]
     assert steps == sorted(set(steps)), "steps that were done twice are shown once"
     assert steps[-1] == 4
+
+
+def test_what_is_approved_or_edited_meanwhile_waits_for_the_next_run(base, approved, reviewer) -> None:
+    run = services.run_request()
+    interrupted(run)
+    frozen = snapshot_take()
+    feedback_give(60, reviewer=reviewer)
+    captions.feedback_submit(approved[0].caption, ideal_caption="on second thought a cat")
+    seen = []
+
+    def see(self, stage, done, total, losses=None) -> None:
+        seen.append((stage, done))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(services.Progress, "tick", see)
+        run = execute(run)
+    assert run.status == Status.FINISHED
+    assert run.data_sha256 == frozen.sha256 == run.candidate.facts.lineage.data.sha256
+    assert frozen.counts.items() <= run.counts.items()
+    assert next(done for stage, done in seen if stage == "Learning") == 3, "it resumed after step 2"
+    assert services.feedback_new_count() == 1, "what came between the attempts is new"
+
+
+def test_what_was_deleted_or_rejected_meanwhile_is_not_learned_from(base, approved, reviewer) -> None:
+    run = services.run_request()
+    interrupted(run)
+    captions.caption_delete(approved[0].caption)
+    captions.feedback_review(
+        Feedback.objects.filter(pk=approved[1].pk), Feedback.Status.REJECTED, reviewer=reviewer
+    )
+    run = execute(run)
+    assert run.status == Status.FINISHED
+    stored = registry.version_fetch(run.candidate) / run.candidate.facts.lineage.data.uri
+    taught = {json.loads(line)["feedback"] for line in stored.read_text().splitlines()}
+    assert taught == {feedback.pk for feedback in approved[2:]}
 
 
 # --- What goes wrong ---
