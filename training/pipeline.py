@@ -63,6 +63,7 @@ class Outcome:
     candidate: ModelVersion
     decision: Decision
     report: dict[str, Any]
+    counts: dict[str, int]  # the snapshot's, and what came of it
 
 
 def run_folder(run: TrainingRun) -> Path:
@@ -88,11 +89,16 @@ def run_work(
     holdout = photos.holdout(snapshot)
     original = _original_set(work, captioner)
     association = association_test(data.features, [(row.photo, row.ideal) for row in data.corrections])
+    counts = snapshot.counts | _counts(data)
     decision, report = _evaluate(
-        work, candidate_folder, holdout, original, photos.holdout_photos(snapshot), association
+        work, candidate_folder, holdout, original, snapshot, association, counts["replayed_photos"]
     )
-    candidate = _publish(work, candidate_folder, snapshot, config, report, decision)
-    return Outcome(candidate, decision, report)
+    candidate = _publish(work, candidate_folder, snapshot, config, report, decision, counts)
+    return Outcome(candidate, decision, report, counts)
+
+
+def _counts(data: TrainingSet) -> dict[str, int]:
+    return {"replayed_photos": len({row.photo for row in data.replay})}
 
 
 def _capped(snapshot: Snapshot) -> str:
@@ -128,9 +134,6 @@ class _FeedbackPhotos:
     def holdout(self, snapshot: Snapshot) -> PhotoSet:
         references = _references(snapshot)
         return PhotoSet(self.features[[self.index[photo] for photo in references]], list(references.values()))
-
-    def holdout_photos(self, snapshot: Snapshot) -> list[str]:
-        return list(_references(snapshot))
 
 
 def _references(snapshot: Snapshot) -> dict[str, list[str]]:
@@ -270,8 +273,9 @@ def _evaluate(
     folder: Path,
     holdout: PhotoSet,
     original: PhotoSet | None,
-    photos: list[str],
+    snapshot: Snapshot,
     association: Association | None,
+    replayed: int,
 ) -> tuple[Decision, dict[str, Any]]:
     """Champion and candidate on the same photos, each as its published files load. They share the base's encoder."""
     versions = {
@@ -288,6 +292,7 @@ def _evaluate(
     }
     timed = next((s.features for s in sets.values() if len(s.references)), holdout.features)
     golden_passed, golden_note = golden_check(folder)
+    photos, group_of = list(_references(snapshot)), {row.photo: row.group for row in snapshot.rows}
     decision = decide(
         candidate=measured["holdout"]["candidate"],
         champion=measured["holdout"]["champion"],
@@ -295,9 +300,11 @@ def _evaluate(
         original_champion=measured["original"]["champion"] if original else None,
         people=[group[0] for group in holdout.references],
         association=association,
+        replayed=replayed,
         latency_ratio=latency_ratio(versions["candidate"], versions["champion"], timed),
         golden_captioned=golden_passed,
         golden_note=golden_note,
+        groups=[group_of[photo] for photo in photos],
     )
     table = {
         name: {role: figures(row, sets[name].references) for role, row in rows.items()}
@@ -333,6 +340,7 @@ def _publish(
     config: LearnConfig,
     report: dict[str, Any],
     decision: Decision,
+    counts: dict[str, int],
 ) -> ModelVersion:
     work.tick("Publishing", 0, 1)
     manifest = work.base.facts
@@ -343,7 +351,7 @@ def _publish(
     lineage = Lineage(
         parent=work.champion.pk,
         base=work.base.pk,
-        data=DataSnapshot(SNAPSHOT_FILE, snapshot.sha256, snapshot.counts, snapshot.salt),
+        data=DataSnapshot(SNAPSHOT_FILE, snapshot.sha256, counts, snapshot.salt),
         code_revision=provenance.code_revision(),
         environment=provenance.environment(),
         config=asdict(config),

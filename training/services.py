@@ -184,7 +184,8 @@ def _run_do(run: TrainingRun) -> None:
         )
     outcome = pipeline.run_work(run, snapshot, base, champion, progress.tick)
     run.candidate, run.report, run.verdict = outcome.candidate, outcome.report, str(outcome.decision.verdict)
-    _run_save(run, "candidate", "report", "verdict")
+    run.counts = outcome.counts
+    _run_save(run, "candidate", "report", "verdict", "counts")
     if run.verdict == _Verdict.PASSED:
         _run_promote(run, reason=f"Passed the gate in {run}: {outcome.decision.reason}")
     _run_end(run, _Status.FINISHED)

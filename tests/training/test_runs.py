@@ -54,6 +54,10 @@ def test_a_run_learns_publishes_and_tells_what_it_saw(base, approved) -> None:
     assert (run.status, run.error, run.attempts) == (Status.FINISHED, "", 1)
     assert run.verdict == Verdict.INSUFFICIENT, "a handful of photos proves nothing"
     assert run.curve[-1]["step"] == 4
+    assert run.counts["replayed_photos"] == 0, "all photos were corrected, so the base is reminded of none"
+    [replay] = [c for c in run.report["checks"] if c["name"] == "photos replayed against forgetting"]
+    assert (replay["passed"], replay["measured"]) == (None, "0")
+    assert run.report["holdout"]["groups"] == run.counts["holdout_photos"]
     assert run.report["figures"]["holdout"]["candidate"]["cider_d"] >= 0
     assert run.report["checks"]
     assert registry.champion_get() == base, "nothing was promoted"
@@ -416,7 +420,7 @@ def test_original_and_replay_photos_come_from_the_operators_sets(base, approved,
         setattr(settings, f"TRAINING_{name.upper()}_PHOTOS", str(folder))
     run = execute(services.run_request())
     assert run.status == Status.FINISHED, run.error
-    assert run.report["original"]["photos"] == 3
+    assert run.report["original"]["photos"] == run.counts["replayed_photos"] == 3
     assert run.report["figures"]["original"].keys() == {"candidate", "champion"}
 
 
