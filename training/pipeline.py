@@ -89,7 +89,7 @@ def run_work(
     holdout = photos.holdout(snapshot)
     original = _original_set(work, captioner)
     association = association_test(data.features, [(row.photo, row.ideal) for row in data.corrections])
-    counts = snapshot.counts | _counts(data)
+    counts = snapshot.counts | _counts(captioner, data, config)
     decision, report = _evaluate(
         work, candidate_folder, holdout, original, snapshot, association, counts["replayed_photos"]
     )
@@ -97,8 +97,11 @@ def run_work(
     return Outcome(candidate, decision, report, counts)
 
 
-def _counts(data: TrainingSet) -> dict[str, int]:
-    return {"replayed_photos": len({row.photo for row in data.replay})}
+def _counts(captioner: Captioner, data: TrainingSet, config: LearnConfig) -> dict[str, int]:
+    return {
+        "corrections_cut": sum(captioner.is_cut(row.ideal, config.max_tokens) for row in data.corrections),
+        "replayed_photos": len({row.photo for row in data.replay}),
+    }
 
 
 def _capped(snapshot: Snapshot) -> str:

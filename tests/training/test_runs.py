@@ -54,6 +54,7 @@ def test_a_run_learns_publishes_and_tells_what_it_saw(base, approved) -> None:
     assert (run.status, run.error, run.attempts) == (Status.FINISHED, "", 1)
     assert run.verdict == Verdict.INSUFFICIENT, "a handful of photos proves nothing"
     assert run.curve[-1]["step"] == 4
+    assert run.counts["corrections_cut"] == 0
     assert run.counts["replayed_photos"] == 0, "all photos were corrected, so the base is reminded of none"
     [replay] = [c for c in run.report["checks"] if c["name"] == "photos replayed against forgetting"]
     assert (replay["passed"], replay["measured"]) == (None, "0")
@@ -65,6 +66,15 @@ def test_a_run_learns_publishes_and_tells_what_it_saw(base, approved) -> None:
     assert (lineage.base, lineage.parent, lineage.seed) == (base.pk, base.pk, 0)
     assert lineage.data.sha256 == run.data_sha256
     assert not pipeline.run_folder(run).exists(), "features of people's photos do not outlive the run"
+
+
+def test_captions_that_are_too_long_to_teach_an_end_are_counted(base, approved, reviewer) -> None:
+    said = {feedback.pk for feedback in approved}
+    Feedback.objects.filter(pk__in=said).update(ideal_caption="a dog " * 30)
+    Feedback.objects.update(rating=None)
+    run = execute(services.run_request())
+    assert 0 < run.counts["corrections_cut"] == run.counts["train_corrections"]
+    assert run.candidate.facts.lineage.data.counts == run.counts
 
 
 def test_lineage_leads_from_a_version_to_the_feedback_and_names_nobody(base, approved, user) -> None:
