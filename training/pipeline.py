@@ -73,7 +73,10 @@ def run_folder(run: TrainingRun) -> Path:
 def run_work(
     run: TrainingRun, snapshot: Snapshot, base: ModelVersion, champion: ModelVersion, tick: Tick
 ) -> Outcome:
-    """Do the whole run, from wherever an earlier attempt stopped. Raises `NothingToLearn`, and what `tick` raises."""
+    """Do the whole run, from wherever an earlier attempt stopped.
+
+    Raises `NothingToLearn`, `DatasetError` for photo sets that cannot be used, and what `tick` raises.
+    """
     torch.set_num_threads(settings.TRAINING_THREADS or max(1, thread_count() // 2))
     config = LearnConfig(seed=run.seed)
     if not snapshot.of("train"):
@@ -83,11 +86,11 @@ def run_work(
     work = Workspace(run_folder(run), base, champion, tick)
     work.folder.mkdir(parents=True, exist_ok=True)
     captioner = Captioner.load(registry.version_fetch(base))
+    original = _original_set(work, captioner)
     photos = _FeedbackPhotos(work, captioner, snapshot)
     data = _training_set(work, captioner, photos, snapshot, config)
     candidate_folder = _learn(work, captioner, data, config, snapshot)
     holdout = photos.holdout(snapshot)
-    original = _original_set(work, captioner)
     association = association_test(data.features, [(row.photo, row.ideal) for row in data.corrections])
     counts = snapshot.counts | _counts(captioner, data, config)
     decision, report = _evaluate(

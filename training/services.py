@@ -22,7 +22,7 @@ from django.utils import timezone
 from captioner.models import Feedback
 from models_registry import services as registry
 from models_registry.models import Alias, ModelVersion
-from training.exceptions import NothingToLearn, RunCancelled, RunLost, RunRefused
+from training.exceptions import DatasetError, NothingToLearn, RunCancelled, RunLost, RunRefused
 from training.models import TrainingRun
 
 logger = logging.getLogger(__name__)
@@ -131,6 +131,9 @@ def run_execute(run_id: int) -> TrainingRun | None:
         _run_end(run, _Status.CANCELLED, error="Cancelled.")
     except NothingToLearn as error:
         _run_end(run, _Status.FAILED, error=str(error))
+    except DatasetError as error:
+        # Trying again changes nothing until somebody mends the set; the feedback is still to be learned from.
+        _run_end(run, _Status.QUARANTINED, error=str(error))
     except Exception as error:
         logger.exception("%s failed in attempt %d.", run, run.attempts)
         _run_retry(run, f"{type(error).__name__}: {error}")

@@ -15,6 +15,7 @@ from captioner import services as captions
 from captioner.models import Feedback, Owner, Photo
 from models_registry import services as registry
 from models_registry.models import Promotion
+from tests.stack.client import draw_scene
 from tests.training.conftest import feedback_give
 from training import pipeline, services
 from training.exceptions import RunCancelled, RunRefused
@@ -417,8 +418,6 @@ def test_photos_that_are_gone_from_the_store_end_no_run(base, approved) -> None:
 
 
 def test_original_and_replay_photos_come_from_the_operators_sets(base, approved, settings, tmp_path) -> None:
-    from tests.stack.client import draw_scene
-
     for name in ("original", "replay"):
         folder = tmp_path / name
         folder.mkdir()
@@ -434,7 +433,37 @@ def test_original_and_replay_photos_come_from_the_operators_sets(base, approved,
     assert run.report["figures"]["original"].keys() == {"candidate", "champion"}
 
 
-def test_a_photo_set_that_is_none_says_what_one_looks_like(base, approved, settings, tmp_path) -> None:
-    settings.TRAINING_ORIGINAL_PHOTOS = str(tmp_path)
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("missing", "captions.jsonl"),
+        ("empty", "holds no photos"),
+        ("photo", "photo 2 cannot be read"),
+        ("file", "is damaged"),
+        ("tar", "is damaged"),
+    ],
+)
+@pytest.mark.parametrize("name", ["TRAINING_ORIGINAL_PHOTOS", "TRAINING_REPLAY_PHOTOS"])
+def test_a_photo_set_that_is_wrong_is_told_before_learning_and_not_tried_again(
+    base, approved, settings, tmp_path, name: str, damage: str, told: str
+) -> None:
+    path = tmp_path / "set"
+    path.mkdir()
+    lines = [json.dumps({"file": f"{number}.jpg", "captions": ["a dog"]}) for number in range(2)]
+    for number in range(2):
+        (path / f"{number}.jpg").write_bytes(draw_scene(900 + number))
+    if damage != "missing":
+        (path / "captions.jsonl").write_text("" if damage == "empty" else "\n".join(lines))
+    if damage == "photo":
+        (path / "1.jpg").write_bytes((path / "1.jpg").read_bytes()[:300])
+    if damage == "file":
+        (path / "1.jpg").unlink()
+    if damage == "tar":
+        path = tmp_path / "set.tar"
+        path.write_bytes(b"no tar " * 200)
+    setattr(settings, name, str(path))
     run = execute(services.run_request())
-    assert "captions.jsonl" in run.error
+    assert told in run.error
+    assert str(path) in run.error
+    assert (run.status, run.attempts, run.curve) == (Status.QUARANTINED, 1, [])
+    assert services.feedback_new_count() == len(approved), "what could not be learned from is still new"
