@@ -7,9 +7,10 @@ module loads torch and is imported by the trainer alone.
 from __future__ import annotations
 
 import io
+import logging
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ import torch
 from django.conf import settings
 from PIL import Image
 
+from captioner.exceptions import InvalidImage
 from captioner.inference.loading import thread_count
 from captioner.models import Photo
+from captioner.services import photo_open
 from models_registry import services as registry
 from models_registry.exceptions import VersionExists
 from models_registry.manifest import DataSnapshot, Lineage
@@ -38,6 +41,8 @@ from training.models import TrainingRun
 from training.objective import ratings_standardise
 from training.photo_sets import PhotoSetFile, photo_set_open
 from training.snapshot import replay_photos
+
+logger = logging.getLogger(__name__)
 
 SNAPSHOT_FILE = "data/feedback.jsonl"
 EXAMPLES = 12
@@ -79,11 +84,12 @@ def run_work(
     """
     torch.set_num_threads(settings.TRAINING_THREADS or max(1, thread_count() // 2))
     config = LearnConfig(seed=run.seed)
+    work = Workspace(run_folder(run), base, champion, tick)
+    snapshot = _snapshot_readable(work, snapshot)
     if not snapshot.of("train"):
         raise NothingToLearn(
             "No approved correction to learn from, and no rating either." + _capped(snapshot)
         )
-    work = Workspace(run_folder(run), base, champion, tick)
     work.folder.mkdir(parents=True, exist_ok=True)
     captioner = Captioner.load(registry.version_fetch(base))
     original = _original_set(work, captioner)
@@ -120,13 +126,37 @@ def _capped(snapshot: Snapshot) -> str:
 # --- Photos ---
 
 
+def _snapshot_readable(work: Workspace, snapshot: Snapshot) -> Snapshot:
+    """The snapshot without photos that are gone from the store or cannot be decoded: they must not stop all others."""
+    photos = Photo.objects.filter(sha256__in={row.photo for row in snapshot.rows}).order_by("pk")
+    readable = {photo.sha256 for photo in _readable(work, list(photos))}
+    rows = tuple(row for row in snapshot.rows if row.photo in readable)
+    if not (lost := len(snapshot.rows) - len(rows)):
+        return snapshot
+    before = snapshot.left_out.get("photo_unreadable", 0)
+    return replace(snapshot, rows=rows, left_out={**snapshot.left_out, "photo_unreadable": before + lost})
+
+
+def _readable(work: Workspace, photos: Sequence[Photo]) -> list[Photo]:
+    found = []
+    for number, photo in enumerate(photos, start=1):
+        try:
+            _photo_open(photo)
+            found.append(photo)
+        except InvalidImage as error:
+            logger.warning("%s", error)
+        work.tick("Reading photos", number, len(photos))
+    return found
+
+
 class _FeedbackPhotos:
     """Features of all photos that feedback was given on, and of the logged ones that are replayed."""
 
     def __init__(self, work: Workspace, captioner: Captioner, snapshot: Snapshot) -> None:
         names = sorted({row.photo for row in snapshot.rows})
         stored = {photo.sha256: photo for photo in Photo.objects.filter(sha256__in=names)}
-        self.replayed = [] if settings.TRAINING_REPLAY_PHOTOS else replay_photos(snapshot)
+        replayed = [] if settings.TRAINING_REPLAY_PHOTOS else replay_photos(snapshot)
+        self.replayed = _readable(work, replayed)
         photos = [stored[name] for name in names] + self.replayed
         self.index = {photo.sha256: index for index, photo in enumerate(photos)}
         self.first_replayed = len(names)
@@ -152,8 +182,16 @@ def _references(snapshot: Snapshot) -> dict[str, list[str]]:
 
 
 def _photo_open(photo: Photo) -> Image.Image:
-    with photo.file.open() as file:
-        return Image.open(io.BytesIO(file.read())).convert("RGB")
+    """The stored photo in RGB. Raises `InvalidImage` where it is lost or damaged, and `StorageUnavailable`."""
+    try:
+        with photo_open(photo) as file:
+            data = file.read()
+    except FileNotFoundError as error:
+        raise InvalidImage(f"{photo.file.name} is gone from the store", reason="empty") from error
+    try:
+        return Image.open(io.BytesIO(data)).convert("RGB")
+    except Exception as error:  # what decoders raise is undocumented
+        raise InvalidImage(f"{photo.file.name} cannot be read: {error}", reason="corrupt") from error
 
 
 def _set_features(work: Workspace, captioner: Captioner, photos: PhotoSetFile, stage: str) -> Any:

@@ -76,7 +76,7 @@ def snapshot_take() -> Snapshot:
     )
     _hold_out(snapshot)
     if missing := len(rows) - len(readable):
-        return Snapshot(snapshot.rows, salt, {**snapshot.left_out, "photo_missing": missing})
+        return Snapshot(snapshot.rows, salt, {**snapshot.left_out, "photo_unreadable": missing})
     return snapshot
 
 

@@ -8,6 +8,7 @@ import uuid
 from datetime import timedelta
 
 import pytest
+from django.core.files.base import ContentFile
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
@@ -412,6 +413,36 @@ def test_photos_that_are_gone_from_the_store_end_no_run(base, approved) -> None:
         photo.file.storage.delete(photo.file.name)
     run = execute(services.run_request())
     assert (run.status, run.error) == (Status.FINISHED, "")
+
+
+def photo_damage(photo: Photo, data: bytes) -> None:
+    photo.file.storage.delete(photo.file.name)
+    photo.file.storage.save(photo.file.name, ContentFile(data))
+
+
+def test_photos_that_cannot_be_read_are_left_out_and_counted(base, approved, reviewer) -> None:
+    """One that trains, one that is held out, one that has no hash yet, and one that would be replayed."""
+    for number in (100, 101):
+        feedback_give(number, rating=9)
+    snapshot = snapshot_take()
+    hurt = [snapshot.of("train")[0], snapshot.of("holdout")[0]]
+    unhashed = snapshot.of("train")[1]
+    for row in hurt:
+        photo = Photo.objects.get(sha256=row.photo)
+        with photo.file.open() as file:
+            photo_damage(photo, file.read()[:400])
+    photo_damage(Photo.objects.get(sha256=unhashed.photo), b"no photo")
+    Photo.objects.filter(sha256=unhashed.photo).update(difference_hash="")
+    photo_damage(Photo.objects.last(), b"\xff\xd8\xff")
+    run = execute(services.run_request())
+    assert (run.status, run.error) == (Status.FINISHED, "")
+    assert run.counts["left_out_photo_unreadable"] == 3
+    assert run.counts["replayed_photos"] == 1
+    stored = registry.version_fetch(run.candidate) / run.candidate.facts.lineage.data.uri
+    taught = {json.loads(line)["feedback"] for line in stored.read_text().splitlines()}
+    assert not taught & {row.feedback for row in [*hurt, unhashed]}
+    assert len(taught) == len(approved) - 3
+    assert run.counts["train_corrections"] + run.counts["holdout_corrections"] == len(approved) - 3
 
 
 # --- An operator's own photo sets ---
