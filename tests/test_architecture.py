@@ -44,6 +44,7 @@ NO_DJANGO = (
                 "evaluate",
                 "captioner",
                 "golden",
+                "processes",
             ),
             *("charts", "report", "photo_sets", "starter", "quality", "experiments"),
         )

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import copy
 import shutil
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,6 +52,25 @@ class CachedEncoder(nn.Module):
 
     def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutput:
         return BaseModelOutput(last_hidden_state=pixel_values[:, 0])
+
+
+class FeatureFiles:
+    """Features (photos, patches, width) in several files of `features_write`, indexed as if they were one array."""
+
+    def __init__(self, *paths: Path) -> None:
+        self.paths = paths
+        self._parts = [np.load(path, mmap_mode="r") for path in paths]
+        self._starts = list(accumulate(map(len, self._parts), initial=0))
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, indexes: Sequence[int]) -> Features:
+        return np.stack([self._row(index) for index in indexes])
+
+    def _row(self, index: int) -> Features:
+        owner = bisect_right(self._starts, index) - 1
+        return cast(Features, self._parts[owner][index - self._starts[owner]])
 
 
 @dataclass

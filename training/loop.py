@@ -2,6 +2,9 @@
 
 Every step seeds torch from (seed, step) before it draws anything, so that the step number is the whole state of
 sampler and generators: a run that was killed continues from its checkpoint to the very same weights.
+
+Where accelerate finds itself to be one of several processes (`training.processes` starts them), each takes its share of
+the rows of every step, and the gradients are added up: together they take the step that one alone would take.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from accelerate import Accelerator
@@ -21,7 +24,7 @@ from torch import Tensor, nn
 
 from captioner.inference.probe import bf16_is_supported
 from training import objective
-from training.captioner import Captioner, Features, labels_pad
+from training.captioner import Captioner, FeatureFiles, Features, labels_pad
 from training.config import LearnConfig
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -94,7 +97,7 @@ class Replay(NamedTuple):
 class TrainingSet:
     """Features (photos, patches, width) and what was said about the photos."""
 
-    features: Features
+    features: Features | FeatureFiles
     corrections: Sequence[Correction] = ()
     ratings: Sequence[Rating] = ()
     replay: Sequence[Replay] = ()
@@ -135,6 +138,18 @@ class Batch:
         self.rows += rows
         self.parts[part] = slice(first, len(self.rows))
 
+    def weights(self, config: LearnConfig) -> dict[str, float]:
+        """What the losses of `batch_losses` are means over: how many tokens, pairs and ratings."""
+        tokens = {part: sum(len(row.ids) for row in self.rows[where]) for part, where in self.parts.items()}
+        rated = self.z.exp().sum().item() if config.rating_loss == "regression" else len(self.z)
+        return {
+            "ideal": tokens["ideal"],
+            "preference": len(self.preferred),
+            "rating": rated,
+            "replay": tokens["replay"],
+            "kl": tokens["replay"],
+        }
+
 
 class Sampler:
     """Draws the rows of a step. Captions are tokenised, and scored by the base, once."""
@@ -170,18 +185,22 @@ class Sampler:
             for index, row, base in zip(chosen, scored, base_score(scored), strict=True):
                 rows[index] = row._replace(base=base)
 
-    def at(self, step: int) -> Batch:
-        """The batch of a step; equal steps draw equal batches."""
-        batch = Batch()
-        corrections = self._draw(len(self.ideal), step, stream=0)
+    def at(self, step: int, rank: int = 0, processes: int = 1) -> Batch:
+        """The batch of a step, or the share of process `rank` of so many; equal steps draw equal batches.
+
+        Of each part a share has every `processes`-th row; an ideal caption stays with its rejected one.
+        """
+        batch, share = Batch(), slice(rank, None, processes)
+        corrections = self._draw(len(self.ideal), step, stream=0)[share]
         batch.add("ideal", [self.ideal[index] for index in corrections])
         pairs = [
             (row, rejected) for row, index in enumerate(corrections) if (rejected := self.rejected[index])
         ]
         batch.preferred = [row for row, _ in pairs]
         batch.add("rejected", [rejected for _, rejected in pairs])
-        batch.add("replay", [self.replay[index] for index in self._draw(len(self.replay), step, stream=1)])
-        ratings = self._draw(len(self.rated), step, stream=2)
+        replay = self._draw(len(self.replay), step, stream=1)[share]
+        batch.add("replay", [self.replay[index] for index in replay])
+        ratings = self._draw(len(self.rated), step, stream=2)[share]
         batch.add("rated", [self.rated[index] for index in ratings])
         batch.add("stranger", [self.strangers[index] for index in ratings])
         batch.z = torch.tensor([self.z[index] for index in ratings])
@@ -198,11 +217,17 @@ class Sampler:
 
 
 def batch_losses(
-    logits: Tensor, labels: Tensor, base_replay: Tensor, batch: Batch, config: LearnConfig
+    logits: Tensor,
+    labels: Tensor,
+    base_replay: Tensor,
+    batch: Batch,
+    config: LearnConfig,
+    everyones: Callable[[Tensor], Tensor] = lambda own: own,
 ) -> dict[str, Tensor]:
     """The weighted losses of a batch by name; their sum is what is descended.
 
     `logits` (rows, T, V) and `labels` (rows, T) of all rows, `base_replay` the base's logits of the replayed ones.
+    Where `batch` is a share, `everyones` makes one value for each stranger of the whole step of those of the share.
     """
     parts = batch.parts
     ideal, replay, rejected = parts["ideal"], parts["replay"], parts["rejected"]
@@ -212,9 +237,8 @@ def batch_losses(
     if config.rating_loss == "regression":
         rating = objective.regression_loss(said[rated], batch.z)
     else:
-        rating = objective.rating_loss(
-            said[rated], base[rated], said[stranger], base[stranger], batch.z, config.rating_beta
-        )
+        drift = everyones((said[stranger] - base[stranger]).detach())
+        rating = objective.rating_loss(said[rated], base[rated], drift, batch.z, config.rating_beta)
     preference = objective.preference_loss(
         said[ideal][batch.preferred],
         said[rejected],
@@ -236,10 +260,41 @@ class CheckpointMismatch(ValueError):
     """The folder holds the checkpoint of another run: other data or other settings."""
 
 
+def checkpoint_step(folder: Path, config: LearnConfig, identity: str) -> int:
+    """The step after which the checkpoint in `folder` was written, 0 without one. Raises `CheckpointMismatch`."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return 0
+    with safe_open(path, "pt") as file:
+        facts = file.metadata()
+    if facts["identity"] != _identity(config, identity):
+        raise CheckpointMismatch(f"{path} belongs to a run with other data or settings; remove it.")
+    return int(facts["step"])
+
+
+def curve_after(folder: Path, step: int) -> list[Losses]:
+    """What was logged after `step`, in order: the step and its losses."""
+    path = folder / CURVE
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines[step:] if line.endswith("\n")]  # the last may be half written
+
+
+def curve_cut(folder: Path, step: int) -> None:
+    """Drop what was logged after `step`; it is about to be done again."""
+    path = folder / CURVE
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    path.write_text("".join(lines[:step]))
+
+
+def _identity(config: LearnConfig, identity: str) -> str:
+    return json.dumps([identity, asdict(config)], sort_keys=True)
+
+
 class Learning:
     """One run over `data` in `folder`, resumed where a checkpoint of the same run lies there.
 
-    `identity` is what must agree for a resume to be meaningful, the hash of the data for one.
+    `identity` is what must agree for a resume to be meaningful, the hash of the data for one; the number of processes
+    need not. The first process alone writes.
     """
 
     def __init__(
@@ -250,25 +305,32 @@ class Learning:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)  # adapters start at random
         self.captioner, self.data, self.config, self.folder = captioner, data, config, folder
-        self.identity = json.dumps([identity, asdict(config)], sort_keys=True)
+        self.identity = identity
         self.base = captioner.frozen_copy()
         lr = config.lr
         if captioner.parameter_count() > config.lora_above:
             captioner.adapters_add(config.lora_rank)
             lr = config.lora_lr
-        self.steps, self.step, self.lr = data.steps(config), 0, lr
+        self.steps, self.lr = data.steps(config), lr
+        self.step = checkpoint_step(folder, config, identity)
         self.sampler = Sampler(data, captioner, config)
         # bf16 where the hardware multiplies it; the same machine gives the same bits every time.
-        bf16 = torch.cuda.is_available() or bf16_is_supported()
+        cuda = torch.cuda.is_available()
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else bf16_is_supported()
         self.accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
+        self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
         model = captioner.parts.model.to(self.accelerator.device)
         self.base.parts.model.to(self.accelerator.device)
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
             parameter_groups(model, lr, config.weight_decay), lr=lr, betas=(0.9, 0.98)
         )
-        self.sampler.score(self._base_scores)
-        self._load()
+        if self.step:
+            self._load()
+        if self.rank == 0:
+            curve_cut(folder, self.step)
+        if self.step < self.steps:
+            self.sampler.score(self._base_scores)
 
     def run(
         self, tick: Callable[[int, int, Losses], None] = lambda *_: None, until: int | None = None
@@ -277,9 +339,10 @@ class Learning:
         stop = min(self.steps, until or self.steps)
         while self.step < stop:
             losses = self._descend()
-            self._log(losses)
-            if self.step == self.steps or self.step % self.config.save_every == 0:
-                self.save()
+            if self.rank == 0:
+                self._log(losses)
+                if self.step == self.steps or self.step % self.config.save_every == 0:
+                    self.save()
             tick(self.step, self.steps, losses)
         self.captioner.parts.model.to("cpu").eval()
 
@@ -287,8 +350,10 @@ class Learning:
         share = schedule(self.step, self.steps, self.config.warmup, self.config.decay)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * share
-        torch.manual_seed(self.config.seed * SEED_STRIDE + self.step)
-        batch = self.sampler.at(self.step)
+        # Dropout differs between processes, as it does between the rows of one.
+        torch.manual_seed(self.config.seed * SEED_STRIDE + self.step + self.rank * SEED_STRIDE**2)
+        whole = self.sampler.at(self.step)
+        batch = self.sampler.at(self.step, self.rank, self.processes) if self.processes > 1 else whole
         features, labels = self._tensors(batch.rows)
         batch.z, replay = batch.z.to(labels.device), batch.parts["replay"]
         self.captioner.parts.model.train()
@@ -296,14 +361,39 @@ class Learning:
             with torch.no_grad():
                 base_replay = self._base_logits(features[replay], labels[replay])
             logits = self.captioner.logits(features, labels)
-        losses = batch_losses(logits, labels, base_replay, batch, self.config)
-        total = torch.stack(list(losses.values())).sum()
-        torch.autograd.backward(total)
+        losses = batch_losses(
+            logits, labels, base_replay, batch, self.config, lambda own: self._everyones(own, len(whole.z))
+        )
+        # Means over a share weigh as much as the share: added up, they are the means over the whole.
+        own, all_ = batch.weights(self.config), whole.weights(self.config)
+        parts = torch.stack([loss * (own[name] / (all_[name] or 1)) for name, loss in losses.items()])
+        torch.autograd.backward(parts.sum())
+        self._gradients_add()
         nn.utils.clip_grad_norm_(self.trained.values(), self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
-        return {"loss": total.item()} | {name: loss.item() for name, loss in losses.items()}
+        parts = self._sum(parts.detach())
+        return {"loss": parts.sum().item()} | dict(zip(losses, parts.tolist(), strict=True))
+
+    # --- Between processes; with one alone nothing happens here ---
+
+    def _sum(self, own: Tensor) -> Tensor:
+        """The sum of what all processes have."""
+        return cast(Tensor, self.accelerator.reduce(own, "sum")) if self.processes > 1 else own
+
+    def _everyones(self, own: Tensor, count: int) -> Tensor:
+        """All `count` values of a step, of which these are every so manieth; no gradient passes."""
+        everyones = own.new_zeros(count)
+        everyones[self.rank :: self.processes] = own
+        return self._sum(everyones) if count else everyones
+
+    def _gradients_add(self) -> None:
+        if self.processes == 1:
+            return
+        gradients = [parameter.grad for parameter in self.trained.values() if parameter.grad is not None]
+        total = self._sum(nn.utils.parameters_to_vector(gradients))
+        nn.utils.vector_to_parameters(total, gradients)
 
     def _tensors(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """Features (rows, patches, width) and labels (rows, T)."""
@@ -319,13 +409,14 @@ class Learning:
     @torch.no_grad()
     def _base_scores(self, rows: Sequence[Row], batch: int = 64) -> list[float]:
         """Mean log-probability per token of each row under the base."""
-        scores: list[float] = []
-        for start in range(0, len(rows), batch):
-            features, labels = self._tensors(rows[start : start + batch])
+        own, scores = rows[self.rank :: self.processes], list[float]()
+        for start in range(0, len(own), batch):
+            features, labels = self._tensors(own[start : start + batch])
             with self.accelerator.autocast():
                 logits = self.base.logits(features, labels)
             scores += objective.caption_log_probabilities(logits, labels).tolist()
-        return scores
+        found = torch.tensor(scores, device=self.accelerator.device)
+        return cast(list[float], self._everyones(found, len(rows)).tolist())
 
     def _log(self, losses: Losses) -> None:
         line = {"step": self.step, **{name: float(f"{loss:.5g}") for name, loss in losses.items()}}
@@ -341,32 +432,20 @@ class Learning:
             for moment in _MOMENTS:
                 tensors[f"{moment}.{name}"] = self.optimizer.state[parameter][moment].contiguous()
         partial = self.folder / f"{CHECKPOINT}.partial"
-        save_file(tensors, partial, {"identity": self.identity, "step": str(self.step)})
+        facts = {"identity": _identity(self.config, self.identity), "step": str(self.step)}
+        save_file(tensors, partial, facts)
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(self.folder / CHECKPOINT)
 
     @torch.no_grad()
     def _load(self) -> None:
-        path = self.folder / CHECKPOINT
-        if not path.exists():
-            (self.folder / CURVE).unlink(missing_ok=True)
-            return
-        with safe_open(path, "pt", device=str(self.accelerator.device)) as file:
-            if file.metadata()["identity"] != self.identity:
-                raise CheckpointMismatch(f"{path} belongs to a run with other data or settings; remove it.")
-            self.step = int(file.metadata()["step"])
+        device = self.accelerator.device
+        with safe_open(self.folder / CHECKPOINT, "pt") as file:
             for name, parameter in self.trained.items():
                 parameter.copy_(file.get_tensor(f"weight.{name}"))
-                state = {moment: file.get_tensor(f"{moment}.{name}") for moment in _MOMENTS}
+                state = {moment: file.get_tensor(f"{moment}.{name}").to(device) for moment in _MOMENTS}
                 self.optimizer.state[parameter] = {"step": torch.tensor(float(self.step)), **state}
-        self._curve_cut()
-
-    def _curve_cut(self) -> None:
-        """Drop what was logged after the checkpoint; it is about to be done again."""
-        path = self.folder / CURVE
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        path.write_text("".join(lines[: self.step]))
 
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")

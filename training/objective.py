@@ -46,18 +46,16 @@ def preference_loss(
     return -functional.logsigmoid(beta * margin).mean()
 
 
-def rating_loss(
-    rated: Tensor, base_rated: Tensor, strangers: Tensor, base_strangers: Tensor, z: Tensor, beta: float
-) -> Tensor:
+def rating_loss(rated: Tensor, base_rated: Tensor, drift: Tensor, z: Tensor, beta: float) -> Tensor:
     """Kahneman-Tversky optimisation (Ethayarajh et al. 2024, eq. 7) weighted by abs(z); log-probabilities are (B,).
 
     A caption rated above what its rater usually gives (z > 0) is desirable, one below is not. The reference point is
-    how far the model has moved from the base at large, estimated on `strangers`: captions of other photos. Zero
-    without any rating.
+    how far the model has moved from the base at large, the mean of `drift` (strangers,): by how much captions of other
+    photos became more probable. Zero without any rating.
     """
     if not len(rated):
         return rated.sum() * 0.0
-    moved = (strangers - base_strangers).mean().detach().clamp(min=0.0)
+    moved = drift.mean().detach().clamp(min=0.0)
     gain = torch.where(z > 0, 1.0, -1.0) * (rated - base_rated - moved)
     return (z.abs() * (1.0 - torch.sigmoid(beta * gain))).mean()
 

@@ -29,17 +29,27 @@ from models_registry.manifest import DataSnapshot, Lineage
 from models_registry.models import ModelVersion
 from training import provenance
 from training.association import Association, association_test
-from training.captioner import Captioner
+from training.captioner import Captioner, FeatureFiles
 from training.config import LearnConfig
 from training.curation import Snapshot
 from training.evaluate import PhotoSet, figures, latency_ratio, measure
 from training.exceptions import NothingToLearn
 from training.gate import Decision, Measured, decide
 from training.golden import golden_check
-from training.loop import CheckpointMismatch, Correction, Learning, Rating, Replay, TrainingSet
+from training.loop import (
+    CheckpointMismatch,
+    Correction,
+    Learning,
+    Losses,
+    Rating,
+    Replay,
+    TrainingSet,
+    checkpoint_step,
+)
 from training.models import TrainingRun
 from training.objective import ratings_standardise
 from training.photo_sets import PhotoSetFile, photo_set_open
+from training.processes import learn_in_processes, process_count
 from training.snapshot import replay_photos
 
 logger = logging.getLogger(__name__)
@@ -97,7 +107,7 @@ def run_work(
     data = _training_set(work, captioner, photos, snapshot, config)
     candidate_folder = _learn(work, captioner, data, config, snapshot)
     holdout = photos.holdout(snapshot)
-    association = association_test(data.features, [(row.photo, row.ideal) for row in data.corrections])
+    association = association_test(photos.features, [(row.photo, row.ideal) for row in data.corrections])
     counts = snapshot.counts | _counts(captioner, data, config)
     decision, report = _evaluate(
         work, candidate_folder, holdout, original, snapshot, association, counts["replayed_photos"]
@@ -160,10 +170,13 @@ class _FeedbackPhotos:
         photos = [stored[name] for name in names] + self.replayed
         self.index = {photo.sha256: index for index, photo in enumerate(photos)}
         self.first_replayed = len(names)
+        self.path = (
+            work.folder / f"features-{provenance.text_digest(*(photo.sha256 for photo in photos))}.npy"
+        )
         self.features = captioner.features_write(
             map(_photo_open, photos),
             len(photos),
-            work.folder / f"features-{provenance.text_digest(*(photo.sha256 for photo in photos))}.npy",
+            self.path,
             lambda done: work.tick("Looking at photos", done, len(photos)),
         )
 
@@ -196,11 +209,17 @@ def _photo_open(photo: Photo) -> Image.Image:
 
 def _set_features(work: Workspace, captioner: Captioner, photos: PhotoSetFile, stage: str) -> Any:
     """Features of an operator's own photo set, kept for later runs from the same base."""
-    folder = Path(settings.DATA_DIR) / "training" / "features"
-    name = f"{work.base.pk}-{photos.digest}-{len(photos)}.npy"
     return captioner.features_write(
-        photos.images(), len(photos), folder / name, lambda done: work.tick(stage, done, len(photos))
+        photos.images(),
+        len(photos),
+        _set_path(work, photos),
+        lambda done: work.tick(stage, done, len(photos)),
     )
+
+
+def _set_path(work: Workspace, photos: PhotoSetFile) -> Path:
+    folder = Path(settings.DATA_DIR) / "training" / "features"
+    return folder / f"{work.base.pk}-{photos.digest}-{len(photos)}.npy"
 
 
 def _original_set(work: Workspace, captioner: Captioner) -> PhotoSet | None:
@@ -245,7 +264,9 @@ def _was_worse(ideal: str, logged: str, rating: int | None) -> bool:
     return ideal.lower() != logged.lower() and (rating is None or rating <= PREFERENCE_RATING)
 
 
-def _replay(work: Workspace, captioner: Captioner, photos: _FeedbackPhotos) -> tuple[Any, list[Replay]]:
+def _replay(
+    work: Workspace, captioner: Captioner, photos: _FeedbackPhotos
+) -> tuple[FeatureFiles, list[Replay]]:
     """Features of all that is learned from, and what is replayed: base training captions, else the base's own."""
     if not settings.TRAINING_REPLAY_PHOTOS:
         first = photos.first_replayed
@@ -253,37 +274,15 @@ def _replay(work: Workspace, captioner: Captioner, photos: _FeedbackPhotos) -> t
             photos.features[first:],
             lambda done: work.tick("Captioning with the base", done, len(photos.replayed)),
         )
-        return photos.features, [Replay(first + i, caption) for i, caption in enumerate(captions) if caption]
+        replay = [Replay(first + i, caption) for i, caption in enumerate(captions) if caption]
+        return FeatureFiles(photos.path), replay
     replayed = photo_set_open(Path(settings.TRAINING_REPLAY_PHOTOS), REPLAY_PHOTOS)
-    features = _set_features(work, captioner, replayed, "Looking at replayed photos")
+    _set_features(work, captioner, replayed, "Looking at replayed photos")
     first = len(photos.features)
     rows = [
         Replay(first + index, caption) for index, group in enumerate(replayed.captions) for caption in group
     ]
-    return _Stacked((photos.features, features)), rows
-
-
-class _Stacked:
-    """Memory-mapped features of several files, indexed as if they were one array."""
-
-    def __init__(self, parts: Sequence[Any]) -> None:
-        self._parts, self._starts, start = parts, [], 0
-        for part in parts:
-            self._starts.append(start)
-            start += len(part)
-        self._length = start
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, indexes: list[int]) -> Any:
-        import numpy as np
-
-        return np.stack([self._row(index) for index in indexes])
-
-    def _row(self, index: int) -> Any:
-        owner = max(n for n, start in enumerate(self._starts) if start <= index)
-        return self._parts[owner][index - self._starts[owner]]
+    return FeatureFiles(photos.path, _set_path(work, replayed)), rows
 
 
 # --- Learning, judging, publishing ---
@@ -297,13 +296,18 @@ def _learn(
     )
     folder = work.folder / "learning"
     try:
-        learning = Learning(captioner, data, config, folder, identity)
+        checkpoint_step(folder, config, identity)
     except CheckpointMismatch:
         # The settings changed between two attempts; the later ones count.
         shutil.rmtree(folder)
-        captioner = Captioner.load(captioner.folder)
-        learning = Learning(captioner, data, config, folder, identity)
-    learning.run(lambda step, steps, losses: work.tick("Learning", step, steps, {"step": step, **losses}))
+
+    def tick(step: int, steps: int, losses: Losses) -> None:
+        work.tick("Learning", step, steps, {"step": step, **losses} if losses else None)
+
+    if (processes := process_count(config)) > 1:
+        # They leave the last checkpoint, and nothing to do but to load it.
+        learn_in_processes(captioner.folder, data, config, folder, identity, processes, tick)
+    Learning(captioner, data, config, folder, identity).run(tick)
     candidate = work.folder / "candidate"
     captioner.save(candidate)
     path = candidate / SNAPSHOT_FILE

@@ -61,13 +61,13 @@ def test_rating_loss_by_hand() -> None:
     z = torch.tensor([2.0, -1.0])
     # Desirable, weight 2: 1 - sigmoid(0.5 * 0.6); undesirable, weight 1: 1 - sigmoid(-0.5 * 0.6).
     low, high = 1 / (1 + math.exp(0.3)), 1 / (1 + math.exp(-0.3))
-    loss = rating_loss(rated, base, strangers, base, z, beta=0.5)
+    loss = rating_loss(rated, base, strangers - base, z, beta=0.5)
     assert loss.item() == pytest.approx((2 * low + 1 * high) / 2)
 
 
 def test_rating_loss_measures_from_zero_where_the_model_moved_away_from_strangers() -> None:
     base = torch.tensor([-2.0])
-    loss = rating_loss(base + 1.0, base, base - 3.0, base, torch.tensor([1.0]), beta=1.0)
+    loss = rating_loss(base + 1.0, base, torch.tensor([-3.0]), torch.tensor([1.0]), beta=1.0)
     assert loss.item() == pytest.approx(1 / (1 + math.e))
 
 
@@ -91,7 +91,7 @@ def test_every_loss_is_zero_and_differentiable_without_rows() -> None:
     losses = [
         caption_cross_entropy(logits, labels),
         preference_loss(said, said, none, none, 0.1),
-        rating_loss(said, none, said, none, none, 0.1),
+        rating_loss(said, none, said, none, 0.1),
         regression_loss(said, none),
         base_divergence(logits, logits.detach(), labels),
     ]

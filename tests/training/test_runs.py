@@ -21,6 +21,7 @@ from tests.training.conftest import feedback_give
 from training import pipeline, services
 from training.exceptions import RunCancelled, RunRefused
 from training.gate import Decision, Verdict
+from training.loop import Learning
 from training.models import HeldOutPhoto, TrainingRun
 from training.snapshot import snapshot_take
 
@@ -270,6 +271,21 @@ def test_what_was_deleted_or_rejected_meanwhile_is_not_learned_from(base, approv
     stored = registry.version_fetch(run.candidate) / run.candidate.facts.lineage.data.uri
     taught = {json.loads(line)["feedback"] for line in stored.read_text().splitlines()}
     assert taught == {feedback.pk for feedback in approved[2:]}
+
+
+def test_where_several_processes_learn_the_run_is_the_same_to_everybody(base, approved, monkeypatch) -> None:
+    def descend(_: Learning) -> None:
+        raise AssertionError("the steps are taken elsewhere")
+
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "yes")
+    monkeypatch.setattr(pipeline, "process_count", lambda _: 2)
+    monkeypatch.setattr(Learning, "_descend", descend)
+    run = execute(services.run_request())
+    assert (run.status, run.error) == (Status.FINISHED, "")
+    assert [point["step"] for point in run.curve] == [1, 2, 3, 4]
+    assert all(point["loss"] > 0 for point in run.curve)
+    assert run.candidate != base
+    assert not pipeline.run_folder(run).exists()
 
 
 # --- What goes wrong ---
