@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import logging
 import math
 import secrets
@@ -365,10 +366,15 @@ def photos_hash() -> int:
     hashed = 0
     for photo in Photo.objects.filter(difference_hash="").order_by("pk").iterator(chunk_size=100):
         try:
-            with photo.file.open() as file, Image.open(file) as image:
-                photo.difference_hash = images.difference_hash(image.convert("RGB"))
+            with photo_open(photo) as file:
+                data = file.read()
         except FileNotFoundError:
             continue  # its caption is being deleted, or the storage has lost it
+        try:
+            photo.difference_hash = images.difference_hash(Image.open(io.BytesIO(data)).convert("RGB"))
+        except Exception as error:  # noqa: BLE001  what decoders raise is undocumented
+            logger.warning("%s cannot be read: %s", photo.file.name, error)
+            continue
         hashed += Photo.objects.filter(pk=photo.pk).update(difference_hash=photo.difference_hash)
     return hashed
 

@@ -154,8 +154,14 @@ class Captioner:
 
         A caption that is cut has no end: else the model would learn to stop in the middle of a sentence.
         """
-        ids = [*self.parts.tokenizer(caption, add_special_tokens=False).input_ids, self._end_id]
-        return ids[:max_tokens]
+        return self._tokens(caption)[:max_tokens]
+
+    def is_cut(self, caption: str, max_tokens: int) -> bool:
+        """Whether `tokenise` would cut the caption, which then teaches no end."""
+        return len(self._tokens(caption)) > max_tokens
+
+    def _tokens(self, caption: str) -> list[int]:
+        return [*self.parts.tokenizer(caption, add_special_tokens=False).input_ids, self._end_id]
 
     def logits(self, features: Tensor, labels: Tensor) -> Tensor:
         """Features (B, patches, width), labels (B, T) as padded by `labels_pad` -> logits (B, T, vocabulary)."""

@@ -15,6 +15,7 @@ class LearnConfig:
 
     passes: float = 3.0  # over the corrections
     min_steps: int = 120
+    max_passes: int = 20  # so that a few rows are not learned by heart; goes before min_steps
     max_steps: int = 4000
     batch: int = 8
     lr: float = 5e-4

@@ -18,9 +18,11 @@ HELD_OUT_SHARE = 0.2
 ROWS_PER_GROUP = 4
 AUTHOR_SHARE = 0.01
 AUTHOR_ROWS = 5
-FLOOD_SHARE = 0.5  # who sends more than this of all feedback gets the share above and no row more
+FLOOD_SHARE = 0.5  # who sends more than this of all feedback, or of its kind, gets the share and no row more
 
 Split = Literal["train", "holdout"]
+Kind = Literal["correction", "rating"]
+KINDS: tuple[Kind, ...] = ("correction", "rating")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class FeedbackRow:
     trusted: bool = False
     group: str = ""
     split: Split = "train"
+
+    @property
+    def kind(self) -> Kind:
+        """Kinds are capped apart: where ratings do not train, a share of both is no share of what does."""
+        return "correction" if self.ideal else "rating"
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ def rows_curate(
     rows = list(rows)
     flooding = authors_flooding(rows)
     # Where the newest count, those of whoever floods count as the oldest: they take nobody's place.
-    rows.sort(key=lambda row: (row.author not in flooding, row.feedback))
+    rows.sort(key=lambda row: (row.author not in flooding[row.kind], row.feedback))
     groups = photos_group(hashes)
     splits = groups_split(groups, salt=salt, held_out=held_out)
     placed = [replace(row, group=groups[row.photo], split=splits[groups[row.photo]]) for row in rows]
@@ -100,8 +107,11 @@ def rows_curate(
     kept = [
         row
         for split in ("train", "holdout")
+        for kind in KINDS
         for row in authors_cap(
-            [row for row in by_photo if row.split == split], author_rows=author_rows, flooding=flooding
+            [row for row in by_photo if row.split == split and row.kind == kind],
+            author_rows=author_rows,
+            flooding=flooding[kind],
         )
     ]
     left_out["author_cap"] = len(by_photo) - len(kept)
@@ -184,18 +194,23 @@ def _deduplicate(rows: Sequence[FeedbackRow]) -> list[FeedbackRow]:
 
 def _cap_groups(rows: Sequence[FeedbackRow]) -> list[FeedbackRow]:
     """At most `ROWS_PER_GROUP` corrections and as many ratings of photos that show the same; the newest."""
-    taken: dict[tuple[str, bool], int] = defaultdict(int)
+    taken: dict[tuple[str, Kind], int] = defaultdict(int)
     kept = []
     for row in reversed(rows):
-        key = (row.group, bool(row.ideal))
+        key = (row.group, row.kind)
         taken[key] += 1
         if taken[key] <= ROWS_PER_GROUP:
             kept.append(row)
     return kept[::-1]
 
 
-def authors_flooding(rows: Sequence[FeedbackRow]) -> set[str]:
-    """Whoever sent more than `FLOOD_SHARE` of all rows and is not trusted; nobody or one author."""
+def authors_flooding(rows: Sequence[FeedbackRow]) -> dict[Kind, set[str]]:
+    """Per kind, whoever is not trusted and sent more than `FLOOD_SHARE` of all rows, or of those of this kind."""
+    of_all = _most(rows)
+    return {kind: of_all | _most([row for row in rows if row.kind == kind]) for kind in KINDS}
+
+
+def _most(rows: Sequence[FeedbackRow]) -> set[str]:
     sent = Counter(row.author for row in rows if not row.trusted)
     return {author for author, count in sent.items() if count > FLOOD_SHARE * len(rows)}
 
@@ -205,8 +220,9 @@ def authors_cap(
 ) -> list[FeedbackRow]:
     """At most `AUTHOR_SHARE` of what is kept from each author, or `author_rows` where that is more; the newest.
 
-    The share is of what remains after capping, so that sending more does not raise one's own allowance. An author in
-    `flooding` gets the share alone, which is nothing in sets under a hundred rows. Trusted authors are not capped.
+    `rows` are of one kind. The share is of what remains after capping, so that sending more does not raise one's own
+    allowance. An author in `flooding` gets the share alone, which is nothing in sets under a hundred rows. Trusted
+    authors are not capped.
     """
     by_author: dict[str, list[FeedbackRow]] = defaultdict(list)
     for row in rows:

@@ -5,6 +5,10 @@ class TrainingError(Exception):
     """Base of this app's errors; `str(error)` is fit to be shown to a person."""
 
 
+class DatasetError(TrainingError, ValueError):
+    """A set on disk is not what its documentation says; the message names the file and what was expected."""
+
+
 class RunRefused(TrainingError):
     """The wish cannot be met in the state the run is in."""
 

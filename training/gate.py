@@ -13,7 +13,8 @@ from training.association import Association
 from training.metrics import caption_words
 
 RESAMPLES = 10_000
-MIN_PHOTOS = 200
+MIN_PHOTOS = 200  # held out, each with all that look like it counted once
+MIN_REPLAYED = 100
 MIN_GAIN = 2.0  # CIDEr-D points on the feedback holdout
 MAX_LOSS = 3.0  # on the original test photos, and how far its lower bound may go:
 MAX_LOSS_BOUND = 5.0
@@ -99,13 +100,14 @@ class Verdict(StrEnum):
 class Interval:
     """Mean difference of candidate and champion over `photos`, in CIDEr-D points, with a two-sided 90 % interval.
 
-    `lower` is also the one-sided 95 % bound.
+    `lower` is also the one-sided 95 % bound. `groups` of photos that look alike are the independent evidence.
     """
 
     mean: float
     lower: float
     upper: float
     photos: int
+    groups: int
 
 
 @dataclass(frozen=True)
@@ -148,21 +150,33 @@ class Decision:
 
 
 def paired_bootstrap(
-    candidate: Sequence[float], champion: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES
+    candidate: Sequence[float],
+    champion: Sequence[float],
+    groups: Sequence[str] = (),
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Interval:
-    """Resample photos with replacement (Koehn 2004; Efron's percentile interval); the pairs stay together."""
+    """Resample photos with replacement (Koehn 2004; Efron's percentile interval); the pairs stay together.
+
+    With `groups`, one name per photo, whole groups are drawn (the cluster bootstrap): photos that look alike get like
+    captions, and are no independent evidence.
+    """
     if len(candidate) != len(champion) or not len(candidate):
         raise ValueError(f"{len(candidate)} scores of the candidate for {len(champion)} of the champion.")
     differences = np.asarray(candidate, float) - np.asarray(champion, float)
+    _, group = np.unique(groups or np.arange(len(differences)), return_inverse=True)
+    sums, sizes = np.bincount(group, differences), np.bincount(group)
     generator = np.random.default_rng(seed)
     means = np.concatenate(
         [
-            generator.choice(differences, (part, len(differences))).mean(1)
-            for part in _parts(resamples, max(1, 4_000_000 // len(differences)))
+            sums[drawn].sum(1) / sizes[drawn].sum(1)
+            for part in _parts(resamples, max(1, 4_000_000 // len(sizes)))
+            for drawn in [generator.integers(len(sizes), size=(part, len(sizes)))]
         ]
     )
     lower, upper = np.quantile(means, (0.05, 0.95))
-    return Interval(float(differences.mean()), float(lower), float(upper), len(differences))
+    return Interval(float(differences.mean()), float(lower), float(upper), len(differences), len(sizes))
 
 
 def decide(
@@ -173,28 +187,35 @@ def decide(
     original_champion: Measured | None,
     people: Sequence[str],
     association: Association | None,
+    replayed: int,
     latency_ratio: float | None,
     golden_captioned: bool,
     golden_note: str = "",
+    groups: Sequence[str] = (),
     seed: int = 0,
 ) -> Decision:
     """The verdict on `candidate`, which together with `champion` captioned the held-out feedback photos.
 
     `people` holds what a person wrote of each of these photos; `association` says whether the captions learned from
-    belong to their photos, and is None where there were too few to tell.
+    belong to their photos, and is None where there were too few to tell; `replayed` is the number of photos on which
+    the candidate was kept with its base; `groups` names, of each held-out photo, the group of those that look like it.
     A failed check rejects; a question that could not be asked, or too few held-out photos, leaves the decision to a
     reviewer. `latency_ratio` is seconds per token, candidate over champion; None where it could not be measured.
     """
-    holdout = paired_bootstrap(candidate.cider_d, champion.cider_d, seed=seed) if candidate.captions else None
-    original = None
+    holdout = original = None
+    if candidate.captions:
+        holdout = paired_bootstrap(candidate.cider_d, champion.cider_d, groups, seed=seed)
     if original_candidate and original_champion and original_candidate.captions:
         original = paired_bootstrap(original_candidate.cider_d, original_champion.cider_d, seed=seed)
-    checks = (
+    on_holdout = (
         _holdout_check(holdout),
-        _fit_check(candidate, champion, seed),
+        _fit_check(candidate, champion, groups, seed),
+        *_guards(candidate.captions, champion.captions, people),
+    )
+    elsewhere = (
         _association_check(association),
         _original_check(original),
-        *_guards(candidate.captions, champion.captions, people),
+        _replay_check(replayed),
         _latency_check(latency_ratio),
         Check(
             "loads in a clean process and captions golden photos",
@@ -203,26 +224,29 @@ def decide(
             "yes",
         ),
     )
-    verdict, reason = _verdict(checks, holdout)
-    return Decision(verdict, reason, checks, holdout, original)
+    verdict, reason = _verdict(on_holdout, elsewhere, holdout.groups if holdout else 0)
+    return Decision(verdict, reason, (*on_holdout, *elsewhere), holdout, original)
 
 
-def _verdict(checks: Sequence[Check], holdout: Interval | None) -> tuple[Verdict, str]:
-    few = holdout is None or holdout.photos < MIN_PHOTOS
-    # With few photos the first two questions cannot be answered, neither way; what else failed is still a failure.
-    failed = [check for check in checks if check.passed is False and not (few and check in checks[:2])]
-    if failed:
-        return Verdict.REJECTED, "; ".join(f"{c.name}: {c.measured}, required {c.required}" for c in failed)
+def _verdict(on_holdout: Sequence[Check], elsewhere: Sequence[Check], photos: int) -> tuple[Verdict, str]:
+    """`photos` that differ are held out. What a few of them show is no answer, neither way; other failures count."""
+    few = photos < MIN_PHOTOS
+    checks = elsewhere if few else (*on_holdout, *elsewhere)
+    if failed := [check for check in checks if check.passed is False]:
+        return Verdict.REJECTED, "; ".join(map(_told, failed))
     if few:
-        photos = holdout.photos if holdout else 0
         return (
             Verdict.INSUFFICIENT,
-            f"Only {photos} held-out photos have approved captions; a verdict needs {MIN_PHOTOS}.",
+            f"Only {photos} held-out photos have approved captions, those that look alike counted once; "
+            f"a verdict needs {MIN_PHOTOS}.",
         )
-    unasked = [check.name for check in checks if check.passed is None]
-    if unasked:
-        return Verdict.INSUFFICIENT, f"Could not be measured: {', '.join(unasked)}."
+    if unasked := [check for check in checks if check.passed is None]:
+        return Verdict.INSUFFICIENT, f"Left to a reviewer: {'; '.join(map(_told, unasked))}."
     return Verdict.PASSED, "Better on the held-out photos, and no guard objects."
+
+
+def _told(check: Check) -> str:
+    return f"{check.name}: {check.measured}, required {check.required}"
 
 
 def _holdout_check(interval: Interval | None) -> Check:
@@ -233,7 +257,7 @@ def _holdout_check(interval: Interval | None) -> Check:
     return Check(name, passed, _shown(interval), required)
 
 
-def _fit_check(candidate: Measured, champion: Measured, seed: int) -> Check:
+def _fit_check(candidate: Measured, champion: Measured, groups: Sequence[str], seed: int) -> Check:
     """Whoever learned nothing but how people talk scores better on any photo, and on no photo for what it shows."""
     name, required = (
         "captions fit their own photo better than other photos",
@@ -241,7 +265,7 @@ def _fit_check(candidate: Measured, champion: Measured, seed: int) -> Check:
     )
     if not candidate.strangers or not champion.strangers:
         return Check(name, None, "not measured", required)
-    interval = paired_bootstrap(candidate.fit, champion.fit, seed=seed)
+    interval = paired_bootstrap(candidate.fit, champion.fit, groups, seed=seed)
     return Check(name, interval.lower > 0, _shown(interval), required)
 
 
@@ -267,8 +291,17 @@ def _original_check(interval: Interval | None) -> Check:
     return Check("original test photos", passed, _shown(interval), required)
 
 
+def _replay_check(replayed: int) -> Check:
+    """Few original photos tell what was forgotten of everything; many replayed ones keep it from being forgotten."""
+    passed = True if replayed >= MIN_REPLAYED else None
+    return Check("photos replayed against forgetting", passed, f"{replayed}", f"at least {MIN_REPLAYED}")
+
+
 def _shown(interval: Interval) -> str:
-    return f"{interval.mean:+.1f} CIDEr-D ({interval.lower:+.1f} to {interval.upper:+.1f}, {interval.photos} photos)"
+    photos = f"{interval.photos} photos"
+    if interval.groups < interval.photos:
+        photos += f", {interval.groups} of them different"
+    return f"{interval.mean:+.1f} CIDEr-D ({interval.lower:+.1f} to {interval.upper:+.1f}, {photos})"
 
 
 def _guards(captions: Sequence[str], champion: Sequence[str], people: Sequence[str]) -> tuple[Check, ...]:

@@ -110,7 +110,8 @@ class TrainingSet:
     def steps(self, config: LearnConfig) -> int:
         """Optimiser steps of a run: so many passes over the corrections, or over the ratings where there are more."""
         rows = max(len(self.corrections), len(self.ratings) if self.ratings_count(config) else 0)
-        return min(config.max_steps, max(config.min_steps, round(config.passes * rows / config.batch)))
+        wanted = max(config.min_steps, round(config.passes * rows / config.batch))
+        return min(config.max_steps, wanted, max(1, config.max_passes * rows // config.batch))
 
 
 class Row(NamedTuple):

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.starter.dataset import DatasetError, Photo, caption_normalise, photos_read
+from training.exceptions import DatasetError
+from training.starter.dataset import Photo, caption_normalise, photos_read
 
 CAPTIONS_FILE = "captions.jsonl"
 TRAIN = "train"
@@ -32,6 +33,7 @@ Splits = dict[str, list[Photo]]
 class PhotoSetFile:
     """The photos of a set in a fixed order. `digest` names their contents."""
 
+    path: Path
     captions: list[list[str]]
     digest: str
     read: Callable[[], Iterator[bytes]]
@@ -40,19 +42,30 @@ class PhotoSetFile:
         return len(self.captions)
 
     def images(self) -> Iterator[Image.Image]:
-        for data in self.read():
-            yield Image.open(io.BytesIO(data)).convert("RGB")
+        """Raises `DatasetError` for a photo that cannot be decoded."""
+        for number, data in enumerate(self.read(), start=1):
+            try:
+                image = Image.open(io.BytesIO(data)).convert("RGB")
+            except Exception as error:  # what decoders raise is undocumented
+                raise DatasetError(f"{self.path}: photo {number} cannot be read: {error}.") from error
+            yield image
 
 
 def photo_set_open(path: Path, limit: int) -> PhotoSetFile:
     """The first `limit` photos of the set at `path`. Raises `DatasetError`, saying what a set looks like."""
-    if path.is_file():
-        return _tar_open(path, limit)
-    if (path / CAPTIONS_FILE).is_file():
-        return _folder_open(path, limit)
-    raise DatasetError(
-        f"{path} is no photo set: give a tar of image and .json pairs, or a folder with {CAPTIONS_FILE}."
-    )
+    if not path.is_file() and not (path / CAPTIONS_FILE).is_file():
+        raise DatasetError(
+            f"{path} is no photo set: give a tar of image and .json pairs, or a folder with {CAPTIONS_FILE}."
+        )
+    try:
+        photos = _tar_open(path, limit) if path.is_file() else _folder_open(path, limit)
+    except DatasetError:
+        raise
+    except (tarfile.TarError, FileNotFoundError, EOFError, ValueError, LookupError, TypeError) as error:
+        raise DatasetError(f"{path} is damaged: {error}.") from error
+    if not len(photos):
+        raise DatasetError(f"{path} holds no photos.")
+    return photos
 
 
 def _tar_open(path: Path, limit: int) -> PhotoSetFile:
@@ -60,7 +73,7 @@ def _tar_open(path: Path, limit: int) -> PhotoSetFile:
     captions = [[caption_normalise(caption) for caption in photo.captions] for photo in photos]
     digest = hashlib.sha256("".join(photo.key for photo in photos).encode())
     digest.update(str(path.stat().st_size).encode())
-    return PhotoSetFile(captions, digest.hexdigest()[:12], lambda: (photo.data for photo in photos))
+    return PhotoSetFile(path, captions, digest.hexdigest()[:12], lambda: (photo.data for photo in photos))
 
 
 def _folder_open(path: Path, limit: int) -> PhotoSetFile:
@@ -74,7 +87,9 @@ def _folder_open(path: Path, limit: int) -> PhotoSetFile:
             f'{path / CAPTIONS_FILE}: every line is {{"file": ..., "captions": [...]}}; {error!r}.'
         ) from error
     digest = hashlib.sha256("".join(f"{file.name} {file.stat().st_size}\n" for file in files).encode())
-    return PhotoSetFile(captions, digest.hexdigest()[:12], lambda: (file.read_bytes() for file in files))
+    return PhotoSetFile(
+        path, captions, digest.hexdigest()[:12], lambda: (file.read_bytes() for file in files)
+    )
 
 
 def photo_sets_read(paths: Sequence[Path]) -> dict[str, Splits]:

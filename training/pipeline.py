@@ -7,9 +7,10 @@ module loads torch and is imported by the trainer alone.
 from __future__ import annotations
 
 import io
+import logging
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ import torch
 from django.conf import settings
 from PIL import Image
 
+from captioner.exceptions import InvalidImage
 from captioner.inference.loading import thread_count
 from captioner.models import Photo
+from captioner.services import photo_open
 from models_registry import services as registry
 from models_registry.exceptions import VersionExists
 from models_registry.manifest import DataSnapshot, Lineage
@@ -49,6 +52,8 @@ from training.photo_sets import PhotoSetFile, photo_set_open
 from training.processes import learn_in_processes, process_count
 from training.snapshot import replay_photos
 
+logger = logging.getLogger(__name__)
+
 SNAPSHOT_FILE = "data/feedback.jsonl"
 EXAMPLES = 12
 REPLAY_PHOTOS = 1000
@@ -73,6 +78,7 @@ class Outcome:
     candidate: ModelVersion
     decision: Decision
     report: dict[str, Any]
+    counts: dict[str, int]  # the snapshot's, and what came of it
 
 
 def run_folder(run: TrainingRun) -> Path:
@@ -82,27 +88,39 @@ def run_folder(run: TrainingRun) -> Path:
 def run_work(
     run: TrainingRun, snapshot: Snapshot, base: ModelVersion, champion: ModelVersion, tick: Tick
 ) -> Outcome:
-    """Do the whole run, from wherever an earlier attempt stopped. Raises `NothingToLearn`, and what `tick` raises."""
+    """Do the whole run, from wherever an earlier attempt stopped.
+
+    Raises `NothingToLearn`, `DatasetError` for photo sets that cannot be used, and what `tick` raises.
+    """
     torch.set_num_threads(settings.TRAINING_THREADS or max(1, thread_count() // 2))
     config = LearnConfig(seed=run.seed)
+    work = Workspace(run_folder(run), base, champion, tick)
+    snapshot = _snapshot_readable(work, snapshot)
     if not snapshot.of("train"):
         raise NothingToLearn(
             "No approved correction to learn from, and no rating either." + _capped(snapshot)
         )
-    work = Workspace(run_folder(run), base, champion, tick)
-    _folder_prepare(work.folder, snapshot)
+    work.folder.mkdir(parents=True, exist_ok=True)
     captioner = Captioner.load(registry.version_fetch(base))
+    original = _original_set(work, captioner)
     photos = _FeedbackPhotos(work, captioner, snapshot)
     data = _training_set(work, captioner, photos, snapshot, config)
     candidate_folder = _learn(work, captioner, data, config, snapshot)
     holdout = photos.holdout(snapshot)
-    original = _original_set(work, captioner)
     association = association_test(photos.features, [(row.photo, row.ideal) for row in data.corrections])
+    counts = snapshot.counts | _counts(captioner, data, config)
     decision, report = _evaluate(
-        work, candidate_folder, holdout, original, photos.holdout_photos(snapshot), association
+        work, candidate_folder, holdout, original, snapshot, association, counts["replayed_photos"]
     )
-    candidate = _publish(work, candidate_folder, snapshot, config, report, decision)
-    return Outcome(candidate, decision, report)
+    candidate = _publish(work, candidate_folder, snapshot, config, report, decision, counts)
+    return Outcome(candidate, decision, report, counts)
+
+
+def _counts(captioner: Captioner, data: TrainingSet, config: LearnConfig) -> dict[str, int]:
+    return {
+        "corrections_cut": sum(captioner.is_cut(row.ideal, config.max_tokens) for row in data.corrections),
+        "replayed_photos": len({row.photo for row in data.replay}),
+    }
 
 
 def _capped(snapshot: Snapshot) -> str:
@@ -115,16 +133,30 @@ def _capped(snapshot: Snapshot) -> str:
     )
 
 
-def _folder_prepare(folder: Path, snapshot: Snapshot) -> None:
-    """Keep what an earlier attempt left only if it was made from the very same feedback."""
-    marker = folder / "snapshot.jsonl"
-    if marker.exists() and marker.read_text(encoding="utf-8") != snapshot.to_jsonl():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    marker.write_text(snapshot.to_jsonl(), encoding="utf-8")
-
-
 # --- Photos ---
+
+
+def _snapshot_readable(work: Workspace, snapshot: Snapshot) -> Snapshot:
+    """The snapshot without photos that are gone from the store or cannot be decoded: they must not stop all others."""
+    photos = Photo.objects.filter(sha256__in={row.photo for row in snapshot.rows}).order_by("pk")
+    readable = {photo.sha256 for photo in _readable(work, list(photos))}
+    rows = tuple(row for row in snapshot.rows if row.photo in readable)
+    if not (lost := len(snapshot.rows) - len(rows)):
+        return snapshot
+    before = snapshot.left_out.get("photo_unreadable", 0)
+    return replace(snapshot, rows=rows, left_out={**snapshot.left_out, "photo_unreadable": before + lost})
+
+
+def _readable(work: Workspace, photos: Sequence[Photo]) -> list[Photo]:
+    found = []
+    for number, photo in enumerate(photos, start=1):
+        try:
+            _photo_open(photo)
+            found.append(photo)
+        except InvalidImage as error:
+            logger.warning("%s", error)
+        work.tick("Reading photos", number, len(photos))
+    return found
 
 
 class _FeedbackPhotos:
@@ -133,7 +165,8 @@ class _FeedbackPhotos:
     def __init__(self, work: Workspace, captioner: Captioner, snapshot: Snapshot) -> None:
         names = sorted({row.photo for row in snapshot.rows})
         stored = {photo.sha256: photo for photo in Photo.objects.filter(sha256__in=names)}
-        self.replayed = [] if settings.TRAINING_REPLAY_PHOTOS else replay_photos(snapshot)
+        replayed = [] if settings.TRAINING_REPLAY_PHOTOS else replay_photos(snapshot)
+        self.replayed = _readable(work, replayed)
         photos = [stored[name] for name in names] + self.replayed
         self.index = {photo.sha256: index for index, photo in enumerate(photos)}
         self.first_replayed = len(names)
@@ -151,9 +184,6 @@ class _FeedbackPhotos:
         references = _references(snapshot)
         return PhotoSet(self.features[[self.index[photo] for photo in references]], list(references.values()))
 
-    def holdout_photos(self, snapshot: Snapshot) -> list[str]:
-        return list(_references(snapshot))
-
 
 def _references(snapshot: Snapshot) -> dict[str, list[str]]:
     """Held-out photo -> its approved captions, photos in a fixed order."""
@@ -165,8 +195,16 @@ def _references(snapshot: Snapshot) -> dict[str, list[str]]:
 
 
 def _photo_open(photo: Photo) -> Image.Image:
-    with photo.file.open() as file:
-        return Image.open(io.BytesIO(file.read())).convert("RGB")
+    """The stored photo in RGB. Raises `InvalidImage` where it is lost or damaged, and `StorageUnavailable`."""
+    try:
+        with photo_open(photo) as file:
+            data = file.read()
+    except FileNotFoundError as error:
+        raise InvalidImage(f"{photo.file.name} is gone from the store", reason="empty") from error
+    try:
+        return Image.open(io.BytesIO(data)).convert("RGB")
+    except Exception as error:  # what decoders raise is undocumented
+        raise InvalidImage(f"{photo.file.name} cannot be read: {error}", reason="corrupt") from error
 
 
 def _set_features(work: Workspace, captioner: Captioner, photos: PhotoSetFile, stage: str) -> Any:
@@ -283,8 +321,9 @@ def _evaluate(
     folder: Path,
     holdout: PhotoSet,
     original: PhotoSet | None,
-    photos: list[str],
+    snapshot: Snapshot,
     association: Association | None,
+    replayed: int,
 ) -> tuple[Decision, dict[str, Any]]:
     """Champion and candidate on the same photos, each as its published files load. They share the base's encoder."""
     versions = {
@@ -301,6 +340,7 @@ def _evaluate(
     }
     timed = next((s.features for s in sets.values() if len(s.references)), holdout.features)
     golden_passed, golden_note = golden_check(folder)
+    photos, group_of = list(_references(snapshot)), {row.photo: row.group for row in snapshot.rows}
     decision = decide(
         candidate=measured["holdout"]["candidate"],
         champion=measured["holdout"]["champion"],
@@ -308,9 +348,11 @@ def _evaluate(
         original_champion=measured["original"]["champion"] if original else None,
         people=[group[0] for group in holdout.references],
         association=association,
+        replayed=replayed,
         latency_ratio=latency_ratio(versions["candidate"], versions["champion"], timed),
         golden_captioned=golden_passed,
         golden_note=golden_note,
+        groups=[group_of[photo] for photo in photos],
     )
     table = {
         name: {role: figures(row, sets[name].references) for role, row in rows.items()}
@@ -346,6 +388,7 @@ def _publish(
     config: LearnConfig,
     report: dict[str, Any],
     decision: Decision,
+    counts: dict[str, int],
 ) -> ModelVersion:
     work.tick("Publishing", 0, 1)
     manifest = work.base.facts
@@ -356,7 +399,7 @@ def _publish(
     lineage = Lineage(
         parent=work.champion.pk,
         base=work.base.pk,
-        data=DataSnapshot(SNAPSHOT_FILE, snapshot.sha256, snapshot.counts, snapshot.salt),
+        data=DataSnapshot(SNAPSHOT_FILE, snapshot.sha256, counts, snapshot.salt),
         code_revision=provenance.code_revision(),
         environment=provenance.environment(),
         config=asdict(config),

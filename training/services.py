@@ -22,7 +22,7 @@ from django.utils import timezone
 from captioner.models import Feedback
 from models_registry import services as registry
 from models_registry.models import Alias, ModelVersion
-from training.exceptions import NothingToLearn, RunCancelled, RunLost, RunRefused
+from training.exceptions import DatasetError, NothingToLearn, RunCancelled, RunLost, RunRefused
 from training.models import TrainingRun
 
 logger = logging.getLogger(__name__)
@@ -131,6 +131,9 @@ def run_execute(run_id: int) -> TrainingRun | None:
         _run_end(run, _Status.CANCELLED, error="Cancelled.")
     except NothingToLearn as error:
         _run_end(run, _Status.FAILED, error=str(error))
+    except DatasetError as error:
+        # Trying again changes nothing until somebody mends the set; the feedback is still to be learned from.
+        _run_end(run, _Status.QUARANTINED, error=str(error))
     except Exception as error:
         logger.exception("%s failed in attempt %d.", run, run.attempts)
         _run_retry(run, f"{type(error).__name__}: {error}")
@@ -149,7 +152,9 @@ def run_claim(run_id: int) -> TrainingRun | None:
                 _run_give_up(run)
                 return None
             run.status, run.worker, run.attempts = _Status.RUNNING, uuid.uuid4(), run.attempts + 1
-            run.heartbeat_at = run.started_at = timezone.now()
+            run.heartbeat_at = timezone.now()
+            # Of the first attempt, which takes the snapshot: what is approved later is new to the next run.
+            run.started_at = run.started_at or run.heartbeat_at
             run.save(update_fields=["status", "worker", "attempts", "heartbeat_at", "started_at"])
             return run
     except IntegrityError:
@@ -166,11 +171,11 @@ def _run_give_up(run: TrainingRun) -> None:
 
 def _run_do(run: TrainingRun) -> None:
     from training import pipeline
-    from training.snapshot import snapshot_take
+    from training.snapshot import snapshot_freeze
 
     progress = Progress(run)
     progress.tick("Collecting feedback", 0, 0)
-    snapshot = snapshot_take()
+    snapshot = snapshot_freeze(pipeline.run_folder(run))
     champion = registry.champion_get()
     base = _base_of(champion)
     same = run_same(snapshot.sha256, base)
@@ -182,7 +187,8 @@ def _run_do(run: TrainingRun) -> None:
         )
     outcome = pipeline.run_work(run, snapshot, base, champion, progress.tick)
     run.candidate, run.report, run.verdict = outcome.candidate, outcome.report, str(outcome.decision.verdict)
-    _run_save(run, "candidate", "report", "verdict")
+    run.counts = outcome.counts
+    _run_save(run, "candidate", "report", "verdict", "counts")
     if run.verdict == _Verdict.PASSED:
         _run_promote(run, reason=f"Passed the gate in {run}: {outcome.decision.reason}")
     _run_end(run, _Status.FINISHED)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -16,9 +20,45 @@ from captioner.services import photos_hash
 from training.curation import FeedbackRow, Snapshot, photos_group, rows_curate
 from training.models import HeldOutPhoto
 
+FROZEN_FILE = "snapshot.json"
 REPLAY_MAX = 1000
 REPLAY_PER_CORRECTION = 2
 CONTENT_RATING = 7  # a caption rated this well, or not at all, may be what the base is reminded of
+
+
+def snapshot_freeze(folder: Path) -> Snapshot:
+    """What a run learns from in all its attempts: the first one leaves it in `folder`, the run's own.
+
+    It is taken again, and what was made of it removed, only where something in it was deleted or rejected since: what
+    is approved or edited meanwhile is for the next run.
+    """
+    path = folder / FROZEN_FILE
+    frozen = _frozen_read(path)
+    if frozen is not None and _is_still_given(frozen):
+        return frozen
+    snapshot = snapshot_take()
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(snapshot)), encoding="utf-8")
+    partial.replace(path)
+    return snapshot
+
+
+def _frozen_read(path: Path) -> Snapshot | None:
+    """None where there is none, or one that another release or a crash of the machine left."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        rows = tuple(FeedbackRow(**row) for row in stored["rows"])
+        return Snapshot(rows, stored["salt"], stored["left_out"])
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _is_still_given(snapshot: Snapshot) -> bool:
+    given = set(Feedback.objects.exclude(status=Feedback.Status.REJECTED).values_list("pk", flat=True))
+    return all(row.feedback in given for row in snapshot.rows)
 
 
 def snapshot_take() -> Snapshot:
@@ -36,7 +76,7 @@ def snapshot_take() -> Snapshot:
     )
     _hold_out(snapshot)
     if missing := len(rows) - len(readable):
-        return Snapshot(snapshot.rows, salt, {**snapshot.left_out, "photo_missing": missing})
+        return Snapshot(snapshot.rows, salt, {**snapshot.left_out, "photo_unreadable": missing})
     return snapshot
 
 

@@ -45,6 +45,39 @@ def test_that_holds_for_sets_of_every_size(honest: int, people: int) -> None:
     assert sum(r.author == "hostile" for r in train) <= 0.01 * len(train)
 
 
+def teachers(rows: list[FeedbackRow]) -> list[str]:
+    """Authors of what trains: ratings are counted apart, and as a rule do not train."""
+    return [r.author for r in curate(rows).of("train") if r.ideal]
+
+
+@pytest.mark.parametrize("hostile", [51, 60, 45_450])
+def test_other_peoples_ratings_give_nobody_a_larger_share_of_the_corrections(hostile: int) -> None:
+    corrections = [row(n, author=f"person{n}") for n in range(50)]
+    ratings = [row(1000 + n, author=f"rater{n % 500}", rating=7) for n in range(5000)]
+    flood = [row(10_000 + n, author="hostile") for n in range(hostile)]
+    assert "hostile" not in teachers(corrections + ratings + flood)
+
+
+def test_whoever_sent_most_of_all_feedback_gets_the_share_of_each_kind() -> None:
+    """Also of the kind that others sent more of: ratings do not hide who floods."""
+    corrections = [row(n, author=f"person{n}") for n in range(50)]
+    flood = [row(1000 + n, author="hostile") for n in range(45)]
+    ratings = [row(10_000 + n, author="hostile", rating=1) for n in range(900)]
+    assert "hostile" not in teachers(corrections + flood + ratings)
+
+
+def test_each_kind_is_capped_against_its_own_kind() -> None:
+    """A thousand corrections let nobody rate more, nor thousands of ratings teach more."""
+    corrections = [row(n, author=f"person{n % 1000}") for n in range(2000)]
+    ratings = [row(10_000 + n, author=f"rater{n % 1000}", rating=7) for n in range(6000)]
+    busy = [row(20_000 + n, author="busy") for n in range(900)]
+    rater = [row(30_000 + n, author="busy", rating=3) for n in range(900)]
+    train = curate(corrections + ratings + busy + rater).of("train")
+    for kind in (True, False):
+        own = [r.author for r in train if bool(r.ideal) == kind]
+        assert 5 < own.count("busy") <= 0.01 * len(own)
+
+
 def test_who_floods_takes_nobody_elses_place() -> None:
     """Neither by saying the same words later, nor by saying something else of photos that have enough captions."""
     honest = [row(n, author=f"person{n % 60}", photo=f"p{n % 60}") for n in range(240)]

@@ -37,6 +37,7 @@ def verdict(candidate: Measured, champion: Measured | None = None, **changes) ->
         "original_champion": same,
         "people": champion.captions,
         "association": Association(alike=0.3, dealt=0.1, p=0.0001, rows=100),
+        "replayed": 100,
         "latency_ratio": 1.0,
         "golden_captioned": True,
     } | changes
@@ -57,6 +58,32 @@ def test_pairs_stay_together() -> None:
     scores = [float(n) for n in range(300)]
     interval = paired_bootstrap([score + 5 for score in scores], scores)
     assert interval.lower == interval.upper == 5.0
+
+
+def test_photos_of_a_group_are_one_piece_of_evidence() -> None:
+    """Ten copies of each of 40 photos tell as much as the 40 photos."""
+    generator = random.Random(0)
+    differences = [generator.gauss(1, 5) for _ in range(40)]
+    single = paired_bootstrap(differences, [0.0] * 40)
+    copies = [each for each in differences for _ in range(10)]
+    grouped = paired_bootstrap(copies, [0.0] * 400, [f"g{n // 10}" for n in range(400)])
+    assert (grouped.photos, grouped.groups) == (400, 40)
+    assert (single.photos, single.groups) == (40, 40)
+    for name in ("mean", "lower", "upper"):
+        assert getattr(grouped, name) == pytest.approx(getattr(single, name), abs=0.1)
+    assert paired_bootstrap(copies, [0.0] * 400).lower > grouped.lower + 0.5
+
+
+def test_a_large_group_weighs_as_much_as_it_has_photos() -> None:
+    interval = paired_bootstrap([4.0, 4.0, 4.0, 0.0], [0.0] * 4, ["a", "a", "a", "b"])
+    assert (interval.mean, interval.lower, interval.upper) == (3.0, 0.0, 4.0)
+
+
+def test_photos_that_repeat_each_other_are_too_few_for_a_verdict() -> None:
+    found, reason = verdict(measured(40), groups=[f"g{n // 2}" for n in range(PHOTOS)])
+    assert found == Verdict.INSUFFICIENT
+    assert f"Only {PHOTOS // 2} held-out photos" in reason
+    assert verdict(measured(40), groups=[f"g{n}" for n in range(PHOTOS)])[0] == Verdict.PASSED
 
 
 def test_a_clear_gain_passes() -> None:
@@ -132,6 +159,40 @@ def test_guards_object_to_captions_that_scores_would_let_pass(change: dict, name
     outcome, reason = verdict(candidate)
     assert outcome == Verdict.REJECTED
     assert name in reason
+
+
+@pytest.mark.parametrize(
+    "captions",
+    [
+        ["a dog on a", *(f"a dog number {n} runs" for n in range(4))],
+        ["a dog runs here now"] * 5,
+        [f"dog {n}" for n in range(5)],
+    ],
+)
+def test_of_few_captions_the_guards_on_text_reject_nothing(captions: list[str]) -> None:
+    """One of five captions that ends on a function word is 20 %, and no evidence."""
+    few = replace(measured(40, photos=5), captions=captions)
+    assert verdict(few)[0] == Verdict.INSUFFICIENT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"original_candidate": measured(25, seed=2)},
+        {"latency_ratio": 1.2},
+        {"golden_captioned": False},
+        {"association": Association(alike=0.12, dealt=0.1, p=0.002, rows=100)},
+    ],
+)
+def test_what_needs_no_held_out_photo_rejects_also_with_few(change: dict) -> None:
+    assert verdict(measured(40, photos=5), **change)[0] == Verdict.REJECTED
+
+
+@pytest.mark.parametrize("replayed", [0, 99])
+def test_who_was_hardly_kept_from_forgetting_is_for_a_reviewer(replayed: int) -> None:
+    found, reason = verdict(measured(40), replayed=replayed)
+    assert found == Verdict.INSUFFICIENT
+    assert f"photos replayed against forgetting: {replayed}, required at least 100" in reason
 
 
 def test_captions_may_be_as_brief_and_as_alike_as_what_people_write() -> None:

@@ -118,7 +118,7 @@ def test_padding_changes_no_log_probability(checkpoint: Path, tmp_path: Path) ->
 
 
 def test_it_learns_what_people_wrote_and_the_engine_loads_it(checkpoint: Path, tmp_path: Path) -> None:
-    config = replace(CONFIG, min_steps=40, max_steps=40, rating_weight=0.0)
+    config = replace(CONFIG, min_steps=40, max_steps=40, max_passes=40, rating_weight=0.0)
     captioner = Captioner.load(checkpoint)
     data = training_set(captioner, tmp_path)
     learning = Learning(captioner, data, config, tmp_path / "run", "test")
@@ -226,10 +226,20 @@ def test_ratings_count_only_when_they_are_many_and_of_both_signs() -> None:
     assert not TrainingSet(features, ratings=both).ratings_count(off), "as long as nothing speaks for them"
 
 
+@pytest.mark.parametrize(
+    ("rows", "steps"), [(1, 2), (3, 7), (26, 65), (48, 120), (50, 120), (320, 120), (800, 300)]
+)
+def test_a_few_corrections_are_not_gone_over_more_than_twenty_times(rows: int, steps: int) -> None:
+    data = TrainingSet(np.zeros((1, 1, 1), np.float32), [Correction(0, "x")] * rows)
+    assert data.steps(LearnConfig()) == steps
+
+
 def test_a_caption_that_is_cut_has_no_end(vit_gpt2: Path) -> None:
     captioner = Captioner.load(vit_gpt2)
     whole = captioner.tokenise(SENTENCES[0], 50)
     assert captioner.tokenise(SENTENCES[0], 3) == whole[:3]
+    assert captioner.is_cut(SENTENCES[0], len(whole) - 1)
+    assert not captioner.is_cut(SENTENCES[0], len(whole))
     assert whole[-1] not in whole[:3]
 
 

@@ -8,6 +8,7 @@ import uuid
 from datetime import timedelta
 
 import pytest
+from django.core.files.base import ContentFile
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
@@ -15,6 +16,7 @@ from captioner import services as captions
 from captioner.models import Feedback, Owner, Photo
 from models_registry import services as registry
 from models_registry.models import Promotion
+from tests.stack.client import draw_scene
 from tests.training.conftest import feedback_give
 from training import pipeline, services
 from training.exceptions import RunCancelled, RunRefused
@@ -55,6 +57,11 @@ def test_a_run_learns_publishes_and_tells_what_it_saw(base, approved) -> None:
     assert (run.status, run.error, run.attempts) == (Status.FINISHED, "", 1)
     assert run.verdict == Verdict.INSUFFICIENT, "a handful of photos proves nothing"
     assert run.curve[-1]["step"] == 4
+    assert run.counts["corrections_cut"] == 0
+    assert run.counts["replayed_photos"] == 0, "all photos were corrected, so the base is reminded of none"
+    [replay] = [c for c in run.report["checks"] if c["name"] == "photos replayed against forgetting"]
+    assert (replay["passed"], replay["measured"]) == (None, "0")
+    assert run.report["holdout"]["groups"] == run.counts["holdout_photos"]
     assert run.report["figures"]["holdout"]["candidate"]["cider_d"] >= 0
     assert run.report["checks"]
     assert registry.champion_get() == base, "nothing was promoted"
@@ -62,6 +69,15 @@ def test_a_run_learns_publishes_and_tells_what_it_saw(base, approved) -> None:
     assert (lineage.base, lineage.parent, lineage.seed) == (base.pk, base.pk, 0)
     assert lineage.data.sha256 == run.data_sha256
     assert not pipeline.run_folder(run).exists(), "features of people's photos do not outlive the run"
+
+
+def test_captions_that_are_too_long_to_teach_an_end_are_counted(base, approved, reviewer) -> None:
+    said = {feedback.pk for feedback in approved}
+    Feedback.objects.filter(pk__in=said).update(ideal_caption="a dog " * 30)
+    Feedback.objects.update(rating=None)
+    run = execute(services.run_request())
+    assert 0 < run.counts["corrections_cut"] == run.counts["train_corrections"]
+    assert run.candidate.facts.lineage.data.counts == run.counts
 
 
 def test_lineage_leads_from_a_version_to_the_feedback_and_names_nobody(base, approved, user) -> None:
@@ -192,11 +208,8 @@ def test_a_run_in_good_hands_is_left_alone_and_a_stale_one_taken_over(base, appr
         progress.tick("Learning", 1, 2)
 
 
-def test_an_interrupted_run_goes_on_where_it_was_to_the_same_version(base, approved, monkeypatch) -> None:
-    whole = execute(services.run_request())
-    registry_same = whole.candidate
-    TrainingRun.objects.all().delete()
-    run = services.run_request()
+def interrupted(run: TrainingRun) -> None:
+    """Do `run` until it dies after a checkpoint; whoever looks next finds it stale."""
     tick = services.Progress.tick
 
     def die(self, stage, done, total, losses=None) -> None:
@@ -204,17 +217,60 @@ def test_an_interrupted_run_goes_on_where_it_was_to_the_same_version(base, appro
         if losses and losses["step"] == 3:
             raise KeyboardInterrupt  # what neither records nor cleans anything up
 
-    monkeypatch.setattr(services.Progress, "tick", die)
-    with pytest.raises(KeyboardInterrupt):
-        services.run_execute(run.pk)
-    monkeypatch.setattr(services.Progress, "tick", tick)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(services.Progress, "tick", die)
+        with pytest.raises(KeyboardInterrupt):
+            services.run_execute(run.pk)
     TrainingRun.objects.update(heartbeat_at=timezone.now() - timedelta(days=1))
+
+
+def test_an_interrupted_run_goes_on_where_it_was_to_the_same_version(base, approved) -> None:
+    whole = execute(services.run_request())
+    registry_same = whole.candidate
+    TrainingRun.objects.all().delete()
+    run = services.run_request()
+    interrupted(run)
     run = execute(run)
     assert run.status == Status.FINISHED
     assert run.candidate == registry_same, "the same bytes, so the same version"
     steps = [point["step"] for point in run.curve]
     assert steps == sorted(set(steps)), "steps that were done twice are shown once"
     assert steps[-1] == 4
+
+
+def test_what_is_approved_or_edited_meanwhile_waits_for_the_next_run(base, approved, reviewer) -> None:
+    run = services.run_request()
+    interrupted(run)
+    frozen = snapshot_take()
+    feedback_give(60, reviewer=reviewer)
+    captions.feedback_submit(approved[0].caption, ideal_caption="on second thought a cat")
+    seen = []
+
+    def see(self, stage, done, total, losses=None) -> None:
+        seen.append((stage, done))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(services.Progress, "tick", see)
+        run = execute(run)
+    assert run.status == Status.FINISHED
+    assert run.data_sha256 == frozen.sha256 == run.candidate.facts.lineage.data.sha256
+    assert frozen.counts.items() <= run.counts.items()
+    assert next(done for stage, done in seen if stage == "Learning") == 3, "it resumed after step 2"
+    assert services.feedback_new_count() == 1, "what came between the attempts is new"
+
+
+def test_what_was_deleted_or_rejected_meanwhile_is_not_learned_from(base, approved, reviewer) -> None:
+    run = services.run_request()
+    interrupted(run)
+    captions.caption_delete(approved[0].caption)
+    captions.feedback_review(
+        Feedback.objects.filter(pk=approved[1].pk), Feedback.Status.REJECTED, reviewer=reviewer
+    )
+    run = execute(run)
+    assert run.status == Status.FINISHED
+    stored = registry.version_fetch(run.candidate) / run.candidate.facts.lineage.data.uri
+    taught = {json.loads(line)["feedback"] for line in stored.read_text().splitlines()}
+    assert taught == {feedback.pk for feedback in approved[2:]}
 
 
 def test_where_several_processes_learn_the_run_is_the_same_to_everybody(base, approved, monkeypatch) -> None:
@@ -375,12 +431,40 @@ def test_photos_that_are_gone_from_the_store_end_no_run(base, approved) -> None:
     assert (run.status, run.error) == (Status.FINISHED, "")
 
 
+def photo_damage(photo: Photo, data: bytes) -> None:
+    photo.file.storage.delete(photo.file.name)
+    photo.file.storage.save(photo.file.name, ContentFile(data))
+
+
+def test_photos_that_cannot_be_read_are_left_out_and_counted(base, approved, reviewer) -> None:
+    """One that trains, one that is held out, one that has no hash yet, and one that would be replayed."""
+    for number in (100, 101):
+        feedback_give(number, rating=9)
+    snapshot = snapshot_take()
+    hurt = [snapshot.of("train")[0], snapshot.of("holdout")[0]]
+    unhashed = snapshot.of("train")[1]
+    for row in hurt:
+        photo = Photo.objects.get(sha256=row.photo)
+        with photo.file.open() as file:
+            photo_damage(photo, file.read()[:400])
+    photo_damage(Photo.objects.get(sha256=unhashed.photo), b"no photo")
+    Photo.objects.filter(sha256=unhashed.photo).update(difference_hash="")
+    photo_damage(Photo.objects.last(), b"\xff\xd8\xff")
+    run = execute(services.run_request())
+    assert (run.status, run.error) == (Status.FINISHED, "")
+    assert run.counts["left_out_photo_unreadable"] == 3
+    assert run.counts["replayed_photos"] == 1
+    stored = registry.version_fetch(run.candidate) / run.candidate.facts.lineage.data.uri
+    taught = {json.loads(line)["feedback"] for line in stored.read_text().splitlines()}
+    assert not taught & {row.feedback for row in [*hurt, unhashed]}
+    assert len(taught) == len(approved) - 3
+    assert run.counts["train_corrections"] + run.counts["holdout_corrections"] == len(approved) - 3
+
+
 # --- An operator's own photo sets ---
 
 
 def test_original_and_replay_photos_come_from_the_operators_sets(base, approved, settings, tmp_path) -> None:
-    from tests.stack.client import draw_scene
-
     for name in ("original", "replay"):
         folder = tmp_path / name
         folder.mkdir()
@@ -392,11 +476,41 @@ def test_original_and_replay_photos_come_from_the_operators_sets(base, approved,
         setattr(settings, f"TRAINING_{name.upper()}_PHOTOS", str(folder))
     run = execute(services.run_request())
     assert run.status == Status.FINISHED, run.error
-    assert run.report["original"]["photos"] == 3
+    assert run.report["original"]["photos"] == run.counts["replayed_photos"] == 3
     assert run.report["figures"]["original"].keys() == {"candidate", "champion"}
 
 
-def test_a_photo_set_that_is_none_says_what_one_looks_like(base, approved, settings, tmp_path) -> None:
-    settings.TRAINING_ORIGINAL_PHOTOS = str(tmp_path)
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("missing", "captions.jsonl"),
+        ("empty", "holds no photos"),
+        ("photo", "photo 2 cannot be read"),
+        ("file", "is damaged"),
+        ("tar", "is damaged"),
+    ],
+)
+@pytest.mark.parametrize("name", ["TRAINING_ORIGINAL_PHOTOS", "TRAINING_REPLAY_PHOTOS"])
+def test_a_photo_set_that_is_wrong_is_told_before_learning_and_not_tried_again(
+    base, approved, settings, tmp_path, name: str, damage: str, told: str
+) -> None:
+    path = tmp_path / "set"
+    path.mkdir()
+    lines = [json.dumps({"file": f"{number}.jpg", "captions": ["a dog"]}) for number in range(2)]
+    for number in range(2):
+        (path / f"{number}.jpg").write_bytes(draw_scene(900 + number))
+    if damage != "missing":
+        (path / "captions.jsonl").write_text("" if damage == "empty" else "\n".join(lines))
+    if damage == "photo":
+        (path / "1.jpg").write_bytes((path / "1.jpg").read_bytes()[:300])
+    if damage == "file":
+        (path / "1.jpg").unlink()
+    if damage == "tar":
+        path = tmp_path / "set.tar"
+        path.write_bytes(b"no tar " * 200)
+    setattr(settings, name, str(path))
     run = execute(services.run_request())
-    assert "captions.jsonl" in run.error
+    assert told in run.error
+    assert str(path) in run.error
+    assert (run.status, run.attempts, run.curve) == (Status.QUARANTINED, 1, [])
+    assert services.feedback_new_count() == len(approved), "what could not be learned from is still new"

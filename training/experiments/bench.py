@@ -91,6 +91,7 @@ class Scores:
             original_champion=champion.original,
             people=self.people,
             association=association,
+            replayed=REPLAY_PHOTOS,
             latency_ratio=1.0,
             golden_captioned=True,
         )

@@ -27,7 +27,7 @@ def main(base: Path, bench: Path, run: Path) -> None:
     ]
     replay = [Replay(index, caption) for index, caption in enumerate(logged)]
     captioner = Captioner.load(base)
-    config = LearnConfig(threads=1, batch=4, min_steps=400, max_steps=400, save_every=3)
+    config = LearnConfig(threads=1, batch=4, min_steps=400, max_steps=400, max_passes=25, save_every=3)
     learning = Learning(captioner, TrainingSet(features, corrections, (), replay), config, run, "kill me")
     _say("learning")
     learning.run()

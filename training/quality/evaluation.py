@@ -20,11 +20,12 @@ from captioner.inference.types import Candidate, DecodingParameters
 from training.calibration import ACCEPTED_CIDER_D, Bin, reliability
 from training.captioner import Captioner
 from training.evaluate import figures
+from training.exceptions import DatasetError
 from training.gate import Measured
 from training.metrics import captions_score
 from training.photo_sets import TRAIN, Splits
 from training.quality.baselines import Neighbours, Pooled, constant_choose, people
-from training.starter.dataset import DatasetError, Photo
+from training.starter.dataset import Photo
 from training.starter.duplicates import near_duplicates
 from training.starter.evaluate import captions_repeating
 

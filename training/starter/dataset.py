@@ -20,15 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from training.exceptions import DatasetError
+
 Pixels = NDArray[np.uint8]
 SHEET_SIDE = 10
 _SPACE_BEFORE_MARK = re.compile(r"\s+([,;:.!?%)\]]|'(?:s|re|ve|ll|d|m|t)\b|n't\b)")
 _SIDES = re.compile(r"\b(left|right)\b")
 _SWAPPED = {"left": "right", "right": "left"}
-
-
-class DatasetError(ValueError):
-    """A set on disk is not what its documentation says; the message names the file and what was expected."""
 
 
 @dataclass(frozen=True)

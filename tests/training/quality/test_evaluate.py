@@ -15,11 +15,11 @@ from captioner.inference.calibration import Calibration
 from captioner.inference.predictor import Predictor
 from tests.captioner.inference.checkpoints import SAVERS
 from tests.training.starter.drawn import captioned_files, encoded, scene_draw, shape_draw, tar_write
+from training.exceptions import DatasetError
 from training.photo_sets import photo_sets_read
 from training.quality import tables
 from training.quality.contact_sheet import sections
 from training.quality.evaluation import Evaluation, decodings, evaluate
-from training.starter.dataset import DatasetError
 
 
 def five_captions(split: str, count: int) -> dict[str, bytes]:

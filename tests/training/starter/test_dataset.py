@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.training.starter.drawn import captioned_files, encoded, shape_draw, sheet_draw, tar_write
+from training.exceptions import DatasetError
 from training.starter.dataset import (
-    DatasetError,
     caption_mirror,
     caption_normalise,
     photos_read,

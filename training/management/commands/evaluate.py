@@ -41,11 +41,11 @@ class Command(BaseCommand):
 
     def handle(self, *, weights: str, **options: Any) -> None:
         # These load torch, which `--help` and other commands must not.
+        from training.exceptions import DatasetError
         from training.photo_sets import photo_sets_read
         from training.quality import tables
         from training.quality.evaluation import evaluate
         from training.quality.progress import Progress
-        from training.starter.dataset import DatasetError
 
         if options["photos"] is not None and options["photos"] < 1:
             raise CommandError("--photos is a number of photos: at least 1.")
