@@ -10,7 +10,6 @@ from django.contrib.auth.models import User
 from captioner import runtime
 from models_registry import services as registry
 from models_registry.exceptions import RegistryError, VersionExists
-from models_registry.manifest import folder_entries
 from models_registry.models import ModelVersion
 
 # Everything a captioner is loaded from, and nothing that could be code or a pickle.
@@ -55,8 +54,8 @@ def checkpoint_import(
     caption = runtime.checkpoint_try(folder)
     try:
         version, is_new = _checkpoint_publish(folder, name, origin, licence), True
-    except VersionExists:
-        version, is_new = _checkpoint_published(folder, name), False
+    except VersionExists as error:
+        version, is_new = error.version, False
     if promote:
         registry.version_promote(version, reason=f"Imported from {origin}", by=by)
     return Imported(version, caption, is_new)
@@ -66,12 +65,6 @@ def _checkpoint_publish(folder: Path, name: str, origin: str, licence: str) -> M
     return registry.version_publish(
         folder, model_name=name, origin=origin, licence=licence, patterns=FILE_PATTERNS
     )
-
-
-def _checkpoint_published(folder: Path, name: str) -> ModelVersion:
-    entries = folder_entries(folder, FILE_PATTERNS)
-    versions = ModelVersion.objects.filter(model_name=name, retired_at=None)
-    return next(version for version in versions if version.facts.files == entries)
 
 
 def _hub_download(hub_id: str, revision: str | None) -> Path:

@@ -86,7 +86,8 @@ def version_publish(
         mended = _version_mend(standing, folder, manifest)
         raise VersionExists(
             f"Version {standing} was published before; versions are immutable."
-            + (f" Mended in the store: {', '.join(mended)}." if mended else "")
+            + (f" Mended in the store: {', '.join(mended)}." if mended else ""),
+            standing,
         )
     _version_claim(manifest.version)
     return _version_record(storage.version_write(folder, manifest))
@@ -199,7 +200,8 @@ def _version_mend(standing: ModelVersion, folder: Path, manifest: Manifest) -> l
     facts = standing.readable_facts
     if facts is None or facts.files != manifest.files:
         facts = manifest
-        ModelVersion.objects.filter(pk=standing.pk).update(manifest=manifest.to_dict())
+        standing.manifest = manifest.to_dict()
+        standing.save(update_fields=["manifest"])
     mended = storage.version_mend(folder, facts)
     if mended:
         logger.warning("Mended %s in the store: %s", standing, ", ".join(mended))
@@ -217,7 +219,8 @@ def _version_record(manifest: Manifest) -> ModelVersion:
             return ModelVersion.objects.create(id=manifest.version, **fields)
     except IntegrityError:
         raise VersionExists(
-            f"Version {manifest.version} was published by another process just now."
+            f"Version {manifest.version} was published by another process just now.",
+            ModelVersion.objects.get(pk=manifest.version),
         ) from None
 
 
@@ -264,14 +267,16 @@ def version_promote(
     reason: str,
     by: User | None = None,
     report: dict[str, Any] | None = None,
+    expected: ModelVersion | None = None,
 ) -> None:
     """Point `alias` at `version` and log it, with the gate's `report`; what it already points at changes nothing.
 
     A challenger that becomes the champion is no challenger any more. Raises `NotPromotable` for a version whose files
-    retention has removed or that are damaged, and for a challenger that is the champion already; `StoreUnavailable`
-    when the store cannot be asked; `RegistryError` for a reason that says nothing.
+    retention has removed or that are damaged, for a challenger that is the champion already, and when `expected` is
+    given and is no longer the champion; `StoreUnavailable` when the store cannot be asked; `RegistryError` for a reason
+    that says nothing.
     """
-    reason = _require_reason(reason)
+    reason = reason_require(reason)
     if Alias.objects.filter(name=alias, version=version).exists():
         return
     _require_present(version)
@@ -280,12 +285,23 @@ def version_promote(
         aliases = _aliases_lock()
         if aliases.get(alias) == version.pk:
             return
+        _require_champion(expected)
         _require_present(version)
         if alias == Alias.Name.CHALLENGER and aliases.get(Alias.Name.CHAMPION) == version.pk:
             raise NotPromotable(f"Version {version} is the champion; it cannot challenge itself.")
         _alias_set(alias, version, Promotion.Action.PROMOTE, reason=reason, by=by, report=report)
         if alias == Alias.Name.CHAMPION and aliases.get(Alias.Name.CHALLENGER) == version.pk:
             _challenger_remove(version, reason="It became the champion.", by=by)
+
+
+def reason_require(reason: str) -> str:
+    """`reason` without space around it. Raises `RegistryError` where nothing is left, and for what no log can keep."""
+    stripped = reason.strip()
+    if not stripped:
+        raise RegistryError("Say why: the reason is kept in the log.")
+    if any(char == "\0" or unicodedata.category(char) == "Cs" for char in stripped):
+        raise RegistryError("The reason holds characters that are no text.")
+    return stripped
 
 
 def champion_get() -> ModelVersion:
@@ -323,7 +339,7 @@ def champion_rollback(
     the champion: somebody was faster. A store that is down does not stop it. `RegistryError` for a reason that says
     nothing.
     """
-    reason = _require_reason(reason)
+    reason = reason_require(reason)
     _require_champion(expected)
     previous = _champion_before()
     try:
@@ -358,7 +374,7 @@ def challenger_clear(
 
     Raises `RegistryError` for a reason that says nothing.
     """
-    reason = _require_reason(reason)
+    reason = reason_require(reason)
     with transaction.atomic():
         _aliases_lock()
         challenger = challenger_get()
@@ -410,16 +426,6 @@ def _require_champion(expected: ModelVersion | str | None) -> None:
     champion = aliases_get().get(Alias.Name.CHAMPION)
     if champion is None or champion.pk != str(expected):
         raise NotPromotable(f"{expected} is not the champion any more; {champion or 'nothing'} is.")
-
-
-def _require_reason(reason: str) -> str:
-    """`reason` without space around it. Raises `RegistryError` where nothing is left, and for what no log can keep."""
-    stripped = reason.strip()
-    if not stripped:
-        raise RegistryError("Say why: the reason is kept in the log.")
-    if any(char == "\0" or unicodedata.category(char) == "Cs" for char in stripped):
-        raise RegistryError("The reason holds characters that are no text.")
-    return stripped
 
 
 def _require_present(version: ModelVersion) -> None:
@@ -483,8 +489,8 @@ def starter_register() -> ModelVersion:
             origin="bundled with the release",
             licence="non-commercial research and education; see the model card",
         )
-    except VersionExists:
-        version = version_get(_version_id(_STARTER_NAME, folder_entries(STARTER_DIR)))
+    except VersionExists as error:
+        version = error.version
     champion = Alias.objects.select_related("version").filter(name=Alias.Name.CHAMPION).first()
     if champion is None or champion.version.model_name == _STARTER_NAME:
         version_promote(version, reason="Bundled starter weights")

@@ -13,13 +13,14 @@ from django.utils.safestring import SafeString, mark_safe
 
 from captioner.admin import photo_image
 from captioner.models import Photo
-from models_registry.admin import ReadOnlyAdmin
+from models_registry.admin import ReadOnlyAdmin, may_promote
 from training import services
 from training.charts import line_chart
 from training.exceptions import RunRefused
 from training.models import TrainingRun
 from training.report import figures_table
 
+_VERDICTS = (TrainingRun.Verdict.PASSED, TrainingRun.Verdict.REJECTED)
 _LOSSES = ("loss", "ideal", "preference", "rating", "replay", "kl")
 
 
@@ -40,7 +41,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
     list_filter = ["status", "verdict", "trigger"]
     list_select_related = ["candidate"]
     fieldsets = [
-        (None, {"fields": (("status", "progress"), "verdict_shown", "error", "overruled", "counts_shown")}),
+        (None, {"fields": ("status", "verdict_shown", "candidate", "counts_shown")}),
         (
             "Details",
             {
@@ -49,7 +50,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
                     ("trigger", "requested_by"),
                     ("created_at", "started_at", "finished_at"),
                     ("attempts", "heartbeat_at"),
-                    ("base", "champion", "candidate"),
+                    ("base", "champion"),
                     "data_sha256",
                 ),
             },
@@ -74,6 +75,17 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         "counts_shown",
         "overruled",
     ]
+
+    def get_fieldsets(self, request: HttpRequest, obj: TrainingRun | None = None) -> Any:
+        """Without the rows that say nothing."""
+        (title, facts), *others = super().get_fieldsets(request, obj)
+        shown = [name for name in facts["fields"] if name != "candidate" or (obj and obj.candidate_id)]
+        shown += [
+            name
+            for name, value in (("error", obj and obj.error), ("overruled", obj and obj.overruled_to))
+            if value
+        ]
+        return [(title, {**facts, "fields": shown}), *others]
 
     def has_change_permission(self, request: HttpRequest, obj: TrainingRun | None = None) -> bool:
         # Whoever may change runs gets the buttons; the record itself is nobody's to edit.
@@ -110,6 +122,9 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         if isinstance(run, TrainingRun):
             context |= {
                 "run": run,
+                "progress": self.progress(run),
+                "may_pass": self._may_decide(request, run, "passed"),
+                "may_reject": self._may_decide(request, run, "rejected"),
                 "loss_chart": mark_safe(_loss_chart(run)),  # noqa: S308  drawn by us, names escaped
                 "figures": figures_table(run.report),
                 "checks": run.report.get("checks", []),
@@ -132,6 +147,8 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         """Cancel, try again, or overrule the gate."""
         self._require_post(request)
         run, action = get_object_or_404(TrainingRun, pk=pk), request.POST.get("action", "")
+        if action in _VERDICTS and not self._may_decide(request, run, action):
+            raise PermissionDenied
         try:
             told = self._act(run, action, request.POST.get("reason", ""), cast(User, request.user))
             self.message_user(request, told, messages.SUCCESS)
@@ -146,8 +163,14 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         if action == "retry":
             services.run_retry(run)
             return "Queued again."
-        services.run_overrule(run, action, reason=reason, by=by)
-        return f"Your verdict counts: {action}."
+        told = services.run_overrule(run, action, reason=reason, by=by)
+        return f"Your verdict counts: {action}. {told}"
+
+    def _may_decide(self, request: HttpRequest, run: TrainingRun, verdict: str) -> bool:
+        """What changes what serves takes the permission that the registry's own buttons take."""
+        if run.final_verdict == verdict:
+            return False
+        return may_promote(request) or not services.run_overrule_moves(run, verdict)
 
     def _require_post(self, request: HttpRequest) -> None:
         if not self.has_change_permission(request):
@@ -159,8 +182,10 @@ class TrainingRunAdmin(ReadOnlyAdmin):
     def progress(self, run: TrainingRun) -> str:
         if run.status not in TrainingRun.UNFINISHED:
             return "—"
+        if run.status == TrainingRun.Status.QUEUED:
+            return "Waits for the trainer"
         if not run.stage:
-            return "waits for the trainer"
+            return "Begins"
         return f"{run.stage}: {run.done} of {run.total}" if run.total else run.stage
 
     @admin.display(description="Verdict", ordering="verdict")
@@ -169,7 +194,8 @@ class TrainingRunAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Data")
     def counts_shown(self, run: TrainingRun) -> str:
-        return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in run.counts.items()) or "—"
+        told = [f"{count} {name.replace('_', ' ')}" for name, count in run.counts.items() if count]
+        return ", ".join(told) or "—"
 
     @admin.display(description="Overruled")
     def overruled(self, run: TrainingRun) -> str | SafeString:

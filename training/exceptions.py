@@ -17,6 +17,10 @@ class NothingToLearn(TrainingError):
     """The approved feedback gives nothing to learn from; trying again would not change that."""
 
 
+class NothingNew(NothingToLearn):
+    """Exactly this was learned before."""
+
+
 class RunCancelled(TrainingError):
     """Somebody asked the run to stop."""
 

@@ -33,6 +33,7 @@ class TrainingRun(models.Model):
         FINISHED = "finished", "Finished"
         CANCELLED = "cancelled", "Cancelled"
         FAILED = "failed", "Failed"  # for a reason that trying again would not change
+        UNCHANGED = "unchanged", "Nothing new"  # exactly this was learned before
         QUARANTINED = "quarantined", "Quarantined"  # failed too often; nobody tries again by itself
 
     class Trigger(models.TextChoices):

@@ -417,11 +417,6 @@ def _publish(
             licence=manifest.licence,
             lineage=lineage,
         )
-    except VersionExists:
+    except VersionExists as error:
         # An earlier attempt got this far: the same base, feedback and seed give the same bytes.
-        same = ModelVersion.objects.filter(
-            model_name=name,
-            manifest__lineage__data__sha256=snapshot.sha256,
-            manifest__lineage__base=work.base.pk,
-        )
-        return same.latest("created_at")
+        return error.version

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -21,13 +22,22 @@ from django.utils import timezone
 
 from captioner.models import Feedback
 from models_registry import services as registry
-from models_registry.models import Alias, ModelVersion
-from training.exceptions import DatasetError, NothingToLearn, RunCancelled, RunLost, RunRefused
+from models_registry.exceptions import RegistryError
+from models_registry.models import Alias, ModelVersion, Promotion
+from training.exceptions import (
+    DatasetError,
+    NothingNew,
+    NothingToLearn,
+    RunCancelled,
+    RunLost,
+    RunRefused,
+)
 from training.models import TrainingRun
 
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
+MAX_SEED = 2**31 - 1  # what the column holds
 CURVE_POINTS = 200
 _WRITE_SECONDS = 2.0  # how often progress is written at most
 _Status, _Verdict = TrainingRun.Status, TrainingRun.Verdict
@@ -37,7 +47,12 @@ _Status, _Verdict = TrainingRun.Status, TrainingRun.Verdict
 
 
 def run_request(*, by: User | None = None, seed: int = 0) -> TrainingRun:
-    """Queue a run and tell the trainer. Raises `RunRefused` while another one is queued or running."""
+    """Queue a run and tell the trainer. Raises `RunRefused` while another one is queued or running.
+
+    The same feedback is learned from again with another `seed` only, of 0 to `MAX_SEED`.
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise RunRefused(f"{seed} is no seed; give a whole number from 0 to {MAX_SEED}.")
     return _run_create(TrainingRun.Trigger.PERSON, requested_by=by, seed=seed)
 
 
@@ -70,7 +85,7 @@ def run_needless() -> str:
 def feedback_new_count() -> int:
     """How much feedback was approved since the last run that came to an end took its snapshot."""
     last = TrainingRun.objects.filter(
-        status__in=(_Status.FINISHED, _Status.FAILED), started_at__isnull=False
+        status__in=(_Status.FINISHED, _Status.UNCHANGED, _Status.FAILED), started_at__isnull=False
     ).first()
     approved = Feedback.objects.filter(status=Feedback.Status.APPROVED)
     return (approved.filter(reviewed_at__gt=last.started_at) if last else approved).count()
@@ -102,6 +117,7 @@ def run_enqueue(run: TrainingRun) -> None:
 
 def runs_sweep() -> int:
     """Hand runs out again that nobody works on: queued ones that were not picked up, and stale ones."""
+    run_folders_tidy()
     waiting = timezone.now() - timedelta(seconds=60)
     lost = [run for run in TrainingRun.objects.filter(status=_Status.RUNNING) if run.is_stale]
     queued = TrainingRun.objects.filter(status=_Status.QUEUED, created_at__lt=waiting)
@@ -120,25 +136,10 @@ def run_execute(run_id: int) -> TrainingRun | None:
     in the run, which is then tried again, `MAX_ATTEMPTS` times in all.
     """
     run = run_claim(run_id)
-    if run is None:
-        return None
-    try:
-        _run_do(run)
-    except RunLost:
-        logger.warning("%s was taken over by another worker.", run)
-        return None
-    except RunCancelled:
-        _run_end(run, _Status.CANCELLED, error="Cancelled.")
-    except NothingToLearn as error:
-        _run_end(run, _Status.FAILED, error=str(error))
-    except DatasetError as error:
-        # Trying again changes nothing until somebody mends the set; the feedback is still to be learned from.
-        _run_end(run, _Status.QUARANTINED, error=str(error))
-    except Exception as error:
-        logger.exception("%s failed in attempt %d.", run, run.attempts)
-        _run_retry(run, f"{type(error).__name__}: {error}")
-    run.refresh_from_db()
-    return run
+    if run is not None:
+        _run_attempt(run)
+    run_folders_tidy()
+    return TrainingRun.objects.filter(pk=run_id).first() if run is not None else None
 
 
 def run_claim(run_id: int) -> TrainingRun | None:
@@ -169,7 +170,32 @@ def _run_give_up(run: TrainingRun) -> None:
     run.save(update_fields=["status", "error", "finished_at"])
 
 
-def _run_do(run: TrainingRun) -> None:
+def _run_attempt(run: TrainingRun) -> None:
+    try:
+        # An earlier attempt may have got as far as the verdict, and what it promoted must not be judged against itself.
+        if not run.verdict:
+            _run_judge(run)
+        if run.verdict == _Verdict.PASSED:
+            _run_promote(run)
+        _run_end(run, _Status.FINISHED)
+    except RunLost:
+        logger.warning("%s was taken over by another worker.", run)
+    except RunCancelled:
+        _run_end(run, _Status.CANCELLED, error="Cancelled.")
+    except NothingNew as error:
+        _run_end(run, _Status.UNCHANGED, error=str(error))
+    except NothingToLearn as error:
+        _run_end(run, _Status.FAILED, error=str(error))
+    except DatasetError as error:
+        # Trying again changes nothing until somebody mends the set; the feedback is still to be learned from.
+        _run_end(run, _Status.QUARANTINED, error=str(error))
+    except Exception as error:
+        logger.exception("%s failed in attempt %d.", run, run.attempts)
+        _run_retry(run, f"{type(error).__name__}: {error}")
+
+
+def _run_judge(run: TrainingRun) -> None:
+    """Learn, judge and publish; keeps the candidate and the verdict in the run."""
     from training import pipeline
     from training.snapshot import snapshot_freeze
 
@@ -178,26 +204,27 @@ def _run_do(run: TrainingRun) -> None:
     snapshot = snapshot_freeze(pipeline.run_folder(run))
     champion = registry.champion_get()
     base = _base_of(champion)
-    same = run_same(snapshot.sha256, base)
+    same = run_same(run, snapshot.sha256, base)
     run.base, run.champion, run.data_sha256, run.counts = base, champion, snapshot.sha256, snapshot.counts
     _run_save(run, "base", "champion", "data_sha256", "counts")
-    if same is not None and run.trigger == TrainingRun.Trigger.SCHEDULE:
-        raise NothingToLearn(
-            f"Exactly this feedback was learned from in {same}, verdict: {same.final_verdict}."
+    if same is not None:
+        raise NothingNew(
+            f"Exactly this feedback was learned from in {same}, verdict: {same.final_verdict}. "
+            f"To learn from it once more, give another seed: manage.py train now --seed {same.seed + 1}"
         )
     outcome = pipeline.run_work(run, snapshot, base, champion, progress.tick)
     run.candidate, run.report, run.verdict = outcome.candidate, outcome.report, str(outcome.decision.verdict)
     run.counts = outcome.counts
     _run_save(run, "candidate", "report", "verdict", "counts")
-    if run.verdict == _Verdict.PASSED:
-        _run_promote(run, reason=f"Passed the gate in {run}: {outcome.decision.reason}")
-    _run_end(run, _Status.FINISHED)
 
 
-def run_same(data_sha256: str, base: ModelVersion) -> TrainingRun | None:
-    """The last finished run that learned from exactly this feedback, whatever its verdict."""
+def run_same(run: TrainingRun, data_sha256: str, base: ModelVersion) -> TrainingRun | None:
+    """The last finished run that learned what `run` would learn, whatever its verdict.
+
+    The schedule asks for feedback, a person also for a seed.
+    """
     same = TrainingRun.objects.filter(status=_Status.FINISHED, data_sha256=data_sha256, base=base)
-    return same.first()
+    return (same if run.trigger == TrainingRun.Trigger.SCHEDULE else same.filter(seed=run.seed)).first()
 
 
 def _base_of(champion: ModelVersion) -> ModelVersion:
@@ -216,8 +243,7 @@ def _run_save(run: TrainingRun, *fields: str) -> None:
 def _run_end(run: TrainingRun, status: TrainingRun.Status, *, error: str = "") -> None:
     run.status, run.error, run.finished_at = status, error, timezone.now()
     held = TrainingRun.objects.filter(pk=run.pk, worker=run.worker)
-    if held.update(status=status, error=error, finished_at=run.finished_at, promoted_to=run.promoted_to):
-        _folder_remove(run)
+    held.update(status=status, error=error, finished_at=run.finished_at, promoted_to=run.promoted_to)
 
 
 def _run_retry(run: TrainingRun, error: str) -> None:
@@ -232,9 +258,17 @@ def _run_retry(run: TrainingRun, error: str) -> None:
         held.update(status=_Status.QUARANTINED, error=error, finished_at=timezone.now())
 
 
-def _folder_remove(run: TrainingRun) -> None:
-    # It holds features of people's photos, which must not outlive the run.
-    shutil.rmtree(settings.DATA_DIR / "training" / "runs" / str(run.pk), ignore_errors=True)
+def run_folders_tidy() -> None:
+    """Remove what this machine keeps of runs that have ended, or that nobody knows.
+
+    It holds features of people's photos, which must not outlive the run; another worker may go on with one that lives.
+    """
+    # In this order: what is begun meanwhile is not among the folders.
+    folders = [path for path in Path(settings.DATA_DIR, "training", "runs").glob("*") if path.is_dir()]
+    alive = set(TrainingRun.objects.filter(status__in=TrainingRun.UNFINISHED).values_list("pk", flat=True))
+    for folder in folders:
+        if folder.name not in map(str, alive):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Progress:
@@ -280,15 +314,24 @@ def curve_thin(curve: list[dict[str, float]]) -> list[dict[str, float]]:
 # --- Deciding -----------------------------------------------------------------------------------------------------
 
 
-def _run_promote(run: TrainingRun, *, reason: str, by: User | None = None) -> None:
-    """Make the run's candidate what the policy says. One that was judged against another champion is left alone."""
+def _run_promote(run: TrainingRun) -> None:
+    """Make a candidate that passed the gate what the policy says, once: people may have taken it back since.
+
+    One that was judged against another champion is left alone.
+    """
     if settings.TRAINING_PROMOTE_TO == "nothing" or run.candidate is None:
         return
-    if by is None and registry.champion_get() != run.champion:
-        logger.warning("%s was judged against %s, which does not serve any more.", run, run.champion)
-        return
     alias = Alias.Name(settings.TRAINING_PROMOTE_TO)
-    registry.version_promote(run.candidate, alias=alias, reason=reason, by=by, report=run.report)
+    by_this_run = f"Passed the gate in {run}:"
+    promoted = Promotion.objects.filter(alias=alias, version=run.candidate, reason__startswith=by_this_run)
+    if not promoted.exists():
+        if (champion := registry.champion_get()) != run.champion:
+            logger.warning("%s was judged against %s; now %s serves.", run, run.champion, champion)
+            return
+        reason = f"{by_this_run} {run.report.get('reason', '')}"
+        registry.version_promote(
+            run.candidate, alias=alias, reason=reason, report=run.report, expected=run.champion
+        )
     run.promoted_to = alias.value
 
 
@@ -303,29 +346,79 @@ def run_cancel(run: TrainingRun) -> None:
         if run.status == _Status.QUEUED or run.is_stale:
             run.status, run.finished_at, run.error = _Status.CANCELLED, timezone.now(), "Cancelled."
             run.save(update_fields=["status", "finished_at", "error"])
+    run_folders_tidy()
 
 
-def run_overrule(run: TrainingRun, verdict: str, *, reason: str, by: User) -> None:
-    """Let a reviewer's verdict count instead of the gate's; "passed" promotes as the policy says.
+def run_overrule(run: TrainingRun, verdict: str, *, reason: str, by: User) -> str:
+    """Let a reviewer's verdict count instead of the gate's; returns what became of the candidate.
 
-    Raises `RunRefused` without a reason, for a run without a candidate, and for a verdict that stands already.
+    "passed" promotes as the policy says, "rejected" takes back what serves or is tried. What serves changes
+    first, which asks the store and takes its time; a decision that is cut short there is simply made again.
+
+    Raises `RunRefused` without a reason, for a run without a candidate, for a verdict that stands already, for a
+    candidate that was judged against another champion than serves now, and for what the registry refuses.
     """
-    reason = reason.strip()
-    if not reason:
-        raise RunRefused("Say why: the reason is kept with the run and in the promotion log.")
     if verdict not in (_Verdict.PASSED, _Verdict.REJECTED):
         raise RunRefused(f"A reviewer decides “passed” or “rejected”, not “{verdict}”.")
-    with transaction.atomic():
-        run = TrainingRun.objects.select_for_update().get(pk=run.pk)
-        if run.status != _Status.FINISHED or run.candidate is None:
-            raise RunRefused("Only a finished run with a candidate can be decided on.")
-        if run.final_verdict == verdict:
-            raise RunRefused(f"That is the verdict already: {verdict}.")
-        run.overruled_by, run.overruled_at = by, timezone.now()
-        run.overruled_to, run.overruled_reason = verdict, reason
+    run.refresh_from_db()
+    if run.status != _Status.FINISHED or run.candidate is None:
+        raise RunRefused("Only a finished run with a candidate can be decided on.")
+    if run.final_verdict == verdict:
+        raise RunRefused(f"That is the verdict already: {verdict}.")
+    try:
+        reason = registry.reason_require(reason)
+        reason_logged = f"{reason} (overruling the gate in {run})"
         if verdict == _Verdict.PASSED:
-            _run_promote(run, reason=f"{reason} (overruling the gate in {run})", by=by)
-        run.save()
+            promoted_to, told = _candidate_promote(run, run.candidate, reason_logged, by)
+        else:
+            promoted_to, told = _candidate_withdraw(run.candidate, reason_logged, by)
+    except RegistryError as error:
+        raise RunRefused(str(error)) from error
+    decided = TrainingRun.objects.filter(pk=run.pk, overruled_at=run.overruled_at).update(
+        overruled_by=by,
+        overruled_at=timezone.now(),
+        overruled_to=verdict,
+        overruled_reason=reason,
+        promoted_to=promoted_to,
+    )
+    if not decided:
+        raise RunRefused("Somebody else decided on this run just now; look again at what serves.")
+    return told
+
+
+def run_overrule_moves(run: TrainingRun, verdict: str) -> bool:
+    """Whether a reviewer's verdict would change what serves or is tried."""
+    standing = {alias for alias, version in registry.aliases_get().items() if version == run.candidate}
+    if verdict == _Verdict.REJECTED:
+        return bool(standing)
+    policy = settings.TRAINING_PROMOTE_TO
+    return policy != "nothing" and not standing & {Alias.Name.CHAMPION, policy}
+
+
+def _candidate_promote(run: TrainingRun, candidate: ModelVersion, reason: str, by: User) -> tuple[str, str]:
+    """What it was promoted to, and that in words."""
+    if not run_overrule_moves(run, _Verdict.PASSED):
+        return run.promoted_to, f"What serves stays: TRAINING_PROMOTE_TO is {settings.TRAINING_PROMOTE_TO}."
+    if (champion := registry.champion_get()) != run.champion:
+        raise RunRefused(
+            f"{candidate} was compared with {run.champion}, and since then {champion} has become the champion. "
+            "Train again to compare them, or promote it in the registry, on the version's own page."
+        )
+    alias = Alias.Name(settings.TRAINING_PROMOTE_TO)
+    registry.version_promote(
+        candidate, alias=alias, reason=reason, by=by, report=run.report, expected=run.champion
+    )
+    return alias.value, f"{candidate} is the {alias.value}."
+
+
+def _candidate_withdraw(candidate: ModelVersion, reason: str, by: User) -> tuple[str, str]:
+    """That it is promoted to nothing any more, and what serves instead in words."""
+    if registry.champion_get() == candidate:
+        previous = registry.champion_rollback(reason=reason, by=by, expected=candidate)
+        return "", f"{previous} is the champion again."
+    if registry.challenger_clear(reason=reason, by=by, only=candidate):
+        return "", f"{candidate} is no challenger any more."
+    return "", f"{candidate} does not serve."
 
 
 def run_retry(run: TrainingRun) -> None:

@@ -138,7 +138,7 @@ def test_unchanged_feedback_is_not_learned_from_again_even_after_a_rejection(
     # Reviewed again, with the same outcome: new by its date, but the same feedback.
     Feedback.objects.update(reviewed_at=timezone.now())
     again = execute(services.run_request_scheduled())
-    assert again.status == Status.FAILED
+    assert again.status == Status.UNCHANGED
     assert str(first) in again.error
     assert "rejected" in again.error
     assert again.curve == [], "it was a cheap no-op"
