@@ -123,8 +123,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             context |= {
                 "run": run,
                 "progress": self.progress(run),
-                "may_pass": self._may_decide(request, run, "passed"),
-                "may_reject": self._may_decide(request, run, "rejected"),
+                "choices": _choices(request, run),
                 "loss_chart": mark_safe(_loss_chart(run)),  # noqa: S308  drawn by us, names escaped
                 "figures": figures_table(run.report),
                 "checks": run.report.get("checks", []),
@@ -147,7 +146,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         """Cancel, try again, or overrule the gate."""
         self._require_post(request)
         run, action = get_object_or_404(TrainingRun, pk=pk), request.POST.get("action", "")
-        if action in _VERDICTS and not self._may_decide(request, run, action):
+        if action in _VERDICTS and not _may_decide(request, run, action):
             raise PermissionDenied
         try:
             told = self._act(run, action, request.POST.get("reason", ""), cast(User, request.user))
@@ -165,12 +164,6 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             return "Queued again."
         told = services.run_overrule(run, action, reason=reason, by=by)
         return f"Your verdict counts: {action}. {told}"
-
-    def _may_decide(self, request: HttpRequest, run: TrainingRun, verdict: str) -> bool:
-        """What changes what serves takes the permission that the registry's own buttons take."""
-        if run.final_verdict == verdict:
-            return False
-        return may_promote(request) or not services.run_overrule_moves(run, verdict)
 
     def _require_post(self, request: HttpRequest) -> None:
         if not self.has_change_permission(request):
@@ -204,6 +197,18 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         shown = "{} by {} on {}: {}"
         day = run.overruled_at.date() if run.overruled_at else ""
         return format_html(shown, run.overruled_to, run.overruled_by or "someone", day, run.overruled_reason)
+
+
+def _may_decide(request: HttpRequest, run: TrainingRun, verdict: str) -> bool:
+    """What changes what serves takes the permission that the registry's own buttons take."""
+    return may_promote(request) or not services.run_overrule_moves(run, verdict)
+
+
+def _choices(request: HttpRequest, run: TrainingRun) -> list[str]:
+    """The verdicts that this person may give instead of the one that counts."""
+    if run.candidate is None:
+        return []
+    return [each for each in _VERDICTS if run.final_verdict != each and _may_decide(request, run, each)]
 
 
 def _loss_chart(run: TrainingRun) -> str:

@@ -96,3 +96,12 @@ def test_charts_escape_names_and_need_points() -> None:
     drawn = line_chart({"<b>": [(0, 1.0), (5, 0.5)]}, title="losses")
     assert "&lt;b&gt;" in drawn
     assert "<b>" not in drawn
+
+
+def test_a_run_that_ended_without_a_candidate_offers_nothing_to_decide(base, staff: Client) -> None:
+    run = TrainingRun.objects.create(
+        trigger="person", status="unchanged", error="Exactly this was learned before."
+    )
+    page = staff.get(reverse("admin:training_trainingrun_change", args=[run.pk]))
+    assert "Exactly this was learned before." in page.text
+    assert "overrule-reason" not in page.text

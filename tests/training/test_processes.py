@@ -109,7 +109,16 @@ def without_key_biases(name: str, weights: torch.Tensor) -> torch.Tensor:
 
 
 def learners() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    """Learning processes below this one, which may have others: servers that a whole run of the tests keeps."""
+    below = psutil.Process().children(recursive=True)
+    return [child for child in below if processes.COMMAND[-1] in _command(child)]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # it ended just now
+        return []
 
 
 @pytest.mark.parametrize(("config", "count"), [(CONFIG, 3), (ADAPTERS, 2)], ids=["whole", "adapters"])
