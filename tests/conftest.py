@@ -21,6 +21,7 @@ _OURS = (
     "HOST_",
     "PORT",
     "RATE_",
+    "TRAINING_",
     "TRUSTED_",
     "METRICS_",
     "LOG_",

@@ -90,3 +90,11 @@ def test_what_the_image_sets_is_not_unset_by_env() -> None:
     assert "CAPTIONER_STATIC_DIR" in of_image
     for name in of_image.keys() & documented().keys():
         assert given[name] == of_image[name], name
+
+
+def test_no_setting_of_the_loop_reaches_the_tests_from_the_shell() -> None:
+    from tests import conftest
+
+    loop = re.findall(r"^(TRAINING_\w+)=", (DEPLOY / "env.example").read_text(), re.MULTILINE)
+    assert loop
+    assert all(name.startswith(conftest._OURS) for name in loop)
