@@ -8,7 +8,8 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import URLPattern, path
-from django.utils.html import format_html
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from captioner.admin import photo_image
@@ -18,7 +19,7 @@ from training import services
 from training.charts import line_chart
 from training.exceptions import RunRefused
 from training.models import TrainingRun
-from training.report import figures_table
+from training.report import counts_told, figures_table
 
 _VERDICTS = (TrainingRun.Verdict.PASSED, TrainingRun.Verdict.REJECTED)
 _LOSSES = ("loss", "ideal", "preference", "rating", "replay", "kl")
@@ -41,7 +42,20 @@ class TrainingRunAdmin(ReadOnlyAdmin):
     list_filter = ["status", "verdict", "trigger"]
     list_select_related = ["candidate"]
     fieldsets = [
-        (None, {"fields": ("status", "verdict_shown", "candidate", "counts_shown")}),
+        (
+            None,
+            {
+                "fields": (
+                    "status",
+                    "ended",
+                    "verdict_shown",
+                    "overruled",
+                    "candidate",
+                    "promoted_to",
+                    "counts_shown",
+                )
+            },
+        ),
         (
             "Details",
             {
@@ -67,7 +81,8 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         "finished_at",
         "attempts",
         "heartbeat_at",
-        "error",
+        "ended",
+        "promoted_to",
         "base",
         "champion",
         "candidate",
@@ -79,12 +94,14 @@ class TrainingRunAdmin(ReadOnlyAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: TrainingRun | None = None) -> Any:
         """Without the rows that say nothing."""
         (title, facts), *others = super().get_fieldsets(request, obj)
-        shown = [name for name in facts["fields"] if name != "candidate" or (obj and obj.candidate_id)]
-        shown += [
-            name
-            for name, value in (("error", obj and obj.error), ("overruled", obj and obj.overruled_to))
-            if value
-        ]
+        told_by = {
+            "verdict_shown": "verdict",
+            "ended": "error",
+            "overruled": "overruled_to",
+            "counts_shown": "counts",
+        }
+        names = map(str, facts["fields"])
+        shown = [name for name in names if getattr(obj, told_by.get(name, name), None)]
         return [(title, {**facts, "fields": shown}), *others]
 
     def has_change_permission(self, request: HttpRequest, obj: TrainingRun | None = None) -> bool:
@@ -123,6 +140,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             context |= {
                 "run": run,
                 "progress": self.progress(run),
+                "silent_seconds": _silent_seconds(run),
                 "choices": _choices(request, run),
                 "loss_chart": mark_safe(_loss_chart(run)),  # noqa: S308  drawn by us, names escaped
                 "figures": figures_table(run.report),
@@ -186,9 +204,12 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         return f"{run.overruled_to} (reviewer)" if run.overruled_to else run.verdict or "—"
 
     @admin.display(description="Data")
-    def counts_shown(self, run: TrainingRun) -> str:
-        told = [f"{count} {name.replace('_', ' ')}" for name, count in run.counts.items() if count]
-        return ", ".join(told) or "—"
+    def counts_shown(self, run: TrainingRun) -> SafeString:
+        return format_html_join(mark_safe("<br>"), "{}", ((told,) for told in counts_told(run.counts)))
+
+    @admin.display(description="What ended it")
+    def ended(self, run: TrainingRun) -> str:
+        return run.error
 
     @admin.display(description="Overruled")
     def overruled(self, run: TrainingRun) -> str | SafeString:
@@ -202,6 +223,11 @@ class TrainingRunAdmin(ReadOnlyAdmin):
 def _may_decide(request: HttpRequest, run: TrainingRun, verdict: str) -> bool:
     """What changes what serves takes the permission that the registry's own buttons take."""
     return may_promote(request) or not services.run_overrule_moves(run, verdict)
+
+
+def _silent_seconds(run: TrainingRun) -> int:
+    """How long ago its holder was heard of."""
+    return int((timezone.now() - (run.heartbeat_at or run.created_at)).total_seconds())
 
 
 def _choices(request: HttpRequest, run: TrainingRun) -> list[str]:

@@ -14,7 +14,33 @@ _NAMES = {
     "function_word_endings": "cut short %",
     "length": "words",
 }
+_COUNTS: tuple[tuple[str, dict[str, str]], ...] = (
+    (
+        "{} and {} by {} to learn from",
+        {"train_corrections": "correction", "train_ratings": "rating", "authors": "author"},
+    ),
+    ("{} of {} that never train", {"holdout_corrections": "correction", "holdout_photos": "photo"}),
+    ("{} replayed", {"replayed_photos": "photo"}),
+    ("{} cut to the length that is learned", {"corrections_cut": "correction"}),
+    ("{} left out: said before", {"left_out_duplicate": "row"}),
+    ("{} left out by the limit per photo", {"left_out_photo_cap": "row"}),
+    ("{} left out by the limit per author", {"left_out_author_cap": "row"}),
+    ("{} left out: the photo cannot be read", {"left_out_photo_unreadable": "row"}),
+)
 _SETS = {"holdout": "held-out feedback photos", "original": "original test photos"}
+
+
+def counts_told(counts: Mapping[str, int]) -> list[str]:
+    """What a run learned from, in a few words each; what there is none of is not mentioned."""
+    return [
+        text.format(*(_number(counts.get(name, 0), noun) for name, noun in nouns.items()))
+        for text, nouns in _COUNTS
+        if any(counts.get(name) for name in nouns)
+    ]
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def figures_table(report: Mapping[str, Any]) -> list[list[str]]:
