@@ -50,6 +50,7 @@ from training.models import TrainingRun
 from training.objective import ratings_standardise
 from training.photo_sets import PhotoSetFile, photo_set_open
 from training.processes import learn_in_processes, process_count
+from training.services import runs_folder
 from training.snapshot import replay_photos
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class Outcome:
 
 
 def run_folder(run: TrainingRun) -> Path:
-    return Path(settings.DATA_DIR) / "training" / "runs" / str(run.pk)
+    return runs_folder() / str(run.pk)
 
 
 def run_work(

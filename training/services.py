@@ -258,16 +258,22 @@ def _run_retry(run: TrainingRun, error: str) -> None:
         held.update(status=_Status.QUARANTINED, error=error, finished_at=timezone.now())
 
 
+def runs_folder() -> Path:
+    """Where this machine keeps a folder for each of its runs, named by their numbers."""
+    return Path(settings.DATA_DIR) / "training" / "runs"
+
+
 def run_folders_tidy() -> None:
     """Remove what this machine keeps of runs that have ended, or that nobody knows.
 
     It holds features of people's photos, which must not outlive the run; another worker may go on with one that lives.
     """
     # In this order: what is begun meanwhile is not among the folders.
-    folders = [path for path in Path(settings.DATA_DIR, "training", "runs").glob("*") if path.is_dir()]
-    alive = set(TrainingRun.objects.filter(status__in=TrainingRun.UNFINISHED).values_list("pk", flat=True))
+    folders = [path for path in runs_folder().glob("*") if path.is_dir()]
+    alive = TrainingRun.objects.filter(status__in=TrainingRun.UNFINISHED).values_list("pk", flat=True)
+    names = set(map(str, alive))
     for folder in folders:
-        if folder.name not in map(str, alive):
+        if folder.name not in names:
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -5,9 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from models_registry import cache, services, storage
 from models_registry.exceptions import StoreUnavailable, VersionCorrupt
 from models_registry.manifest import CARD_NAME, MANIFEST_NAME, DataSnapshot, Lineage, Manifest
 from models_registry.models import ModelVersion
+from tests.models_registry.versions import manifest_race
 from tests.stack import ceph, servers
 
 pytestmark = [pytest.mark.stack, pytest.mark.django_db]
@@ -95,16 +94,7 @@ def test_the_card_tells_people_in_the_bucket_where_a_version_comes_from(folder: 
 
 
 def test_of_eight_writers_of_one_manifest_one_wins(store: Callable[..., None]) -> None:
-    together = threading.Barrier(8)
-
-    def attempt(number: int) -> bool:
-        together.wait()
-        return storage._create("versions/raced/manifest.json", f"{number}".encode())
-
-    with ThreadPoolExecutor(8) as pool:
-        wins = list(pool.map(attempt, range(8)))
-    assert sum(wins) == 1
-    assert storages["weights"].open("versions/raced/manifest.json").read().decode() == str(wins.index(True))
+    manifest_race()
 
 
 def test_one_flipped_byte_in_the_store_is_refused_and_nothing_of_it_is_kept(folder: Path) -> None:

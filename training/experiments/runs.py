@@ -85,10 +85,9 @@ def e4(bench: Bench, seeds: int) -> Iterator[Row]:
 
 def e4_equals(bench: Bench, seeds: int) -> Iterator[Row]:
     """Versions that learned the same from other seeds; each pair is judged on other draws of the held-out photos."""
-    equals = [
-        _learned(bench, bench.corrections(100, 0), replace(CONFIG, seed=1000 + seed))[0] for seed in range(3)
-    ]
-    pairs, association = list(permutations(equals, 2)), bench.association(bench.corrections(100, 0))
+    corrections = bench.corrections(100, 0)
+    equals = [_learned(bench, corrections, replace(CONFIG, seed=1000 + seed))[0] for seed in range(3)]
+    pairs, association = list(permutations(equals, 2)), bench.association(corrections)
     for seed in range(seeds):
         chosen = random.Random(seed).sample(range(HOLDOUT_PHOTOS), MIN_PHOTOS)
         candidate, champion = (_subset(scores, chosen) for scores in pairs[seed % len(pairs)])
