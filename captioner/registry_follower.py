@@ -140,7 +140,8 @@ def _look(*aliases: Alias.Name) -> list[_Missing]:
 def _load(alias: Alias.Name, version: ModelVersion | None) -> None:
     """Load what is missing and let it take its place, if it is wanted still."""
     with runtime.loading:
-        _attempt(alias, version, partial(_load_and_serve, alias, version))
+        if not runtime.stopping.is_set():  # nobody would drain it
+            _attempt(alias, version, partial(_load_and_serve, alias, version))
 
 
 def _load_in_background(alias: Alias.Name, version: ModelVersion | None) -> None:

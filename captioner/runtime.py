@@ -145,12 +145,11 @@ def engine_drain(timeout: float) -> bool:
     Returns whether nothing runs any more; a model that is being loaded cannot be stopped.
     """
     engine_drain_begin()
-    drained = state.engine is None or state.engine.drain(timeout)
-    # A look at the registry is over in a moment; loading is not.
-    if not loading.acquire(timeout=1.0):
-        return False
-    loading.release()
-    return drained
+    # A look at the registry is over in a moment; loading is not. What it ends with has a thread that wants to be drained.
+    is_loading = not loading.acquire(timeout=1.0)
+    if not is_loading:
+        loading.release()
+    return (state.engine is None or state.engine.drain(timeout)) and not is_loading
 
 
 def engine_drain_begin() -> None:

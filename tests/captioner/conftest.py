@@ -1,6 +1,7 @@
 """An engine of tiny random checkpoints, which the registry's versions are."""
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.captioner.inference.checkpoints import SAVERS
 def fresh_runtime(monkeypatch: pytest.MonkeyPatch, settings) -> Iterator[None]:
     settings.CAPTION_MAX_BATCH, settings.CAPTION_PRECISION, settings.CAPTION_THREADS = 2, "fp32", 1
     monkeypatch.setattr(runtime, "state", runtime.State())
+    monkeypatch.setattr(runtime, "stopping", threading.Event())
     yield
     runtime.engine_drain(timeout=10)
 

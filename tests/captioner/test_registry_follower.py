@@ -148,6 +148,12 @@ def test_a_challenger_is_tried_beside_the_champion_and_ended(
     assert caption_text(engine)
 
 
+def test_a_process_that_is_told_to_stop_begins_no_loading(champion: ModelVersion) -> None:
+    runtime.engine_drain(timeout=10)
+    registry_follower.registry_follow()
+    assert runtime.state.engine is None
+
+
 def test_three_versions_at_most_are_in_memory(
     champion: ModelVersion, publish: Callable[[str], ModelVersion], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,9 @@
 """The bridge from the registry to a serving engine, with a tiny random checkpoint."""
 
 import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from PIL import Image
 
 from captioner import runtime
 from captioner.exceptions import IncompatibleModel, ModelUnavailable
+from captioner.serving import LoadedVersion
 from models_registry import services as registry
 from models_registry.exceptions import NoChampion, VersionCorrupt
 from models_registry.models import ModelVersion
@@ -63,6 +67,26 @@ def test_a_drain_turns_readiness_red_at_once_and_answers_what_was_accepted(
     assert accepted.result(timeout=0).candidates
     with pytest.raises(ModelUnavailable):
         engine.submit(Image.new("RGB", (40, 30)), engine.default_parameters, math.inf)
+
+
+def test_a_drain_in_the_middle_of_loading_leaves_no_thread_that_serves(
+    champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, is_loading = runtime.version_load, threading.Event()
+
+    def slow_load(version: ModelVersion) -> LoadedVersion:
+        is_loading.set()
+        time.sleep(0.3)
+        return load(version)
+
+    monkeypatch.setattr(runtime, "version_load", slow_load)
+    monkeypatch.setattr(registry, "champion_get", lambda: champion)  # no other thread sees this test's rows
+    with ThreadPoolExecutor() as pool:
+        loaded = pool.submit(runtime.engine_load)
+        assert is_loading.wait(60)
+        assert runtime.engine_drain(timeout=60)
+        assert not loaded.result().batcher.stats().is_alive
+    assert runtime.engine_status()["state"] == "draining"
 
 
 def test_a_checkpoint_is_tried_before_it_is_published(tmp_path: Path) -> None:
