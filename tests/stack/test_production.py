@@ -338,25 +338,19 @@ def test_a_stopped_web_process_loses_nothing_it_accepted(site: Production) -> No
 
 
 def test_captions_are_answered_while_redis_is_dead_and_queued_work_is_done_after(site: Production) -> None:
-    log = site.folder / "worker-io.log"
-    done = partial_count(log, "no caption shows any more")
-    before = done()
-    send = "from captioner.celery import app; [app.send_task('captioner.tasks.photos_sweep_task') for _ in range(20)]"
     with site.load() as load:
-        site.manage("shell", "-c", send)
+        job = job_send(site, [draw_scene(number) for number in range(801, 841)])
         site.redis.kill()
         captions_flow(load, 20)
         assert set(load.statuses()) == {201}
         site.redis.start()
-        servers.wait_until(lambda: done() >= before + 20, "queued work done", 180)
+        # A message on its way when Redis died is not seen again for hours; beat's sweep misses its photos.
+        servers.wait_until(lambda: job_of(site, job)["status"] == "finished", "queued work done", 180)
         captions_flow(load)
+    assert job_of(site, job)["photos"]["captioned"] == 40
     assert set(load.statuses()) == {201}
     assert_nothing_lost(site, load)
     show_answers("Redis killed and started again", load)
-
-
-def partial_count(log: Path, text: str):
-    return lambda: log.read_text().count(text)
 
 
 def test_a_database_restart_costs_seconds_of_503_and_no_caption(site: Production) -> None:
