@@ -145,7 +145,7 @@ def engine_drain(timeout: float) -> bool:
     Returns whether nothing runs any more; a model that is being loaded cannot be stopped.
     """
     engine_drain_begin()
-    # A look at the registry is over in a moment; loading is not. What it ends with has a thread that wants to be drained.
+    # A look at the registry is over in a moment, loading is not. What it ends with has a thread to be drained, too.
     is_loading = not loading.acquire(timeout=1.0)
     if not is_loading:
         loading.release()

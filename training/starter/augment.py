@@ -42,3 +42,12 @@ def batch_colour(images: Tensor, strength: float) -> Tensor:
     mean = grey.mean((2, 3), keepdim=True)
     images = grey + (images - grey) * (1 + saturation)
     return (images - mean) * (1 + contrast) + mean + brightness
+
+
+def batch_blur(images: Tensor, size: int, share: float) -> Tensor:
+    """(B, 3, H, W) of which about a `share` shows no more detail than photos of `size` x `size` pixels."""
+    chosen = torch.rand(len(images)) < share
+    small = functional.interpolate(images[chosen], (size, size), mode="bilinear", antialias=True)
+    blurred = images.clone()
+    blurred[chosen] = functional.interpolate(small, images.shape[2:], mode="bilinear")
+    return blurred

@@ -15,13 +15,15 @@ from transformers import PreTrainedTokenizerBase, ResNetModel
 
 from training.loop import batch_indexes, parameter_groups
 from training.objective import IGNORED
-from training.starter.augment import batch_colour, batch_crop, pixels_normalise
+from training.starter.augment import batch_blur, batch_colour, batch_crop, pixels_normalise
+from training.starter.concepts import Concept, concepts_load
 from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, LoopConfig
 from training.starter.dataset import (
     Photo,
     Pixels,
     caption_mirror,
     caption_normalise,
+    caption_plain,
     photos_read,
     pixels_cache,
 )
@@ -32,7 +34,7 @@ from training.starter.network import captioner_build, encoder_build
 from training.starter.objective import caption_loss
 from training.starter.tokenizer import tokenizer_train
 
-SETS = ("flickr8k", "coco")
+SETS = ("flickr8k", "coco", "openstax")
 # Cropped views are cut from a larger copy, so that they are not blown up beyond the photo's own detail.
 CACHE_MARGIN = 1.25
 
@@ -58,19 +60,24 @@ def captioned_load(
         for photo in photos_read(path)
         if _of(photo, split) and f"{name}/{photo.key}" not in without
     ]
-    captions = [[caption_normalise(caption) for caption in photo.captions] for photo in photos]
+    captions = [[caption_plain(caption_normalise(caption)) for caption in photo.captions] for photo in photos]
     return CaptionedPhotos(pixels_cache(cache / f"{name}-{split}-{side}.npy", photos, side), captions)
 
 
 def _of(photo: Photo, split: str) -> bool:
-    return bool(photo.record["split"] == split)
+    # Whoever looks at a photo cannot know a name.
+    return photo.record["split"] == split and not photo.record.get("has_name", False)
 
 
 class CaptionBatches:
-    """Draws augmented photos with `captions_each` of their captions as padded token labels."""
+    """Draws augmented photos with up to `captions_each` of their captions as padded token labels."""
 
     def __init__(
-        self, sets: list[CaptionedPhotos], tokenizer: PreTrainedTokenizerBase, config: CaptionConfig
+        self,
+        sets: list[CaptionedPhotos],
+        concepts: list[Concept],
+        tokenizer: PreTrainedTokenizerBase,
+        config: CaptionConfig,
     ) -> None:
         self.config = config
         self.photos = [(photos.pixels, index) for photos in sets for index in range(len(photos.pixels))]
@@ -78,6 +85,8 @@ class CaptionBatches:
         self.tokens = [_tokenise(captions, tokenizer, config.max_tokens)]
         mirrored = [[caption_mirror(caption) for caption in group] for group in captions]
         self.tokens.append(_tokenise(mirrored, tokenizer, config.max_tokens))
+        spoken = _tokenise([concept.captions for concept in concepts], tokenizer, config.max_tokens)
+        self.concepts = list(zip(concepts, spoken, strict=True))
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -85,17 +94,34 @@ class CaptionBatches:
     def at(self, step: int) -> tuple[Tensor, Tensor]:
         """Images (B, 3, size, size) and labels (B, captions_each, longest) of a step."""
         chosen = batch_indexes(len(self), self.config.batch, self.config.seed, step).tolist()
-        pixels = np.stack([self.photos[index][0][self.photos[index][1]] for index in chosen])
         mirrored = torch.rand(len(chosen)) < 0.5
-        images = pixels_normalise(torch.from_numpy(pixels))
-        images = batch_crop(images, self.config.size, self.config.smallest_crop, mirrored)
-        images = batch_colour(images, self.config.colour)
+        images = _stacked([self.photos[index] for index in chosen])
+        images = self._augmented(batch_blur(images, self.config.labelled_size, self.config.blurred), mirrored)
         captions = [self._draw(self.tokens[int(m)][index]) for index, m in zip(chosen, mirrored, strict=True)]
+        if self.concepts and self.config.labelled:
+            others, about = self._labelled()
+            images, captions = torch.cat([images, others]), captions + about
         return images, _padded(captions)
 
+    def _labelled(self) -> tuple[Tensor, list[list[list[int]]]]:
+        """Photos of things, any of which is as likely, with captions of others of the kind."""
+        count = self.config.labelled
+        drawn = [self.concepts[number] for number in torch.randint(len(self.concepts), (count,)).tolist()]
+        images = _stacked([concept.draw() for concept, _ in drawn])
+        return self._augmented(images, torch.rand(count) < 0.5), [self._draw(spoken) for _, spoken in drawn]
+
+    def _augmented(self, images: Tensor, mirrored: Tensor) -> Tensor:
+        images = batch_crop(images, self.config.size, self.config.smallest_crop, mirrored)
+        return batch_colour(images, self.config.colour)
+
     def _draw(self, captions: list[list[int]]) -> list[list[int]]:
-        order = torch.randperm(len(captions)).tolist()
-        return [captions[order[i % len(order)]] for i in range(self.config.captions_each)]
+        chosen = torch.randperm(len(captions))[: self.config.captions_each].tolist()
+        missing = self.config.captions_each - len(chosen)
+        return [captions[index] for index in chosen] + [[]] * missing
+
+
+def _stacked(places: list[tuple[Pixels, int]]) -> Tensor:
+    return pixels_normalise(torch.from_numpy(np.stack([pixels[index] for pixels, index in places])))
 
 
 def _tokenise(
@@ -124,10 +150,15 @@ def caption(
     train = [captioned_load(data, cache, name, "train", side, without=twins) for name in SETS]
     val = captioned_load(data, cache, SETS[0], "val", config.size)
     words = [text for photos in train for group in photos.captions for text in group]
-    tokenizer = tokenizer_train(words, decoder.vocabulary, decoder.positions)
+    concepts = concepts_load(data, cache, config.labelled_size, words)
+    tokenizer = tokenizer_train(
+        words + [text for concept in concepts for text in concept.captions],
+        decoder.vocabulary,
+        decoder.positions,
+    )
     resnet = ResNetModel.from_pretrained(run / "encoder", dtype=torch.float32)
     model = captioner_build(encoder_build(resnet, encoder, config.size), decoder, tokenizer)
-    batches = CaptionBatches(train, tokenizer, config)
+    batches = CaptionBatches(train, concepts, tokenizer, config)
     fit = Fit(
         model,
         _groups(model, config),

@@ -68,10 +68,17 @@ class PretrainConfig:
 
 @dataclass(frozen=True)
 class CaptionConfig:
-    """Stage 2: encoder and decoder learn to describe photos, squashed to `size` x `size` pixels."""
+    """Stage 2: encoder and decoder learn to describe photos, squashed to `size` x `size` pixels.
+
+    `labelled` photos of `labelled_size` pixels, with captions about such things, come along with each batch; a share of
+    `blurred` of the others is made as unsharp as these.
+    """
 
     passes: float = 6.0
     batch: int = 16
+    labelled: int = 2
+    labelled_size: int = 64
+    blurred: float = 0.25
     captions_each: int = 4
     max_tokens: int = 22
     size: int = 128

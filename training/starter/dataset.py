@@ -24,7 +24,16 @@ from training.exceptions import DatasetError
 
 Pixels = NDArray[np.uint8]
 SHEET_SIDE = 10
+LABELLED = {
+    "tiny-train": ("tiny_imagenet", "train.tar"),
+    "tiny-val": ("tiny_imagenet", "val.tar"),
+    "labelled": ("labelled", "sheets.tar"),
+}
 _SPACE_BEFORE_MARK = re.compile(r"\s+([,;:.!?%)\]]|'(?:s|re|ve|ll|d|m|t)\b|n't\b)")
+_FRAME = re.compile(
+    r"^(?:this|the|an?) (?:[\w-]+ ){0,2}(?:photo|photograph|image|picture) (?:shows|is of|of|depicts) "
+)
+_SHOWN = re.compile(r",? (?:is|are) (?:being )?shown(?: here)?$")
 _SIDES = re.compile(r"\b(left|right)\b")
 _SWAPPED = {"left": "right", "right": "left"}
 
@@ -45,6 +54,11 @@ def caption_normalise(text: str) -> str:
     text = re.sub(r'\s*"\s*|\s+-+\s+', " ", text)
     text = _SPACE_BEFORE_MARK.sub(r"\1", text)
     return " ".join(text.split()).rstrip(" .,;:!").strip()
+
+
+def caption_plain(text: str) -> str:
+    """A normalised caption without its frame: "this photo shows a dog" and "a dog is shown here" -> "a dog"."""
+    return _SHOWN.sub("", _FRAME.sub("", text)) or text
 
 
 def caption_mirror(text: str) -> str:
@@ -109,6 +123,13 @@ def sheets_cache(
                     array[start : start + count] = _sheet_tiles(tar, name, size)[:count]
                     start += count
     return _mapped(path, len(flat)), flat
+
+
+def sheets_load(data: Path, cache: Path, name: str, size: int) -> tuple[Pixels, list[Any]]:
+    """The photos of a labelled set, one of `LABELLED`, at `size` pixels, and the label of each as its files have it."""
+    folder, tar = LABELLED[name]
+    labels = json.loads((data / folder / "labels.json").read_text())
+    return sheets_cache(cache / f"{name}-{size}.npy", data / folder / tar, labels, size)
 
 
 def _sheet_tiles(tar: tarfile.TarFile, name: str, size: int) -> Pixels:

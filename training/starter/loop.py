@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from captioner.inference.probe import bf16_is_supported
 from training import loop
 from training.starter.config import LoopConfig
+from training.starter.muon import Muon, matrices_of
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,18 @@ def _view(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
+def groups_split(
+    groups: list[dict[str, Any]], matrices: list[Tensor]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Optimiser groups of only `matrices`, and of all others, with the settings they have in `groups`."""
+    chosen = {id(parameter) for parameter in matrices}
+    within, others = (
+        [group | {"params": [p for p in group["params"] if (id(p) in chosen) is wanted]} for group in groups]
+        for wanted in (True, False)
+    )
+    return [group for group in within if group["params"]], [group for group in others if group["params"]]
+
+
 class Fit:
     """One run of the loop over `model`, resumed from `folder` when a checkpoint of the same run is there.
 
@@ -121,10 +134,14 @@ class Fit:
         self.model = model.to(memory_format=layout_fast())  # type: ignore[call-overload]
         self.config, self.folder = config, folder
         self.identity = json.loads(json.dumps(identity or {}))
-        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
-        self.peaks = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.average = {k: v.clone() for k, v in model.state_dict().items()} if config.ema_decay else {}
         self.shards = Shards(model, config.threads)
+        matrices, others = groups_split(groups, matrices_of(model))
+        self.optimizers = [
+            Muon(matrices, config.lr, self.shards.pool),
+            torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.98)),
+        ]
+        self.peaks = [[float(group["lr"]) for group in each.param_groups] for each in self.optimizers]
         self.step = 0
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -158,8 +175,9 @@ class Fit:
         self, batch_at: Callable[[int], tuple[Tensor, ...]], loss_of: Callable[..., Tensor]
     ) -> float:
         share = schedule(self.step, self.config)
-        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * share
+        for optimizer, peaks in zip(self.optimizers, self.peaks, strict=True):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * share
         torch.manual_seed(self.config.seed * loop.SEED_STRIDE + self.step)
         for view in self.shards.views:
             view.train()
@@ -167,7 +185,8 @@ class Fit:
         for parameter, gradient in zip(self.shards.parameters, gradients, strict=True):
             parameter.grad = gradient
         nn.utils.clip_grad_norm_(self.shards.parameters, self.config.clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.step += 1
         self._average()
         return loss
@@ -196,7 +215,7 @@ class Fit:
         line = {
             "step": self.step,
             "of": self.config.steps,
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.optimizers[0].param_groups[0]["lr"],
             **figures,
         }
         line = {
@@ -213,7 +232,7 @@ class Fit:
             "identity": json.dumps(self.identity),
             "model": self.model.state_dict(),
             "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
         partial = self.folder / f"{CHECKPOINT}.partial"
         with partial.open("wb") as file:
@@ -235,5 +254,6 @@ class Fit:
         self.model.load_state_dict(state["model"])
         self.shards.share_buffers()
         self.average = state["average"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.step = int(state["step"])

@@ -14,7 +14,7 @@ from torch.nn import functional
 from training.loop import batch_indexes, parameter_groups
 from training.starter.augment import batch_crop, pixels_normalise
 from training.starter.config import EncoderConfig, LoopConfig, PretrainConfig
-from training.starter.dataset import Pixels, sheets_cache
+from training.starter.dataset import Pixels, sheets_load
 from training.starter.loop import Fit, half_where_fast
 from training.starter.network import Classifier, resnet_build
 
@@ -41,11 +41,8 @@ class LabelledPhotos:
 
 def labelled_load(data: Path, cache: Path, size: int) -> tuple[LabelledPhotos, LabelledPhotos, int]:
     """Training photos (Tiny-ImageNet and others), Tiny-ImageNet validation photos, number of labels."""
-    tiny = json.loads((data / "tiny_imagenet/labels.json").read_text())
-    train = sheets_cache(cache / f"tiny-train-{size}.npy", data / "tiny_imagenet/train.tar", tiny, size)
-    val = sheets_cache(cache / f"tiny-val-{size}.npy", data / "tiny_imagenet/val.tar", tiny, size)
-    names = json.loads((data / "labelled/labels.json").read_text())
-    pixels, labels = sheets_cache(cache / f"labelled-{size}.npy", data / "labelled/sheets.tar", names, size)
+    train, val = (sheets_load(data, cache, name, size) for name in ("tiny-train", "tiny-val"))
+    pixels, labels = sheets_load(data, cache, "labelled", size)
     first = len(json.loads((data / "tiny_imagenet/classes.json").read_text()))
     numbers = {name: first + index for index, name in enumerate(sorted(set(labels)))}
     others = (pixels, [numbers[name] for name in labels])

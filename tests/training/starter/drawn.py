@@ -72,6 +72,10 @@ def sets_write(data: Path) -> Path:
     tar_write(data / "flickr8k/train.tar", captioned_files("train", 12))
     tar_write(data / "flickr8k/val.tar", captioned_files("val", 8))
     tar_write(data / "coco/photos-000.tar", captioned_files("train", 4) | captioned_files("val", 4))
+    tar_write(data / "openstax/photos-000.tar", captioned_files("train", 2))
+    written = [{"image": f"{number}.jpg", "captions": [f"A pizza for {number} ."]} for number in range(25)]
+    (data / "text").mkdir()
+    (data / "text/coco_captions.jsonl").write_text("\n".join(json.dumps(line) for line in written))
     labels = {"train-0000": [i % 8 for i in range(100)], "val-0000": [i % 8 for i in range(20)]}
     for split in ("train", "val"):
         name = f"{split}-0000"
@@ -79,5 +83,5 @@ def sets_write(data: Path) -> Path:
     (data / "tiny_imagenet/labels.json").write_text(json.dumps(labels))
     (data / "tiny_imagenet/classes.json").write_text(json.dumps([f"class {i}" for i in range(8)]))
     tar_write(data / "labelled/sheets.tar", {"sheet-0000.png": sheet_draw(24, [1, 2, 3])})
-    (data / "labelled/labels.json").write_text(json.dumps({"sheet-0000": ["a/x", "a/y", "b/x"]}))
+    (data / "labelled/labels.json").write_text(json.dumps({"sheet-0000": ["a/pizza", "a/y", "b/pizza"]}))
     return data

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from training.starter.augment import batch_colour, batch_crop, pixels_normalise
+from training.starter.augment import batch_blur, batch_colour, batch_crop, pixels_normalise
 
 
 def halves(count: int) -> torch.Tensor:
@@ -45,3 +45,13 @@ def test_colours_change_within_the_given_strength() -> None:
     assert (changed - grey).abs().max() <= 0.2 + 1e-6
     assert len(changed[:, 0, 0, 0].unique()) == 8
     assert torch.allclose(batch_colour(grey, 0.0), grey)
+
+
+def test_blurring_takes_detail_from_a_share_of_the_photos() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(200, 3, 16, 16)
+    blurred = batch_blur(images, 8, 0.25)
+    changed = (blurred != images).flatten(1).any(1)
+    assert 30 < changed.sum() < 70
+    assert blurred[changed].var() < 0.5 * images[changed].var()
+    assert torch.allclose(batch_blur(torch.ones(4, 3, 16, 16), 8, 1.0), torch.ones(4, 3, 16, 16))

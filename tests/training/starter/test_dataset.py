@@ -11,6 +11,7 @@ from training.exceptions import DatasetError
 from training.starter.dataset import (
     caption_mirror,
     caption_normalise,
+    caption_plain,
     photos_read,
     pixels_cache,
     sheets_cache,
@@ -30,6 +31,22 @@ from training.starter.dataset import (
 )
 def test_captions_read_naturally_after_normalisation(raw: str, expected: str) -> None:
     assert caption_normalise(raw) == expected
+
+
+@pytest.mark.parametrize(
+    ("framed", "plain"),
+    [
+        ("this photo shows a dog in a yard", "a dog in a yard"),
+        ("a black and white photograph of two men", "a black and white photograph of two men"),
+        ("an aerial photograph of a town", "a town"),
+        ("an owl on a branch is shown", "an owl on a branch"),
+        ("two men are shown here", "two men"),
+        ("a photo is shown", "a photo"),
+        ("a man who is shown a map", "a man who is shown a map"),
+    ],
+)
+def test_a_caption_loses_its_frame(framed: str, plain: str) -> None:
+    assert caption_plain(framed) == plain
 
 
 def test_mirroring_a_photo_swaps_left_and_right_in_its_caption() -> None:
