@@ -35,6 +35,7 @@ from training.starter.objective import caption_loss
 from training.starter.tokenizer import tokenizer_train
 
 SETS = ("flickr8k", "coco", "openstax")
+RIGHTS_RESERVED = "NC/ND/all-rights wording"
 # Cropped views are cut from a larger copy, so that they are not blown up beyond the photo's own detail.
 CACHE_MARGIN = 1.25
 
@@ -50,23 +51,28 @@ class CaptionedPhotos:
 def captioned_load(
     data: Path, cache: Path, name: str, split: str, side: int, without: Collection[str] = ()
 ) -> CaptionedPhotos:
-    """The photos of one split of one set, decoded to `side` pixels once and kept in `cache`.
-
-    Photos that `without` names ("set/key") are left out.
-    """
-    photos = [
-        photo
-        for path in sorted((data / name).glob("*.tar"))
-        for photo in photos_read(path)
-        if _of(photo, split) and f"{name}/{photo.key}" not in without
-    ]
+    """`photos_of` a split of a set, decoded to `side` pixels once and kept in `cache`."""
+    photos = photos_of(data, name, split, without)
     captions = [[caption_plain(caption_normalise(caption)) for caption in photo.captions] for photo in photos]
     return CaptionedPhotos(pixels_cache(cache / f"{name}-{split}-{side}.npy", photos, side), captions)
 
 
-def _of(photo: Photo, split: str) -> bool:
-    # Whoever looks at a photo cannot know a name.
-    return photo.record["split"] == split and not photo.record.get("has_name", False)
+def photos_of(data: Path, name: str, split: str, without: Collection[str] = ()) -> list[Photo]:
+    """The photos of one split of one set that are fit to teach, but for those that `without` names ("set/key")."""
+    return [
+        photo
+        for path in sorted((data / name).glob("*.tar"))
+        for photo in photos_read(path)
+        if photo.record["split"] == split and is_fit(photo) and f"{name}/{photo.key}" not in without
+    ]
+
+
+def is_fit(photo: Photo) -> bool:
+    """Whether it may teach: its captions tell no names, which nobody can see; its rights allow it; it hurts nobody."""
+    record = photo.record
+    return not (
+        record.get("has_name") or record.get("sensitive") or record.get("photo_rights") == RIGHTS_RESERVED
+    )
 
 
 class CaptionBatches:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from training.photo_sets import photo_sets_read
 from training.quality import tables
 from training.quality.evaluation import Tick, evaluate
+from training.starter.dataset import Photo
 from training.starter.evaluate import Decoding
 from training.starter.loop import CURVE
 
@@ -20,7 +21,7 @@ therefore a little optimistic."""
 
 
 def card_write(folder: Path, run: Path, decoding: Decoding) -> None:
-    """Write README.md and ATTRIBUTION.md beside the weights in `folder`; what they score is added later."""
+    """Write README.md beside the weights in `folder`; what they score is added later."""
     weights = (folder / "model.safetensors").stat().st_size
     config = json.loads((folder / "config.json").read_text())
     card = (
@@ -36,7 +37,26 @@ def card_write(folder: Path, run: Path, decoding: Decoding) -> None:
         )
     )
     (folder / "README.md").write_text(card)
-    shutil.copyfile(TEXTS / "attribution.md", folder / "ATTRIBUTION.md")
+
+
+def attribution_write(folder: Path, photos: Mapping[str, Sequence[Photo]]) -> None:
+    """Write ATTRIBUTION.md: the sets, and whose the captioned `photos` (by set) are, where the set tells."""
+    text = (TEXTS / "attribution.md").read_text(encoding="utf-8").rstrip()
+    for name, group in photos.items():
+        owners = [line for photo in group if (line := _credit(photo))]
+        if owners:
+            text += f"\n\n## Captioned photos of {name}\n\n" + "\n".join(owners)
+    (folder / "ATTRIBUTION.md").write_text(text + "\n", encoding="utf-8")
+
+
+def _credit(photo: Photo) -> str:
+    record = photo.record
+    if record.get("license_url"):
+        address = record["license_url"].replace("\\/", "/")  # as JSON within JSON
+        return f"- {photo.key}: {record['license']}, {address}"
+    if "source" in record:
+        return f"- {record['source']}: {record['credit'] or 'no credit in the book'}"
+    return ""
 
 
 def _steps(stage: Path) -> int:

@@ -16,9 +16,11 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from training.starter.caption import SETS, CaptionedPhotos, captioned_load
-from training.starter.card import card_write
+from training.photo_sets import TRAIN
+from training.starter.caption import SETS, CaptionedPhotos, captioned_load, photos_of
+from training.starter.card import attribution_write, card_write
 from training.starter.config import PIXEL_MEAN, PIXEL_STD
+from training.starter.duplicates import duplicates_cache
 from training.starter.evaluate import Decoding, encode, generate, report
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,8 @@ def export(data: Path, run: Path, output: Path, decodings: tuple[Decoding, ...] 
     decoding = decoding_choose(model, tokenizer, val, decodings)
     folder_write(model, tokenizer, decoding, output)
     card_write(output, run, decoding)
+    twins = duplicates_cache(data, run / "cache/near-duplicates.json")
+    attribution_write(output, {name: photos_of(data, name, TRAIN, twins) for name in SETS})
 
 
 def decoding_choose(

@@ -44,8 +44,8 @@ def tar_write(path: Path, files: Mapping[str, bytes]) -> None:
             tar.addfile(member, io.BytesIO(data))
 
 
-def captioned_files(split: str, count: int) -> dict[str, bytes]:
-    """Photos of which none is in another split, nor its captions."""
+def captioned_files(split: str, count: int, **record: object) -> dict[str, bytes]:
+    """Photos of which none is in another split, nor its captions; `record` is what else their rows tell."""
     files = {}
     for index in range(count):
         colour, shape = COLOURS[index % 4], SHAPES[index // 4 % 2]
@@ -55,7 +55,7 @@ def captioned_files(split: str, count: int) -> dict[str, bytes]:
         image = scene_draw((split, index), (48, 48))
         image.paste(shape_draw(16, colour, shape), (16, 16))
         files[f"{split}{index}.png"] = encoded(image)
-        files[f"{split}{index}.json"] = json.dumps({"captions": captions, "split": split}).encode()
+        files[f"{split}{index}.json"] = json.dumps(record | {"captions": captions, "split": split}).encode()
     return files
 
 
@@ -72,7 +72,10 @@ def sets_write(data: Path) -> Path:
     tar_write(data / "flickr8k/train.tar", captioned_files("train", 12))
     tar_write(data / "flickr8k/val.tar", captioned_files("val", 8))
     tar_write(data / "coco/photos-000.tar", captioned_files("train", 4) | captioned_files("val", 4))
-    tar_write(data / "openstax/photos-000.tar", captioned_files("train", 2))
+    tar_write(
+        data / "openstax/photos-000.tar",
+        captioned_files("train", 2, source="book/1.jpg", credit="(credit: A. Uthor)"),
+    )
     written = [{"image": f"{number}.jpg", "captions": [f"A pizza for {number} ."]} for number in range(25)]
     (data / "text").mkdir()
     (data / "text/coco_captions.jsonl").write_text("\n".join(json.dumps(line) for line in written))

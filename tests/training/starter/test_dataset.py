@@ -8,6 +8,7 @@ import pytest
 
 from tests.training.starter.drawn import captioned_files, encoded, shape_draw, sheet_draw, tar_write
 from training.exceptions import DatasetError
+from training.starter.caption import photos_of
 from training.starter.dataset import (
     caption_mirror,
     caption_normalise,
@@ -113,3 +114,17 @@ def test_a_sheet_without_labels_is_named(tmp_path: Path) -> None:
     tar_write(tmp_path / "sheets.tar", {"s-7.png": sheet_draw(16, [0])})
     with pytest.raises(DatasetError, match="no labels for sheet 's-7'"):
         sheets_cache(tmp_path / "tiles.npy", tmp_path / "sheets.tar", {}, 16)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"has_name": True}, {"sensitive": True}, {"photo_rights": "NC/ND/all-rights wording"}],
+    ids=lambda record: next(iter(record)),
+)
+def test_photos_that_are_not_fit_to_teach_are_left_out(tmp_path: Path, record: dict[str, object]) -> None:
+    files = captioned_files("train", 3) | {
+        f"left out {name}": data for name, data in captioned_files("train", 2, **record).items()
+    }
+    tar_write(tmp_path / "books/photos.tar", files)
+    assert len(photos_of(tmp_path, "books", "train")) == 3
+    assert len(photos_of(tmp_path, "books", "train", without={"books/train1"})) == 2

@@ -126,7 +126,9 @@ def test_the_model_card_names_sets_and_terms(output: Path) -> None:
     assert "Decoding by default: `num_beams=2`" in card
     assert "non-commercial research and education" in card
     assert "import_model" in card
-    assert "Hodosh" in (output / "ATTRIBUTION.md").read_text()
+    attribution = (output / "ATTRIBUTION.md").read_text()
+    assert "Hodosh" in attribution
+    assert attribution.count("- book/1.jpg: (credit: A. Uthor)") == 2
 
 
 def test_the_model_card_is_told_how_good_the_weights_are(data: Path, output: Path, tmp_path: Path) -> None:
