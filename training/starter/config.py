@@ -52,7 +52,7 @@ class DecoderConfig:
 class PretrainConfig:
     """Stage 1: the encoder learns to name photos. Sizes are pixels; the first passes see smaller photos."""
 
-    passes: float = 3.7
+    passes: float = 5.2
     batch: int = 128
     size: int = 64
     first_passes: float = 1.0
