@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase, ResNetModel
 
 from training.loop import batch_indexes, parameter_groups
 from training.objective import IGNORED
+from training.photo_sets import TRAIN
 from training.starter.augment import batch_blur, batch_colour, batch_crop, pixels_normalise
 from training.starter.concepts import Concept, concepts_load
 from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, LoopConfig
@@ -51,9 +52,11 @@ class CaptionedPhotos:
 def captioned_load(
     data: Path, cache: Path, name: str, split: str, side: int, without: Collection[str] = ()
 ) -> CaptionedPhotos:
-    """`photos_of` a split of a set, decoded to `side` pixels once and kept in `cache`."""
+    """`photos_of` a split of a set, decoded to `side` pixels once and kept in `cache`; what teaches is plain."""
     photos = photos_of(data, name, split, without)
-    captions = [[caption_plain(caption_normalise(caption)) for caption in photo.captions] for photo in photos]
+    captions = [[caption_normalise(caption) for caption in photo.captions] for photo in photos]
+    if split == TRAIN:
+        captions = [[caption_plain(caption) for caption in group] for group in captions]
     return CaptionedPhotos(pixels_cache(cache / f"{name}-{split}-{side}.npy", photos, side), captions)
 
 
@@ -153,7 +156,7 @@ def caption(
     torch.manual_seed(config.seed)
     side, cache = round(config.size * CACHE_MARGIN), run / "cache"
     twins = duplicates_cache(data, cache / "near-duplicates.json")
-    train = [captioned_load(data, cache, name, "train", side, without=twins) for name in SETS]
+    train = [captioned_load(data, cache, name, TRAIN, side, without=twins) for name in SETS]
     val = captioned_load(data, cache, SETS[0], "val", config.size)
     words = [text for photos in train for group in photos.captions for text in group]
     concepts = concepts_load(data, cache, config.labelled_size, words)
