@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from PIL import Image
 
 from training.experiments.drawn import draw_thing
 from training.experiments.people import CATALOGUE, DRAWN, Look, Words, describe, look_at
-from training.starter.dataset import sheets_cache
+from training.starter.dataset import sheets_load
 
 SETS = ("houses", "flower_photos", "sun_scenes", "imagenette")
 TILE = 96  # pixels
@@ -35,8 +34,7 @@ class DomainPhoto:
 
 def catalogue_photos(data: Path, cache: Path, count: int) -> list[DomainPhoto]:
     """Up to `count` small photos of 26 kinds out of the labelled sets below `data`, in a random but fixed order."""
-    labels = json.loads((data / "labelled/labels.json").read_text())
-    pixels, flat = sheets_cache(cache / "labelled.npy", data / "labelled/sheets.tar", labels, TILE)
+    pixels, flat = sheets_load(data, cache, "labelled", TILE)
     chosen = [index for index, label in enumerate(flat) if label.split("/")[0] in SETS]
     chosen = random.Random(0).sample(chosen, min(count, len(chosen)))
     images = [Image.fromarray(np.array(pixels[index])) for index in chosen]

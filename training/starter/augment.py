@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from training.starter.config import PIXEL_MEAN, PIXEL_STD
+from training.starter.dataset import Pixels
 
 
 def pixels_normalise(pixels: Tensor) -> Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, standardised as the image processor does when serving."""
     return pixels.permute(0, 3, 1, 2).float().div(255.0).sub(PIXEL_MEAN).div(PIXEL_STD).contiguous()
+
+
+def photos_stack(places: Sequence[tuple[Pixels, int]]) -> Tensor:
+    """Standardised photos (B, 3, H, W) that lie at these (pixels, index), all of one size."""
+    return pixels_normalise(torch.from_numpy(np.stack([pixels[index] for pixels, index in places])))
 
 
 def batch_crop(images: Tensor, size: int, smallest: float, mirrored: Tensor) -> Tensor:

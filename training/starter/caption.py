@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, ResNetModel
@@ -16,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, ResNetModel
 from training.loop import batch_indexes, parameter_groups
 from training.objective import IGNORED
 from training.photo_sets import TRAIN
-from training.starter.augment import batch_blur, batch_colour, batch_crop, pixels_normalise
+from training.starter.augment import batch_blur, batch_colour, batch_crop, photos_stack
 from training.starter.concepts import Concept, concepts_load
 from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, LoopConfig
 from training.starter.dataset import (
@@ -104,7 +103,7 @@ class CaptionBatches:
         """Images (B, 3, size, size) and labels (B, captions_each, longest) of a step."""
         chosen = batch_indexes(len(self), self.config.batch, self.config.seed, step).tolist()
         mirrored = torch.rand(len(chosen)) < 0.5
-        images = _stacked([self.photos[index] for index in chosen])
+        images = photos_stack([self.photos[index] for index in chosen])
         images = self._augmented(batch_blur(images, self.config.labelled_size, self.config.blurred), mirrored)
         captions = [self._draw(self.tokens[int(m)][index]) for index, m in zip(chosen, mirrored, strict=True)]
         if self.concepts and self.config.labelled:
@@ -116,7 +115,7 @@ class CaptionBatches:
         """Photos of things, any of which is as likely, with captions of others of the kind."""
         count = self.config.labelled
         drawn = [self.concepts[number] for number in torch.randint(len(self.concepts), (count,)).tolist()]
-        images = _stacked([concept.draw() for concept, _ in drawn])
+        images = photos_stack([concept.draw() for concept, _ in drawn])
         return self._augmented(images, torch.rand(count) < 0.5), [self._draw(spoken) for _, spoken in drawn]
 
     def _augmented(self, images: Tensor, mirrored: Tensor) -> Tensor:
@@ -127,10 +126,6 @@ class CaptionBatches:
         chosen = torch.randperm(len(captions))[: self.config.captions_each].tolist()
         missing = self.config.captions_each - len(chosen)
         return [captions[index] for index in chosen] + [[]] * missing
-
-
-def _stacked(places: list[tuple[Pixels, int]]) -> Tensor:
-    return pixels_normalise(torch.from_numpy(np.stack([pixels[index] for pixels, index in places])))
 
 
 def _tokenise(

@@ -59,7 +59,6 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr, "momentum": 0.9, "weight_decay": 0.0})
         self.pool = pool
 
-    @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
         """Move all parameters that have a gradient."""
         jobs = [

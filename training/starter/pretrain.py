@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.loop import batch_indexes, parameter_groups
-from training.starter.augment import batch_crop, pixels_normalise
+from training.starter.augment import batch_crop, photos_stack
 from training.starter.config import EncoderConfig, LoopConfig, PretrainConfig
 from training.starter.dataset import Pixels, sheets_load
 from training.starter.loop import Fit, half_where_fast
@@ -33,10 +33,11 @@ class LabelledPhotos:
     def take(self, indexes: Tensor) -> tuple[Tensor, Tensor]:
         """Standardised photos (B, 3, H, W) and labels (B,) of the given indexes."""
         owners = np.searchsorted(self.starts, indexes.numpy(), side="right") - 1
-        pixels = np.stack(
-            [self.sets[o][i - self.starts[o]] for o, i in zip(owners, indexes.numpy(), strict=True)]
-        )
-        return pixels_normalise(torch.from_numpy(pixels)), self.labels[indexes]
+        places = [
+            (self.sets[owner], index - self.starts[owner])
+            for owner, index in zip(owners, indexes.numpy(), strict=True)
+        ]
+        return photos_stack(places), self.labels[indexes]
 
 
 def labelled_load(data: Path, cache: Path, size: int) -> tuple[LabelledPhotos, LabelledPhotos, int]:
