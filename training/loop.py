@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from captioner.inference.probe import bf16_is_supported
+from captioner.inference.probe import bf16_is_fast
 from training import objective
 from training.captioner import Captioner, FeatureFiles, Features, labels_pad
 from training.config import LearnConfig
@@ -314,9 +314,9 @@ class Learning:
         self.steps, self.lr = data.steps(config), lr
         self.step = checkpoint_step(folder, config, identity)
         self.sampler = Sampler(data, captioner, config)
-        # bf16 where the hardware multiplies it; the same machine gives the same bits every time.
+        # bf16 where the hardware has units for it; the same machine gives the same bits every time.
         cuda = torch.cuda.is_available()
-        bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else bf16_is_supported()
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else bf16_is_fast()
         self.accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
         self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
         model = captioner.parts.model.to(self.accelerator.device)

@@ -32,6 +32,6 @@ def run_and_show(learning: Learning) -> None:
 
 
 if __name__ == "__main__":
-    loop.bf16_is_supported = lambda: False  # rounding would hide whether the sums are right
+    loop.bf16_is_fast = lambda: False  # rounding would hide whether the sums are right
     Learning._descend, Learning.save, Learning.run = descend_slowly, save_and_tell, run_and_show
     processes.main(Path(sys.argv[1]))

@@ -51,7 +51,7 @@ def _exact() -> Iterator[None]:
         patch.setenv("ACCELERATE_USE_CPU", "yes")
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         patch.setattr(torch.cuda, "is_available", lambda: False)
-        patch.setattr(loop, "bf16_is_supported", lambda: False)
+        patch.setattr(loop, "bf16_is_fast", lambda: False)
         patch.setattr(processes, "COMMAND", (sys.executable, "-m", "tests.training.learning_process"))
         AcceleratorState._reset_state(reset_partial_state=True)
         yield
