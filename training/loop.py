@@ -314,7 +314,7 @@ class Learning:
         self.steps, self.lr = data.steps(config), lr
         self.step = checkpoint_step(folder, config, identity)
         self.sampler = Sampler(data, captioner, config)
-        # bf16 where the hardware has units for it; the same machine gives the same bits every time.
+        # bf16 where the hardware has matrix units for it; the same machine gives the same bits every time.
         cuda = torch.cuda.is_available()
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else bf16_is_fast()
         self.accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")

@@ -2,7 +2,7 @@
 
     pretrain   the encoder learns to name labelled photos        -> RUN/encoder
     caption    encoder and decoder learn to describe photos      -> RUN/captioner
-    export     choose the decoding, write what ships             -> OUTPUT
+    export     choose size and decoding, write what ships             -> OUTPUT
     calibrate  how often is a caption of some certainty right?   -> OUTPUT/calibration.json
     judge      how good are they, beside baselines and people?   -> OUTPUT/README.md
 
@@ -36,7 +36,9 @@ def arguments_add(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, default=Path("models_registry/starter"), help="the folder that ships"
     )
     parser.add_argument(
-        "--passes", type=float, help="passes over the photos; may change before the last 30 %%"
+        "--passes",
+        type=float,
+        help="passes over the photos, thrice over COCO's; may change before the last 30 %%",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)

@@ -60,3 +60,22 @@ def batch_blur(images: Tensor, size: int, share: float) -> Tensor:
     blurred = images.clone()
     blurred[chosen] = functional.interpolate(small, images.shape[2:], mode="bilinear")
     return blurred
+
+
+def batch_erase(images: Tensor, share: float) -> Tensor:
+    """(B, 3, H, W), a grey box of 1/5 to 1/2 of each side on about a `share` (Cutout, DeVries and Taylor 2017)."""
+    height, width = images.shape[2:]
+    sides = torch.empty(2, len(images), 1).uniform_(0.2, 0.5)
+    starts = torch.rand(2, len(images), 1) * (1 - sides)
+    rows, columns = (
+        (places >= start) & (places < start + side)
+        for places, start, side in zip((_centres(height), _centres(width)), starts, sides, strict=True)
+    )
+    chosen = torch.rand(len(images), 1, 1) < share
+    box = rows[:, :, None] & columns[:, None, :] & chosen
+    return images.masked_fill(box[:, None], 0.0)
+
+
+def _centres(count: int) -> Tensor:
+    """The centres of `count` pixels in a row, from 0 to 1."""
+    return (torch.arange(count) + 0.5) / count

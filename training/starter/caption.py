@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, ResNetModel
 from training.loop import batch_indexes, parameter_groups
 from training.objective import IGNORED
 from training.photo_sets import TRAIN
-from training.starter.augment import batch_blur, batch_colour, batch_crop, photos_stack
+from training.starter.augment import batch_blur, batch_colour, batch_crop, batch_erase, photos_stack
 from training.starter.concepts import Concept, concepts_load
 from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, LoopConfig
 from training.starter.dataset import (
@@ -27,6 +27,7 @@ from training.starter.dataset import (
     photos_read,
     pixels_cache,
 )
+from training.starter.dropout import dropout_insert
 from training.starter.duplicates import duplicates_cache
 from training.starter.evaluate import Decoding, encode, generate, report
 from training.starter.loop import Fit, Metrics
@@ -120,7 +121,7 @@ class CaptionBatches:
 
     def _augmented(self, images: Tensor, mirrored: Tensor) -> Tensor:
         images = batch_crop(images, self.config.size, self.config.smallest_crop, mirrored)
-        return batch_colour(images, self.config.colour)
+        return batch_erase(batch_colour(images, self.config.colour), self.config.erased)
 
     def _draw(self, captions: list[list[int]]) -> list[list[int]]:
         chosen = torch.randperm(len(captions))[: self.config.captions_each].tolist()
@@ -162,7 +163,10 @@ def caption(
     )
     resnet = ResNetModel.from_pretrained(run / "encoder", dtype=torch.float32)
     model = captioner_build(encoder_build(resnet, encoder, config.size), decoder, tokenizer)
-    batches = CaptionBatches(train, concepts, tokenizer, config)
+    dropout_insert(model, config.dropout)
+    flickr8k, coco, openstax = train
+    visited = [flickr8k, *[coco] * config.coco_visits, openstax]
+    batches = CaptionBatches(visited, concepts, tokenizer, config)
     fit = Fit(
         model,
         _groups(model, config),

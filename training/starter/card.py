@@ -16,8 +16,8 @@ from training.starter.loop import CURVE
 TEXTS = Path(__file__).parent
 JUDGED_ON = ("flickr8k", "coco", "openstax")
 _FIGURES = """\
-On photos that no weight was trained on. The checkpoint and the decoding were chosen on the Flickr8k rows, which are
-therefore a little optimistic."""
+On photos that no weight was trained on. The checkpoint, the size of photos and the decoding were chosen on the
+Flickr8k rows, which are therefore a little optimistic."""
 
 
 def card_write(folder: Path, run: Path, decoding: Decoding) -> None:

@@ -1,9 +1,10 @@
-"""Stage 3: choose the decoding on validation photos and write the folder that ships."""
+"""Stage 3: choose size and decoding on validation photos and write the folder that ships."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,45 +23,56 @@ from training.starter.card import attribution_write, card_write
 from training.starter.config import PIXEL_MEAN, PIXEL_STD
 from training.starter.duplicates import duplicates_cache
 from training.starter.evaluate import Decoding, encode, generate, report
+from training.starter.network import captioner_resize
 
 logger = logging.getLogger(__name__)
 
 BICUBIC = 3
-DECODING_PHOTOS = 400
+PHOTOS_JUDGED_ON = 400
+# Crops show things larger than whole photos do, so these are best looked at in more pixels than it trained with
+# (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
+SCALES = (1.0, 1.25)
 DECODINGS = (
     Decoding(num_beams=1),
     *(Decoding(num_beams=3, length_penalty=penalty) for penalty in (0.4, 0.7, 1.0)),
 )
 
 
-def export(data: Path, run: Path, output: Path, decodings: tuple[Decoding, ...] = DECODINGS) -> None:
-    """Write the captioner of `run/captioner` to `output`, with the decoding that suits it."""
+def export(
+    data: Path,
+    run: Path,
+    output: Path,
+    decodings: Sequence[Decoding] = DECODINGS,
+    scales: Sequence[float] = SCALES,
+) -> None:
+    """Write the captioner of `run/captioner` to `output`, with the size of photos and the decoding that suit it."""
     source = run / "captioner"
-    model = VisionEncoderDecoderModel.from_pretrained(source, dtype=torch.float32).eval()
+    trained = VisionEncoderDecoderModel.from_pretrained(source, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(source)
-    # Judged as it ships: half-precision weights, read back into single precision.
-    model = model.half().float()
-    size = model.config.encoder.image_size
-    val = captioned_load(data, run / "cache", SETS[0], "val", size)
-    decoding = decoding_choose(model, tokenizer, val, decodings)
+    scored = []
+    for scale in scales:
+        # Judged as it ships: half-precision weights, read back into single precision.
+        model = captioner_resize(trained, scale).half().float().eval()
+        val = captioned_load(data, run / "cache", SETS[0], "val", model.config.encoder.image_size)
+        scored += [(*each, model) for each in decodings_score(model, tokenizer, val, decodings)]
+    _, decoding, model = max(scored, key=lambda each: each[0])
     folder_write(model, tokenizer, decoding, output)
     card_write(output, run, decoding)
     twins = duplicates_cache(data, run / "cache/near-duplicates.json")
     attribution_write(output, {name: photos_of(data, name, TRAIN, twins) for name in SETS})
 
 
-def decoding_choose(
-    model: Any, tokenizer: PreTrainedTokenizerBase, photos: CaptionedPhotos, decodings: tuple[Decoding, ...]
-) -> Decoding:
-    """The decoding with the best CIDEr-D on the first of these photos; logs the figures of each."""
-    states = encode(model, photos.pixels[:DECODING_PHOTOS])
-    references = photos.captions[:DECODING_PHOTOS]
-    scored = []
+def decodings_score(
+    model: Any, tokenizer: PreTrainedTokenizerBase, photos: CaptionedPhotos, decodings: Sequence[Decoding]
+) -> Iterator[tuple[float, Decoding]]:
+    """CIDEr-D of each decoding on the first of these photos; logs all figures."""
+    states = encode(model, photos.pixels[:PHOTOS_JUDGED_ON])
+    references = photos.captions[:PHOTOS_JUDGED_ON]
+    size = model.config.encoder.image_size
     for decoding in decodings:
         figures = report(generate(model, tokenizer, states, decoding), references)
-        logger.info(json.dumps({**asdict(decoding), **figures}))
-        scored.append((figures["cider_d"], decoding))
-    return max(scored, key=lambda pair: pair[0])[1]
+        logger.info(json.dumps({"size": size, **asdict(decoding), **figures}))
+        yield figures["cider_d"], decoding
 
 
 def folder_write(model: Any, tokenizer: PreTrainedTokenizerBase, decoding: Decoding, output: Path) -> None:

@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captioner.inference.probe import bf16_is_supported
+from captioner.inference.probe import bf16_is_fast
 from training import loop
 from training.starter.config import LoopConfig
+from training.starter.dropout import generator_set
 from training.starter.muon import Muon, matrices_of
 
 logger = logging.getLogger(__name__)
@@ -41,13 +42,13 @@ def schedule(step: int, config: LoopConfig) -> float:
 
 
 def half_where_fast() -> torch.autocast:
-    """Computes in bf16 where the CPU multiplies it; elsewhere it would be several times slower than fp32."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_supported())
+    """Computes in bf16 where the CPU has matrix units (AMX); with AVX-512 alone that is slower than fp32."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_fast())
 
 
 def layout_fast() -> torch.memory_format:
     """How this CPU likes the weights of convolutions: channels last ran 1.3x faster in fp32, 13x slower in bf16."""
-    return torch.contiguous_format if bf16_is_supported() else torch.channels_last
+    return torch.contiguous_format if bf16_is_fast() else torch.channels_last
 
 
 class Shards:
@@ -56,35 +57,44 @@ class Shards:
     Views share parameters but not buffers, so batch normalisation sees its shard alone; its statistics are
     averaged afterwards. One thread per core needs no barrier inside every operation: on a busy machine that
     is 1.5x faster than as many threads within each operation, and the result depends on no thread's timing.
-    Random layers would share one generator, so they must be off with more than one thread.
+    Each view draws its dropout from a generator of its own.
     """
 
     def __init__(self, model: nn.Module, threads: int) -> None:
         self.model = model
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.views = [model] + [_view(model) for _ in range(threads - 1)]
+        self.generators = [torch.Generator() for _ in self.views]
+        for view, generator in zip(self.views, self.generators, strict=True):
+            generator_set(view, generator)
         self.pool = ThreadPoolExecutor(threads)
 
     def backward(
         self, batch: tuple[Tensor, ...], loss_of: Callable[..., Tensor]
     ) -> tuple[float, list[Tensor | None]]:
-        """Mean loss and gradients of `loss_of(view, *shard)` over equal shards of the batch."""
-        shards = zip(*(tensor.chunk(len(self.views)) for tensor in batch), strict=True)
+        """Mean loss and gradients of `loss_of(view, *shard)` over shards of the batch, by how many rows each has."""
+        for generator in self.generators:
+            generator.manual_seed(int(torch.randint(2**62, ())))
+        rows, used = len(batch[0]), min(len(self.views), len(batch[0]))
+        # Every so many rows: what comes last in a batch is of another kind, and each view wants some of it.
+        shards = [tuple(tensor[first::used] for tensor in batch) for first in range(used)]
         jobs = [
-            self.pool.submit(self._shard, loss_of, v, s) for v, s in zip(self.views, shards, strict=False)
+            self.pool.submit(self._shard, loss_of, view, shard, len(shard[0]) / rows)
+            for view, shard in zip(self.views, shards, strict=False)
         ]
         results = [job.result() for job in jobs]
-        share = 1.0 / len(results)
         gradients = [
-            None if parts[0] is None else torch.stack(parts).sum(0).mul_(share)
+            None if parts[0] is None else torch.stack(parts).sum(0)
             for parts in zip(*(gradient for _, gradient in results), strict=True)
         ]
-        self.share_buffers(len(results))
-        return sum(loss for loss, _ in results) * share, gradients
+        self.share_buffers(used)
+        return sum(loss for loss, _ in results), gradients
 
-    def _shard(self, loss_of: Callable[..., Tensor], view: nn.Module, shard: tuple[Tensor, ...]) -> Any:
+    def _shard(
+        self, loss_of: Callable[..., Tensor], view: nn.Module, shard: tuple[Tensor, ...], weight: float
+    ) -> Any:
         with half_where_fast():
-            loss = loss_of(view, *shard)
+            loss = loss_of(view, *shard) * weight
         mine = [p for p in view.parameters() if p.requires_grad]
         return float(loss.detach()), torch.autograd.grad(loss, mine, allow_unused=True)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import (
     DPTConfig,
     DPTModel,
@@ -14,11 +17,13 @@ from transformers import (
     PreTrainedTokenizerBase,
     ResNetConfig,
     ResNetModel,
+    VisionEncoderDecoderConfig,
     VisionEncoderDecoderModel,
 )
 
 from training.starter.config import DecoderConfig, EncoderConfig
 
+POSITIONS = "encoder.embeddings.position_embeddings"
 STEM_STRIDE = 4  # of a ResNet; every stage but the first halves the map once more
 
 
@@ -74,6 +79,27 @@ def encoder_build(resnet: ResNetModel, config: EncoderConfig, size: int) -> DPTM
     return encoder
 
 
+def captioner_resize(model: Any, scale: float) -> Any:
+    """A copy of a captioner of `captioner_build` for photos `scale` times as large.
+
+    Its encoder's map has the nearest whole number of positions per side; its position embeddings are interpolated.
+    """
+    config = VisionEncoderDecoderConfig.from_dict(model.config.to_dict())
+    _, width, side, _ = config.encoder.backbone_featmap_shape
+    wanted = round(side * scale)
+    config.encoder.image_size = config.encoder.patch_size * wanted
+    config.encoder.backbone_featmap_shape = [1, width, wanted, wanted]
+    weights = model.state_dict()
+    first, grid = weights[POSITIONS][:, :1], weights[POSITIONS][:, 1:]  # the class token's, then row by row
+    grid = grid.reshape(1, side, side, width).permute(0, 3, 1, 2)
+    grid = functional.interpolate(grid, (wanted, wanted), mode="bicubic").permute(0, 2, 3, 1)
+    weights[POSITIONS] = torch.cat([first, grid.reshape(1, -1, width)], 1)
+    resized = VisionEncoderDecoderModel(config)
+    resized.load_state_dict(weights)
+    resized.generation_config = copy.deepcopy(model.generation_config)
+    return resized
+
+
 class Classifier(nn.Module):
     """Encoder with one linear head over mean-pooled features: (B, 3, H, W) -> logits (B, labels)."""
 
@@ -97,9 +123,9 @@ def captioner_build(encoder: DPTModel, config: DecoderConfig, tokenizer: PreTrai
             n_embd=config.width,
             n_layer=config.layers,
             n_head=config.heads,
-            resid_pdrop=config.dropout,
-            embd_pdrop=config.dropout,
-            attn_pdrop=config.dropout,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
             is_decoder=True,
             add_cross_attention=True,
             bos_token_id=tokenizer.bos_token_id,

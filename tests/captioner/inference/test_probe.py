@@ -109,3 +109,18 @@ def test_every_family_captions_in_bf16(family: str, checkpoints: dict[str, Path]
 
 def load(folder: Path, precision: Precision) -> Predictor:
     return Predictor.load(folder, model_version="", precision=precision, num_threads=1)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "supported", "fast"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": True}, True, True),
+        ({"avx512_bf16": True, "amx_bf16": False}, True, False),
+        ({"avx2": True}, False, False),
+    ],
+)
+def test_bf16_is_fast_with_matrix_units_alone(
+    capabilities: dict[str, bool], supported: bool, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert (probe.bf16_is_supported(), probe.bf16_is_fast()) == (supported, fast)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from training.starter.augment import batch_blur, batch_colour, batch_crop, pixels_normalise
+from training.starter.augment import batch_blur, batch_colour, batch_crop, batch_erase, pixels_normalise
 
 
 def halves(count: int) -> torch.Tensor:
@@ -55,3 +55,16 @@ def test_blurring_takes_detail_from_a_share_of_the_photos() -> None:
     assert 30 < changed.sum() < 70
     assert blurred[changed].var() < 0.5 * images[changed].var()
     assert torch.allclose(batch_blur(torch.ones(4, 3, 16, 16), 8, 1.0), torch.ones(4, 3, 16, 16))
+
+
+def test_a_share_of_photos_loses_one_box_of_a_fifth_to_half_of_each_side() -> None:
+    torch.manual_seed(0)
+    lost = batch_erase(torch.ones(400, 3, 40, 60), 0.4) == 0.0
+    boxes = lost[:, 0]
+    assert torch.equal(lost, boxes[:, None].expand_as(lost))
+    erased = boxes.any(2).any(1)
+    assert 0.3 < erased.float().mean() < 0.5
+    heights, widths = boxes.any(2).sum(1)[erased], boxes.any(1).sum(1)[erased]
+    assert torch.equal(boxes.sum((1, 2))[erased], heights * widths)
+    assert 7 <= heights.min() < heights.max() <= 21
+    assert 11 <= widths.min() < widths.max() <= 31

@@ -86,7 +86,7 @@ def test_evaluation_sees_the_averaged_weights_and_training_goes_on_with_its_own(
 def test_shards_give_the_gradient_of_the_whole_batch() -> None:
     torch.manual_seed(0)
     model = nn.Linear(4, 1)
-    inputs = torch.randn(8, 4).bfloat16().float()
+    inputs = torch.randn(9, 4).bfloat16().float()  # one shard is larger
 
     def squares(view: nn.Module, part: Tensor) -> Tensor:
         return view(part).float().square().mean()

@@ -60,7 +60,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def output(data: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("output")
-    export(data, run, output, (Decoding(num_beams=2, max_new_tokens=6),))
+    export(data, run, output, (Decoding(num_beams=2, max_new_tokens=6),), scales=(2.0,))
     return output
 
 
@@ -73,7 +73,7 @@ def test_pretraining_logs_its_accuracy_and_leaves_an_encoder(run: Path) -> None:
 def test_the_best_captioner_by_validation_score_is_kept(run: Path) -> None:
     curve = [json.loads(line) for line in (run / "caption/curve.jsonl").read_text().splitlines()]
     scores = [line["cider_d"] for line in curve if "cider_d" in line]
-    assert len(scores) == 2
+    assert len(scores) == 3
     assert json.loads((run / "captioner/val.json").read_text())["cider_d"] == pytest.approx(
         max(scores), rel=1e-3
     )
@@ -87,7 +87,7 @@ def test_captioning_killed_and_continued_ends_with_the_same_weights(
     caption(data, tmp_path, CAPTION, ENCODER, DECODER, until=2)
     caption(data, tmp_path, CAPTION, ENCODER, DECODER)
     ours, theirs = (torch.load(r / "caption/checkpoint.pt", weights_only=True) for r in (tmp_path, run))
-    assert ours["step"] == theirs["step"] == 4
+    assert ours["step"] == theirs["step"] == (8 + CAPTION.coco_visits * 4 + 4) // CAPTION.batch
     for weights in ("model", "average"):
         assert all(torch.equal(ours[weights][name], value) for name, value in theirs[weights].items())
 
@@ -119,6 +119,32 @@ def test_exported_weights_are_half_precision_and_complete(output: Path) -> None:
     _, report = VisionEncoderDecoderModel.from_pretrained(output, output_loading_info=True)
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
+
+
+def test_photos_are_enlarged_as_the_export_says(run: Path, output: Path) -> None:
+    trained, shipped = (
+        VisionEncoderDecoderModel.from_pretrained(folder).config.encoder.image_size
+        for folder in (run / "captioner", output)
+    )
+    assert (trained, shipped) == (32, 64)
+    assert json.loads((output / "preprocessor_config.json").read_text())["size"] == {
+        "height": 64,
+        "width": 64,
+    }
+    assert "squashed to 64x64 pixels" in (output / "README.md").read_text()
+
+
+def test_what_scores_best_is_exported(
+    data: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Captions of a few steps' training all score 0: the scores are given, all else is real.
+    scores = iter((10.0, 20.0, 40.0, 30.0))
+    monkeypatch.setattr("training.starter.export.report", lambda *_: {"cider_d": next(scores)})
+    decodings = (Decoding(num_beams=2, max_new_tokens=6), Decoding(max_new_tokens=6))
+    export(data, run, tmp_path, decodings, scales=(2.0, 3.0))
+    shipped = VisionEncoderDecoderModel.from_pretrained(tmp_path)
+    assert shipped.config.encoder.image_size == 96
+    assert shipped.generation_config.num_beams == 2
 
 
 def test_the_model_card_names_sets_and_terms(output: Path) -> None:
