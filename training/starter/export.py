@@ -28,13 +28,12 @@ from training.starter.network import captioner_resize
 logger = logging.getLogger(__name__)
 
 BICUBIC = 3
-PHOTOS_JUDGED_ON = 400
 # Crops show things larger than whole photos do, so these are best looked at in more pixels than it trained with
 # (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
-SCALES = (1.0, 1.25)
+SCALES = (1.0, 1.125)
 DECODINGS = (
     Decoding(num_beams=1),
-    *(Decoding(num_beams=3, length_penalty=penalty) for penalty in (0.4, 0.7, 1.0)),
+    *(Decoding(num_beams=beams, length_penalty=penalty) for beams in (3, 5) for penalty in (0.4, 0.7, 1.0)),
 )
 
 
@@ -65,12 +64,11 @@ def export(
 def decodings_score(
     model: Any, tokenizer: PreTrainedTokenizerBase, photos: CaptionedPhotos, decodings: Sequence[Decoding]
 ) -> Iterator[tuple[float, Decoding]]:
-    """CIDEr-D of each decoding on the first of these photos; logs all figures."""
-    states = encode(model, photos.pixels[:PHOTOS_JUDGED_ON])
-    references = photos.captions[:PHOTOS_JUDGED_ON]
+    """CIDEr-D of each decoding on these photos; logs all figures."""
+    states = encode(model, photos.pixels)
     size = model.config.encoder.image_size
     for decoding in decodings:
-        figures = report(generate(model, tokenizer, states, decoding), references)
+        figures = report(generate(model, tokenizer, states, decoding), photos.captions)
         logger.info(json.dumps({"size": size, **asdict(decoding), **figures}))
         yield figures["cider_d"], decoding
 
