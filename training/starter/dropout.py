@@ -30,10 +30,9 @@ class Dropout(nn.Module):
 
 def dropout_insert(model: nn.Module, rate: float) -> None:
     """Put a `Dropout` of `rate` wherever the model has one of torch's, but for those of attention weights."""
-    places = [name for name, module in model.named_modules() if isinstance(module, nn.Dropout)]
-    for place in places:
-        parent, _, name = place.rpartition(".")
-        if name != ATTENTION:
+    for path, module in list(model.named_modules()):
+        parent, _, name = path.rpartition(".")
+        if isinstance(module, nn.Dropout) and name != ATTENTION:
             setattr(model.get_submodule(parent), name, Dropout(rate))
 
 

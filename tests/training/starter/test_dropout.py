@@ -1,16 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from training.starter.config import DecoderConfig, EncoderConfig
 from training.starter.dropout import Dropout, dropout_insert
 from training.starter.loop import Shards
-from training.starter.network import captioner_build, encoder_build, resnet_build
-from training.starter.tokenizer import tokenizer_train
-
-ENCODER = EncoderConfig(hidden_sizes=(8, 8, 16), depths=(1, 1, 1), layers=1, heads=2)
 
 
 def total(view: nn.Module, inputs: Tensor) -> Tensor:
@@ -46,14 +43,14 @@ def test_threads_draw_different_masks_and_repeat_them() -> None:
     assert not torch.equal(one, masks(seed=1, first=0)[0])
 
 
-def test_attention_alone_keeps_the_dropout_of_torch() -> None:
-    words = tokenizer_train(["a red circle", "a blue square"] * 3, 300, 16)
-    model = captioner_build(encoder_build(resnet_build(ENCODER), ENCODER, 32), DecoderConfig(16, 1, 2), words)
-    dropout_insert(model, 0.1)
+def test_attention_alone_keeps_the_dropout_of_torch(captioner: Any) -> None:
+    dropout_insert(captioner, 0.1)
     left = {
-        name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Dropout)
+        name.rpartition(".")[2]
+        for name, module in captioner.named_modules()
+        if isinstance(module, nn.Dropout)
     }
     assert left == {"attn_dropout"}
-    block = model.decoder.transformer.h[0]
+    block = captioner.decoder.transformer.h[0]
     for module in (block.attn.resid_dropout, block.crossattention.resid_dropout, block.mlp.dropout):
         assert isinstance(module, Dropout)

@@ -6,25 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.starter.config import DecoderConfig, EncoderConfig
-from training.starter.network import (
-    POSITIONS,
-    captioner_build,
-    captioner_resize,
-    encoder_build,
-    resnet_build,
-)
-from training.starter.tokenizer import tokenizer_train
-
-ENCODER = EncoderConfig(hidden_sizes=(8, 8, 16), depths=(1, 1, 1), layers=1, heads=2)  # 16 pixels a place
+from training.starter.network import POSITIONS, captioner_resize
 
 
 @pytest.fixture
-def captioner() -> Any:
-    words = tokenizer_train(["a red circle", "a blue square"] * 3, 300, 16)
-    model = captioner_build(encoder_build(resnet_build(ENCODER), ENCODER, 64), DecoderConfig(16, 1, 2), words)
-    torch.nn.init.normal_(model.get_parameter(POSITIONS))
-    return model.eval()
+def captioner(captioner: Any) -> Any:
+    """One that has learned something of positions."""
+    torch.nn.init.normal_(captioner.get_parameter(POSITIONS))
+    return captioner.eval()
 
 
 def states(model: Any, side: int) -> Tensor:

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from training.starter.config import DecoderConfig, EncoderConfig
+from training.starter.network import captioner_build, encoder_build, resnet_build
+from training.starter.tokenizer import tokenizer_train
+
+ENCODER = EncoderConfig(hidden_sizes=(8, 8, 16), depths=(1, 1, 1), layers=1, heads=2)
+
+
+@pytest.fixture
+def captioner() -> Any:
+    """An untrained captioner of 64 pixels a side: four by four positions of 16 pixels."""
+    words = tokenizer_train(["a red circle", "a blue square"] * 3, 300, 16)
+    return captioner_build(encoder_build(resnet_build(ENCODER), ENCODER, 64), DecoderConfig(16, 1, 2), words)
