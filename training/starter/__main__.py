@@ -2,7 +2,8 @@
 
     pretrain   the encoder learns to name labelled photos        -> RUN/encoder
     caption    encoder and decoder learn to describe photos      -> RUN/captioner
-    export     choose size and decoding, write what ships             -> OUTPUT
+    reward     it learns from what its own captions score        -> RUN/rewarded
+    export     choose size and decoding, write what ships        -> OUTPUT
     calibrate  how often is a caption of some certainty right?   -> OUTPUT/calibration.json
     judge      how good are they, beside baselines and people?   -> OUTPUT/README.md
 
@@ -18,9 +19,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, PretrainConfig
+from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, PretrainConfig, RewardConfig
 
-STAGES = ("pretrain", "caption", "export", "calibrate", "judge")
+STAGES = ("pretrain", "caption", "reward", "export", "calibrate", "judge")
 
 
 def arguments_add(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +64,12 @@ def stage_run(options: argparse.Namespace) -> None:
 
         caption(options.data, options.run, replace(CaptionConfig(), **shared), encoder, DecoderConfig())
         curves_plot(options.run / "caption")
+    elif options.stage == "reward":
+        from training.starter.plot import curves_plot
+        from training.starter.reward import reward
+
+        reward(options.data, options.run, replace(RewardConfig(), **shared))
+        curves_plot(options.run / "reward")
     elif options.stage == "export":
         from training.starter.export import export
 

@@ -1,4 +1,4 @@
-"""Stage 4: how often are captions of a given certainty right? Fitted on validation photos, shipped with the weights."""
+"""Stage 5: how often are captions of a given certainty right? Fitted on validation photos, shipped with the weights."""
 
 from __future__ import annotations
 

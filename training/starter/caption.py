@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, ResNetModel
 
+from training.exceptions import DatasetError
 from training.loop import batch_indexes, parameter_groups
 from training.objective import IGNORED
 from training.photo_sets import TRAIN
 from training.starter.augment import batch_blur, batch_colour, batch_crop, batch_erase, photos_stack
 from training.starter.concepts import Concept, concepts_load
-from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, LoopConfig
+from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, LoopConfig, RewardConfig
 from training.starter.dataset import (
     Photo,
     Pixels,
@@ -61,13 +62,21 @@ def captioned_load(
 
 
 def photos_of(data: Path, name: str, split: str, without: Collection[str] = ()) -> list[Photo]:
-    """The photos of one split of one set that are fit to teach, but for those that `without` names ("set/key")."""
-    return [
+    """The photos of one split of one set that are fit to teach, but for those that `without` names ("set/key").
+
+    Raises DatasetError where there is none.
+    """
+    photos = [
         photo
         for path in sorted((data / name).glob("*.tar"))
         for photo in photos_read(path)
         if photo.record["split"] == split and is_fit(photo) and f"{name}/{photo.key}" not in without
     ]
+    if not photos:
+        raise DatasetError(
+            f"{data / name} has no {split} photos: it needs .tar files of photos and their .json."
+        )
+    return photos
 
 
 def is_fit(photo: Photo) -> bool:
@@ -169,10 +178,10 @@ def caption(
     batches = CaptionBatches(visited, concepts, tokenizer, config)
     fit = Fit(
         model,
-        _groups(model, config),
-        _loop(config, len(batches)),
+        groups_of(model, model.encoder.embeddings.backbone, config),  # what is pretrained
+        loop_of(config, len(batches)),
         run / "caption",
-        _identity(config, encoder, decoder),
+        identity_of(config) | {"encoder": asdict(encoder), "decoder": asdict(decoder)},
     )
 
     def loss_of(view: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -182,12 +191,13 @@ def caption(
     return model
 
 
-def _loop(config: CaptionConfig, photos: int) -> LoopConfig:
-    steps = max(1, int(config.passes * photos / config.batch))
+def loop_of(config: CaptionConfig | RewardConfig, photos: int, muon: bool = True) -> LoopConfig:
+    """How long and how fast a stage descends that visits so many photos in a pass."""
     return LoopConfig(
-        steps,
+        max(1, int(config.passes * photos / config.batch)),
         config.lr,
         config.seed,
+        muon=muon,
         warmup=config.warmup,
         ema_decay=config.ema_decay,
         save_every=config.save_every,
@@ -196,19 +206,20 @@ def _loop(config: CaptionConfig, photos: int) -> LoopConfig:
     )
 
 
-def _identity(config: CaptionConfig, encoder: EncoderConfig, decoder: DecoderConfig) -> dict[str, Any]:
+def identity_of(
+    config: CaptionConfig | RewardConfig, *others: EncoderConfig | DecoderConfig
+) -> dict[str, Any]:
+    """What must agree for a stage to be continued."""
     # The length is left out: it may be changed while the learning rate is on its plateau.
-    stage = asdict(replace(config, passes=0))
-    return {"stage": stage, "encoder": asdict(encoder), "decoder": asdict(decoder)}
+    return {"stage": asdict(replace(config, passes=0)), "networks": [asdict(other) for other in others]}
 
 
-def _groups(model: Any, config: CaptionConfig) -> list[dict[str, Any]]:
-    """The pretrained convolutions move slowly, everything new at full speed."""
-    backbone = model.encoder.embeddings.backbone
-    pretrained = {id(parameter) for parameter in backbone.parameters()}
-    fresh = nn.ParameterList(p for p in model.parameters() if id(p) not in pretrained)
-    slow = parameter_groups(backbone, config.lr * config.encoder_lr_scale, config.weight_decay)
-    return slow + parameter_groups(fresh, config.lr, config.weight_decay)
+def groups_of(model: Any, slow: nn.Module, config: CaptionConfig | RewardConfig) -> list[dict[str, Any]]:
+    """The parameters of its part `slow` move slowly, all others at full speed."""
+    spared = {id(parameter) for parameter in slow.parameters()}
+    others = nn.ParameterList(p for p in model.parameters() if id(p) not in spared)
+    slowly = parameter_groups(slow, config.lr * config.encoder_lr_scale, config.weight_decay)
+    return slowly + parameter_groups(others, config.lr, config.weight_decay)
 
 
 def keep_best(model: Any, tokenizer: PreTrainedTokenizerBase, val: CaptionedPhotos, folder: Path) -> Metrics:

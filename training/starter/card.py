@@ -16,8 +16,8 @@ from training.starter.loop import CURVE
 TEXTS = Path(__file__).parent
 JUDGED_ON = ("flickr8k", "coco", "openstax")
 _FIGURES = """\
-On photos that no weight was trained on. The checkpoint, the size of photos and the decoding were chosen on the
-Flickr8k rows, which are therefore a little optimistic."""
+On photos that no weight was trained on. The checkpoint was chosen on the Flickr8k val photos, the size of photos and
+the decoding on these and COCO's val photos alike, so their rows are a little optimistic."""
 
 
 def card_write(folder: Path, run: Path, decoding: Decoding) -> None:
@@ -33,6 +33,7 @@ def card_write(folder: Path, run: Path, decoding: Decoding) -> None:
             size=config["encoder"]["image_size"],
             pretrain_steps=_steps(run / "pretrain"),
             caption_steps=_steps(run / "caption"),
+            reward_steps=_steps(run / "reward"),
             decoding=", ".join(f"`{name}={value}`" for name, value in decoding.arguments().items()),
         )
     )

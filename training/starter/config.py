@@ -10,11 +10,15 @@ PIXEL_STD = 0.5
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How long and how fast to descend; `steps`, `warmup` and every `..._every` are optimiser steps."""
+    """How long and how fast to descend; `steps`, `warmup` and every `..._every` are optimiser steps.
+
+    Matrices learn with Muon, unless not `muon`: then all learns with AdamW.
+    """
 
     steps: int
     lr: float
     seed: int = 0
+    muon: bool = True
     weight_decay: float = 0.05
     warmup: int = 200
     decay: float = 0.3
@@ -98,3 +102,36 @@ class CaptionConfig:
     save_every: int = 100
     eval_every: int = 400
     threads: int = 2
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """Stage 3: the captioner learns from what `draws` of its own captions of a photo score, at `temperature`.
+
+    Drawn as they are (1.0) most captions hold a slip, and it learns little but to avoid slips. Raises ValueError
+    where nothing could be learned.
+    """
+
+    passes: float = 2.8
+    coco_visits: int = 3
+    batch: int = 32
+    draws: int = 6
+    temperature: float = 0.6
+    max_tokens: int = 22
+    size: int = 144
+    lr: float = 1e-4
+    encoder_lr_scale: float = 0.2
+    weight_decay: float = 0.0
+    warmup: int = 10
+    ema_decay: float = 0.98
+    seed: int = 0
+    save_every: int = 50
+    eval_every: int = 100
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        if self.draws < 2 or self.temperature <= 0.0:
+            raise ValueError(
+                f"{self.draws} draws at temperature {self.temperature}: a draw is judged beside at least one other of "
+                "its photo, at a temperature above 0."
+            )

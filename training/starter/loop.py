@@ -43,7 +43,8 @@ def schedule(step: int, config: LoopConfig) -> float:
 
 def half_where_fast() -> torch.autocast:
     """Computes in bf16 where the CPU has matrix units (AMX); with AVX-512 alone that is slower than fp32."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_fast())
+    # Without its cache of weights, which threads would share, and which one fills that needs no gradient.
+    return torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_fast(), cache_enabled=False)
 
 
 def layout_fast() -> torch.memory_format:
@@ -146,11 +147,12 @@ class Fit:
         self.identity = json.loads(json.dumps(identity or {}))
         self.average = {k: v.clone() for k, v in model.state_dict().items()} if config.ema_decay else {}
         self.shards = Shards(model, config.threads)
-        matrices, others = groups_split(groups, matrices_of(model))
-        self.optimizers = [
-            Muon(matrices, config.lr, self.shards.pool),
-            torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.98)),
+        matrices, others = groups_split(groups, matrices_of(model) if config.muon else [])
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.98))
         ]
+        if config.muon:
+            self.optimizers.insert(0, Muon(matrices, config.lr, self.shards.pool))
         self.peaks = [[float(group["lr"]) for group in each.param_groups] for each in self.optimizers]
         self.step = 0
         folder.mkdir(parents=True, exist_ok=True)

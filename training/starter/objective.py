@@ -10,15 +10,21 @@ from torch.nn import functional
 from training.objective import IGNORED
 
 
+def photos_encode(model: Any, images: Tensor) -> Tensor:
+    """What the decoder of a VisionEncoderDecoderModel sees of images (B, 3, H, W): (B, places, width)."""
+    tokens: Tensor = model.encoder(pixel_values=images).last_hidden_state
+    if hasattr(model, "enc_to_dec_proj"):  # exists where encoder and decoder differ in width
+        tokens = model.enc_to_dec_proj(tokens)
+    return tokens
+
+
 def caption_loss(model: Any, images: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
     """Mean cross-entropy per token of a VisionEncoderDecoderModel with a GPT-2 decoder.
 
     `images` (B, 3, H, W); `labels` (B, K, T) token ids of up to K captions each, IGNORED after their end. The photo
     is encoded once for its captions, and only real tokens reach the vocabulary projection.
     """
-    tokens = model.encoder(pixel_values=images).last_hidden_state
-    if hasattr(model, "enc_to_dec_proj"):  # exists where encoder and decoder differ in width
-        tokens = model.enc_to_dec_proj(tokens)
+    tokens = photos_encode(model, images)
     photos, captions = (labels != IGNORED).any(2).nonzero(as_tuple=True)
     tokens, labels = tokens.index_select(0, photos), labels[photos, captions]
     hidden = model.decoder.transformer(

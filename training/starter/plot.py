@@ -24,7 +24,7 @@ def curves_plot(stage: Path) -> list[Path]:
     losses = {"loss": thinned(points.pop("loss", []))}
     shown = {name: series for name, series in points.items() if name not in _OF_THE_STEP}
     charts = {
-        "loss.svg": line_chart(losses, title=f"Loss of {stage.name}", x_label="step", y_label="loss, nats"),
+        "loss.svg": line_chart(losses, title=f"Loss of {stage.name}", x_label="step", y_label="loss"),
         "validation.svg": line_chart(shown, title=f"Validation of {stage.name}", x_label="step"),
     }
     written = []

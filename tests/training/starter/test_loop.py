@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,15 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Pa
 def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
     other = LoopConfig(**{**vars(CONFIG), "seed": 1})
     assert not same(fit(tmp_path / "one"), fit(tmp_path / "two", config=other))
+
+
+def test_without_muon_everything_learns_with_adamw(tmp_path: Path) -> None:
+    config = replace(CONFIG, muon=False)
+    model, before = network(), network().state_dict()
+    run = Fit(model, parameter_groups(model, config.lr, 0.1), config, tmp_path)
+    run.run(batch_at, loss_of)
+    assert [type(optimizer) for optimizer in run.optimizers] == [torch.optim.AdamW]
+    assert not any(torch.equal(value, before[name]) for name, value in model.named_parameters())
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:

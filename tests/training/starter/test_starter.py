@@ -15,19 +15,25 @@ from transformers import VisionEncoderDecoderModel
 
 from captioner.inference.loading import load_model
 from tests.training.starter.drawn import captioned_files, sets_write, tar_write
+from training.exceptions import DatasetError
 from training.starter import __main__ as starter
 from training.starter.calibrate import calibrate
-from training.starter.caption import caption
+from training.starter.caption import caption, photos_of
 from training.starter.card import figures_write
-from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, PretrainConfig
+from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, PretrainConfig, RewardConfig
 from training.starter.evaluate import Decoding
 from training.starter.export import export
+from training.starter.loop import ResumeMismatchError
 from training.starter.pretrain import pretrain
+from training.starter.reward import reward
 
 ENCODER = EncoderConfig(hidden_sizes=(8, 8, 8, 16), depths=(1, 1, 1, 1), heads=2)
 DECODER = DecoderConfig(width=16, layers=1, heads=2, vocabulary=300)
 PRETRAIN = PretrainConfig(passes=1.0, batch=20, size=32, first_passes=0.5, warmup=2, save_every=2)
 CAPTION = CaptionConfig(passes=1.0, batch=4, captions_each=2, size=32, warmup=2, save_every=1, eval_every=2)
+REWARD = RewardConfig(
+    passes=1.0, batch=6, draws=2, max_tokens=4, size=64, warmup=1, save_every=1, eval_every=2
+)
 
 CAPTIONS_WITH_TRANSFORMERS_ALONE = """
 import sys
@@ -50,17 +56,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder with both training stages done."""
+    """A run folder with all training stages done."""
     run = tmp_path_factory.mktemp("run")
     pretrain(data, run, PRETRAIN, ENCODER)
     caption(data, run, CAPTION, ENCODER, DECODER)
+    reward(data, run, REWARD)
     return run
 
 
 @pytest.fixture(scope="module")
 def output(data: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("output")
-    export(data, run, output, (Decoding(num_beams=2, max_new_tokens=6),), scales=(2.0,))
+    export(data, run, output, (Decoding(num_beams=2, max_new_tokens=6),), scales=(1.5,))
     return output
 
 
@@ -90,6 +97,53 @@ def test_captioning_killed_and_continued_ends_with_the_same_weights(
     assert ours["step"] == theirs["step"] == (8 + CAPTION.coco_visits * 4 + 4) // CAPTION.batch
     for weights in ("model", "average"):
         assert all(torch.equal(ours[weights][name], value) for name, value in theirs[weights].items())
+
+
+def test_learning_from_rewards_killed_and_continued_ends_with_the_same_weights(
+    data: Path, run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "captioner").symlink_to(run / "captioner")
+    (tmp_path / "cache").symlink_to(run / "cache")
+    reward(data, tmp_path, REWARD, until=2)
+    reward(data, tmp_path, REWARD)
+    ours, theirs = (torch.load(r / "reward/checkpoint.pt", weights_only=True) for r in (tmp_path, run))
+    assert ours["step"] == theirs["step"] == (12 + REWARD.coco_visits * 4) // REWARD.batch
+    for weights in ("model", "average"):
+        assert all(torch.equal(ours[weights][name], value) for name, value in theirs[weights].items())
+
+
+def test_rewards_that_only_harm_leave_the_captioner_as_it_was(
+    data: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "captioner").symlink_to(run / "captioner")
+    (tmp_path / "cache").symlink_to(run / "cache")
+    scores = iter((10.0, 9.0, 8.0))
+    monkeypatch.setattr("training.starter.caption.report", lambda *_: {"cider_d": next(scores)})
+    reward(data, tmp_path, REWARD)
+    assert json.loads((tmp_path / "rewarded/val.json").read_text()) == {"cider_d": 10.0}
+    before, after = (
+        VisionEncoderDecoderModel.from_pretrained(tmp_path / name).decoder.state_dict()
+        for name in ("captioner", "rewarded")
+    )
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_rewards_of_another_captioner_are_not_continued(data: Path, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "captioner", tmp_path / "captioner")
+    (tmp_path / "cache").symlink_to(run / "cache")
+    reward(data, tmp_path, REWARD, until=1)
+    model = VisionEncoderDecoderModel.from_pretrained(tmp_path / "captioner")
+    with torch.no_grad():
+        model.decoder.transformer.ln_f.weight.add_(1.0)
+    model.save_pretrained(tmp_path / "captioner")
+    with pytest.raises(ResumeMismatchError, match="other settings"):
+        reward(data, tmp_path, REWARD)
+
+
+def test_a_set_without_photos_is_told(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "coco").mkdir()
+    with pytest.raises(DatasetError, match="coco has no train photos"):
+        photos_of(tmp_path, "coco", "train")
 
 
 def test_copies_of_validation_photos_are_not_trained_on(run: Path, tmp_path: Path) -> None:
@@ -124,24 +178,25 @@ def test_exported_weights_are_half_precision_and_complete(output: Path) -> None:
 def test_photos_are_enlarged_as_the_export_says(run: Path, output: Path) -> None:
     trained, shipped = (
         VisionEncoderDecoderModel.from_pretrained(folder).config.encoder.image_size
-        for folder in (run / "captioner", output)
+        for folder in (run / "rewarded", output)
     )
-    assert (trained, shipped) == (32, 64)
+    assert (trained, shipped) == (64, 96)
     assert json.loads((output / "preprocessor_config.json").read_text())["size"] == {
-        "height": 64,
-        "width": 64,
+        "height": 96,
+        "width": 96,
     }
-    assert "squashed to 64x64 pixels" in (output / "README.md").read_text()
+    assert "squashed to 96x96 pixels" in (output / "README.md").read_text()
 
 
 def test_what_scores_best_is_exported(
     data: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Captions of a few steps' training all score 0: the scores are given, all else is real.
-    scores = iter((10.0, 20.0, 40.0, 30.0))
+    # The best mean of both sets, and of none the best alone.
+    scores = iter((10.0, 10.0, 99.0, 20.0, 70.0, 60.0, 20.0, 99.0))
     monkeypatch.setattr("training.starter.export.report", lambda *_: {"cider_d": next(scores)})
     decodings = (Decoding(num_beams=2, max_new_tokens=6), Decoding(max_new_tokens=6))
-    export(data, run, tmp_path, decodings, scales=(2.0, 3.0))
+    export(data, run, tmp_path, decodings, scales=(1.0, 1.5))
     shipped = VisionEncoderDecoderModel.from_pretrained(tmp_path)
     assert shipped.config.encoder.image_size == 96
     assert shipped.generation_config.num_beams == 2
@@ -188,4 +243,6 @@ def test_the_weights_are_calibrated_and_their_card_says_how_well(
 def test_unknown_stages_are_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         starter.main(["dream", "--data", "x", "--run", "y"])
-    assert "choose from pretrain, caption, export, calibrate" in capsys.readouterr().err.replace("'", "")
+    assert "choose from pretrain, caption, reward, export, calibrate" in capsys.readouterr().err.replace(
+        "'", ""
+    )
