@@ -206,12 +206,10 @@ def loop_of(config: CaptionConfig | RewardConfig, photos: int, muon: bool = True
     )
 
 
-def identity_of(
-    config: CaptionConfig | RewardConfig, *others: EncoderConfig | DecoderConfig
-) -> dict[str, Any]:
-    """What must agree for a stage to be continued."""
+def identity_of(config: CaptionConfig | RewardConfig) -> dict[str, Any]:
+    """What of a stage's settings must agree for it to be continued."""
     # The length is left out: it may be changed while the learning rate is on its plateau.
-    return {"stage": asdict(replace(config, passes=0)), "networks": [asdict(other) for other in others]}
+    return {"stage": asdict(replace(config, passes=0))}
 
 
 def groups_of(model: Any, slow: nn.Module, config: CaptionConfig | RewardConfig) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ def schedule(step: int, config: LoopConfig) -> float:
 
 def half_where_fast() -> torch.autocast:
     """Computes in bf16 where the CPU has matrix units (AMX); with AVX-512 alone that is slower than fp32."""
-    # Without its cache of weights, which threads would share, and which one fills that needs no gradient.
+    # Without its cache of cast weights: threads would share it, and what is cast where none is needed has no gradient.
     return torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_fast(), cache_enabled=False)
 
 

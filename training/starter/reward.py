@@ -7,6 +7,7 @@ Luo 2020, arXiv:2003.09971).
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -34,7 +35,7 @@ from training.starter.caption import (
 from training.starter.config import RewardConfig
 from training.starter.dataset import caption_mirror
 from training.starter.duplicates import duplicates_cache
-from training.starter.loop import Fit
+from training.starter.loop import CHECKPOINT, Fit
 from training.starter.network import captioner_resize
 from training.starter.objective import photos_encode
 
@@ -172,7 +173,8 @@ def reward(data: Path, run: Path, config: RewardConfig, until: int | None = None
         run / "reward",
         identity_of(config) | {"captioner": sha256((source / "model.safetensors").read_bytes()).hexdigest()},
     )
-    if not best.exists():
+    if not (run / "reward" / CHECKPOINT).exists():  # a new run: what an older one left is not its best
+        shutil.rmtree(best, ignore_errors=True)
         keep_best(model.eval(), tokenizer, val, best)
     fit.run(batches.at, critic.loss, lambda trained: keep_best(trained, tokenizer, val, best), until)
     return model

@@ -140,6 +140,16 @@ def test_rewards_of_another_captioner_are_not_continued(data: Path, run: Path, t
         reward(data, tmp_path, REWARD)
 
 
+def test_what_an_older_run_left_is_not_the_best_of_a_new_one(data: Path, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "captioner").symlink_to(run / "captioner")
+    (tmp_path / "cache").symlink_to(run / "cache")
+    (tmp_path / "rewarded").mkdir()
+    (tmp_path / "rewarded/val.json").write_text('{"cider_d": 1000.0}')
+    reward(data, tmp_path, REWARD, until=1)
+    assert json.loads((tmp_path / "rewarded/val.json").read_text())["cider_d"] < 1000.0
+    assert (tmp_path / "rewarded/model.safetensors").exists()
+
+
 def test_a_set_without_photos_is_told(data: Path, tmp_path: Path) -> None:
     (tmp_path / "coco").mkdir()
     with pytest.raises(DatasetError, match="coco has no train photos"):
@@ -192,7 +202,7 @@ def test_what_scores_best_is_exported(
     data: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Captions of a few steps' training all score 0: the scores are given, all else is real.
-    # The best mean of both sets, and of none the best alone.
+    # The best mean of both sets, and the best on neither alone.
     scores = iter((10.0, 10.0, 99.0, 20.0, 70.0, 60.0, 20.0, 99.0))
     monkeypatch.setattr("training.starter.export.report", lambda *_: {"cider_d": next(scores)})
     decodings = (Decoding(num_beams=2, max_new_tokens=6), Decoding(max_new_tokens=6))
