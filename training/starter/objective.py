@@ -18,6 +18,20 @@ def photos_encode(model: Any, images: Tensor) -> Tensor:
     return tokens
 
 
+def words_predict(model: Any, tokens: Tensor, labels: Tensor) -> Tensor:
+    """Logits (real tokens, vocabulary) of the captions `labels` (N, T), row by row, each told the tokens before.
+
+    `tokens` (N, places, width) of `photos_encode`, one row per caption.
+    """
+    hidden = model.decoder.transformer(
+        input_ids=model.prepare_decoder_input_ids_from_labels(labels),
+        encoder_hidden_states=tokens,
+        use_cache=False,
+    ).last_hidden_state
+    logits: Tensor = model.decoder.lm_head(hidden[labels != IGNORED])
+    return logits
+
+
 def caption_loss(model: Any, images: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
     """Mean cross-entropy per token of a VisionEncoderDecoderModel with a GPT-2 decoder.
 
@@ -27,12 +41,5 @@ def caption_loss(model: Any, images: Tensor, labels: Tensor, label_smoothing: fl
     tokens = photos_encode(model, images)
     photos, captions = (labels != IGNORED).any(2).nonzero(as_tuple=True)
     tokens, labels = tokens.index_select(0, photos), labels[photos, captions]
-    hidden = model.decoder.transformer(
-        input_ids=model.prepare_decoder_input_ids_from_labels(labels),
-        encoder_hidden_states=tokens,
-        use_cache=False,
-    ).last_hidden_state
-    real = labels != IGNORED
-    return functional.cross_entropy(
-        model.decoder.lm_head(hidden[real]), labels[real], label_smoothing=label_smoothing
-    )
+    logits = words_predict(model, tokens, labels)
+    return functional.cross_entropy(logits, labels[labels != IGNORED], label_smoothing=label_smoothing)

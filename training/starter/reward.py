@@ -37,7 +37,7 @@ from training.starter.dataset import caption_mirror
 from training.starter.duplicates import duplicates_cache
 from training.starter.loop import CHECKPOINT, Fit
 from training.starter.network import captioner_resize
-from training.starter.objective import photos_encode
+from training.starter.objective import photos_encode, words_predict
 
 # The sets with several captions of each photo: against a single one a score says little.
 JUDGED = SETS[:2]
@@ -96,15 +96,9 @@ class SelfCritic:
         labels = captions_draw(model, states, temperature, self.config.max_tokens, generator)
         scores = self.scores(labels, photos.repeat_interleave(draws), mirrored.repeat_interleave(draws))
         gains = gains_of(scores.view(-1, draws)).flatten()
-        hidden = model.decoder.transformer(
-            input_ids=model.prepare_decoder_input_ids_from_labels(labels),
-            encoder_hidden_states=states,
-            use_cache=False,
-        ).last_hidden_state
         real = labels != IGNORED
-        surprise = functional.cross_entropy(
-            model.decoder.lm_head(hidden[real]).float() / temperature, labels[real], reduction="none"
-        )
+        logits = words_predict(model, states, labels).float() / temperature
+        surprise = functional.cross_entropy(logits, labels[real], reduction="none")
         policy = (gains[:, None].expand_as(labels)[real] * surprise).mean()
         return policy - policy.detach() - scores.mean()
 
