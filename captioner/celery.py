@@ -9,7 +9,7 @@ from typing import Any
 from celery import Celery, signals
 from django.conf import settings
 
-from captioner import request_id
+from captioner.http.middleware import request_id
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "captioner.settings")
 
@@ -46,6 +46,6 @@ def _threads_as_in_web_workers(**_: Any) -> None:
 @signals.worker_process_shutdown.connect
 def _engine_stop(**_: Any) -> None:
     """A worker's process has an engine of its own once it had photos to caption; its thread would not let it end."""
-    from captioner import runtime  # which needs Django, set up by then
+    from captioner.serving import runtime  # which needs Django, set up by then
 
     runtime.engine_drain(timeout=5)

@@ -1,6 +1,6 @@
 """What can go wrong in the captioning domain. No Django and no torch: every layer may raise and catch these.
 
-`captioner.api.errors` and `webui.views` turn them into answers; nothing else maps errors to HTTP.
+`captioner.http.problems` and `webui.views` turn them into answers; nothing else maps errors to HTTP.
 """
 
 

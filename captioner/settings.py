@@ -11,8 +11,8 @@ import dj_database_url
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
-from captioner.cores import core_count
 from captioner.env import env_bool, env_int, env_list, env_path, env_rate, env_text, env_timezone
+from captioner.ops.cores import core_count
 from captioner.secret import secret_key_ensure
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -59,21 +59,21 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "captioner.request_id.RequestIdMiddleware",
-    "captioner.health.HealthMiddleware",
-    "captioner.metrics_endpoint.MetricsMiddleware",
+    "captioner.http.middleware.request_id.RequestIdMiddleware",
+    "captioner.http.middleware.health.HealthMiddleware",
+    "captioner.http.middleware.metrics_endpoint.MetricsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
-    "captioner.security_headers.SecurityHeadersMiddleware",
+    "captioner.http.middleware.security_headers.SecurityHeadersMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
-    "captioner.request_body.RequestBodyMiddleware",
+    "captioner.http.middleware.request_body.RequestBodyMiddleware",
     "captioner.api.throttles.RateLimitMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "captioner.sign_in.SignInMiddleware",
-    "captioner.visitors.VisitorMiddleware",
+    "captioner.http.sign_in.SignInMiddleware",
+    "captioner.http.owner.VisitorMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -148,7 +148,7 @@ def _object_storage(prefix: str, backend: str = "storages.backends.s3.S3Storage"
     """Where `prefix` ("photos", "weights") is kept: the S3 bucket where one is named, else a local folder."""
     if not S3_BUCKET:
         return {
-            "BACKEND": "captioner.storage.AtomicFileSystemStorage",
+            "BACKEND": "captioner.ops.storage.AtomicFileSystemStorage",
             "OPTIONS": {"location": DATA_DIR / prefix, "allow_overwrite": True},
         }
     from botocore.config import Config  # which takes a while to import
@@ -185,10 +185,10 @@ def _object_storage(prefix: str, backend: str = "storages.backends.s3.S3Storage"
 
 
 STORAGES = {
-    "default": _object_storage("photos", "captioner.object_storage.ObjectStorage"),
+    "default": _object_storage("photos", "captioner.ops.object_storage.ObjectStorage"),
     "weights": _object_storage("weights"),
     "uploads": _object_storage(
-        "uploads", "captioner.object_storage.ObjectStorage"
+        "uploads", "captioner.ops.object_storage.ObjectStorage"
     ),  # photos of batch jobs, until they are captioned
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
@@ -222,7 +222,7 @@ else:
 # --- People and their browsers ----------------------------------------------------------------------------------
 
 ALLOW_ANONYMOUS = env_bool("CAPTIONER_ALLOW_ANONYMOUS", not PRODUCTION)
-AUTHENTICATION_BACKENDS = ["captioner.sign_in.ThrottledBackend"]
+AUTHENTICATION_BACKENDS = ["captioner.http.sign_in.ThrottledBackend"]
 # How many proxies in front append to X-Forwarded-For; TLS in production means at least one.
 TRUSTED_PROXIES = env_int("TRUSTED_PROXIES", 1 if PRODUCTION else 0, minimum=0, maximum=10)
 # Requests of each key, of each user with all their keys, and of each address that did not sign in; failures to sign in.
@@ -285,7 +285,7 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "captioner.api.errors.problem_response",
+    "EXCEPTION_HANDLER": "captioner.http.problems.problem_response",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
 SPECTACULAR_SETTINGS = {
@@ -377,10 +377,10 @@ LOG_FORMAT = env_text("LOG_FORMAT", "line", choices=("line", "json"))
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"request_id": {"()": "captioner.request_id.RequestIdFilter"}},
+    "filters": {"request_id": {"()": "captioner.http.middleware.request_id.RequestIdFilter"}},
     "formatters": {
         "line": {"format": "{asctime} {levelname} [{request_id}] {name}: {message}", "style": "{"},
-        "json": {"()": "captioner.logs.JsonFormatter"},
+        "json": {"()": "captioner.ops.logs.JsonFormatter"},
     },
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT, "filters": ["request_id"]}

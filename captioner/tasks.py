@@ -6,7 +6,9 @@ import uuid
 from celery import shared_task
 from django.core.management import call_command
 
-from captioner import idempotency, jobs, services
+from captioner.captions import services
+from captioner.http import idempotency
+from captioner.jobs import services as jobs
 
 logger = logging.getLogger(__name__)
 

@@ -9,5 +9,5 @@ urlpatterns = [
     path("", include("webui.urls")),
 ]
 
-handler400 = "captioner.api.errors.bad_request"
-handler500 = "captioner.api.errors.server_error"
+handler400 = "captioner.http.problems.bad_request"
+handler500 = "captioner.http.problems.server_error"

@@ -16,7 +16,7 @@ from typing import Any
 from gunicorn.workers.gthread import ThreadWorker
 
 from captioner import settings
-from captioner.logs import gunicorn_logging
+from captioner.ops.logs import gunicorn_logging
 
 # Threads of the model that wait for each other spin for a fraction of a millisecond, then sleep. Without the spinning,
 # waking them for each of the many small operations of a token more than doubles the time of a caption; without the
@@ -103,7 +103,8 @@ def when_ready(server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Start loading the model, and turn `/readyz` red as soon as this worker is told to stop."""
-    from captioner import registry_follower, runtime
+    from captioner.serving import follower as registry_follower
+    from captioner.serving import runtime
 
     stop: Any = signal.getsignal(signal.SIGTERM)
 
@@ -116,7 +117,7 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    from captioner import runtime
+    from captioner.serving import runtime
 
     if os.getpid() == worker.pid and not runtime.engine_drain(timeout=graceful_timeout):
         # Torch still runs in a thread, on a model nobody uses yet: leaving the usual way would wait for it, or abort.

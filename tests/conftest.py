@@ -47,10 +47,11 @@ from django.core.cache import cache
 from django.test import Client
 from PIL import Image
 
-from captioner import runtime, services
+from captioner.captions import services
 from captioner.inference.types import Candidate, DecodingParameters, Prediction, Token
 from captioner.models import Caption, Owner
-from captioner.serving import Ticket
+from captioner.serving import runtime
+from captioner.serving.engine import Ticket
 
 
 class FakeEngine:
@@ -126,7 +127,7 @@ def _isolated_storage(settings, tmp_path: Path) -> None:
     storages = {name: dict(config) for name, config in settings.STORAGES.items()}
     for name in ("default", "weights", "uploads"):
         storages[name] = {
-            "BACKEND": "captioner.storage.AtomicFileSystemStorage",
+            "BACKEND": "captioner.ops.storage.AtomicFileSystemStorage",
             "OPTIONS": {"location": tmp_path / name, "allow_overwrite": True},
         }
     storages["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}

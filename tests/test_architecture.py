@@ -1,100 +1,101 @@
 """The direction of imports, read from the code, and torch kept off the light import paths, seen in a process."""
 
-import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-APPS = ("captioner", "models_registry", "training", "webui")
+from tests import house
+from tests.house import APPS, ROOT, Module
 
 # What each app may import of the others.
 ALLOWED = {
-    "captioner": {"captioner", "models_registry"},
-    "models_registry": {"models_registry"},
-    "training": {
+    "captioner": ("captioner", "models_registry"),
+    "models_registry": ("models_registry",),
+    "training": (
         "training",
-        "captioner.models",
-        "captioner.services",
-        "captioner.admin",
-        "captioner.inference",
-        "captioner.exceptions",
-        "captioner.images.difference_hash",
         "models_registry",
-    },
-    "webui": {"webui", "captioner"},
+        *(f"captioner.{part}" for part in ("models", "exceptions", "captions", "inference", "intake")),
+        "captioner.admin.bases",
+        "captioner.ops.cores",
+    ),
+    "webui": ("webui", "captioner"),
 }
 # The composition root may name any app; no domain module imports it.
 COMPOSITION_ROOT = {f"captioner.{name}" for name in ("settings", "urls", "wsgi", "celery", "apps")}
+# Inside an app: what none but the first may import.
+PRIVATE = {
+    "captioner.api": ("captioner.api", "captioner.urls"),  # pages and API meet in http and the domain
+    "training.starter": ("training.starter", "training.management.commands.train_starter"),  # a recipe
+    "training.management": (),
+    "captioner.management": (),
+}
 NO_DJANGO = (
-    *(f"captioner.{name}" for name in ("inference", "images", "image_containers", "exceptions", "benchmark")),
-    *(
-        f"training.{name}"
-        for name in (
-            *(
-                "objective",
-                "loop",
-                "metrics",
-                "config",
-                "curation",
-                "gate",
-                "evaluate",
-                "captioner",
-                "golden",
-                "processes",
-            ),
-            *("charts", "report", "photo_sets", "starter", "quality", "experiments"),
-        )
-    ),
+    *(f"captioner.{name}" for name in ("inference", "intake", "exceptions", "ops.cores", "ops.logs")),
+    *(f"training.{name}" for name in ("data", "descent", "judging", "starter", "exceptions")),
+    *(f"training.learning.{name}" for name in ("config", "curation", "model", "objective", "descent")),
 )
-TORCH_ALLOWED = ("captioner.runtime", "captioner.inference", "training.")
+NO_IMPORTS = ("captioner.intake.limits",)
+TORCH_ALLOWED = (
+    "captioner.inference",
+    "training.data",
+    "training.descent",
+    "training.judging",
+    "training.learning",
+    "training.starter",
+)
+MOST_MODULES = 14  # in a folder
+MOST_LONELY_HELPERS = 0.10  # private functions with one caller, of all functions
+
+MODULES = house.modules()
 
 
-def modules() -> Iterator[tuple[str, Path]]:
-    for app in APPS:
-        for path in sorted((ROOT / app).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+def is_within(name: str, packages: tuple[str, ...]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def imports(path: Path) -> set[str]:
-    """Absolute names of everything `path` imports, at any depth; `from a import b` counts as `a.b`."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: write imports in full"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
-
-
-def is_within(name: str, package: str) -> bool:
-    return name == package or name.startswith(f"{package}.")
-
-
-MODULES = list(modules())
-
-
-@pytest.mark.parametrize(("module", "path"), MODULES, ids=[module for module, _ in MODULES])
-def test_imports_run_in_the_allowed_direction(module: str, path: Path) -> None:
-    siblings = {name for name in imports(path) if name.split(".")[0] in APPS}
-    if module not in COMPOSITION_ROOT:
-        assert not {name for name in siblings for root in COMPOSITION_ROOT if is_within(name, root)}
-        allowed = ALLOWED[module.split(".")[0]]
-        assert not {name for name in siblings if not any(is_within(name, package) for package in allowed)}
-    if any(is_within(module, package) for package in NO_DJANGO):
-        assert not {name for name in imports(path) if name.split(".")[0] in {"django", "rest_framework"}}
-    if not module.startswith(TORCH_ALLOWED):
-        assert not {name for name in imports(path) if name.split(".")[0] in {"torch", "transformers"}}
+@pytest.mark.parametrize("module", MODULES, ids=[module.name for module in MODULES])
+def test_imports_run_in_the_allowed_direction(module: Module) -> None:
+    siblings = {name for name in module.imports if name.split(".")[0] in APPS}
+    if module.name not in COMPOSITION_ROOT:
+        assert not {name for name in siblings if is_within(name, tuple(COMPOSITION_ROOT))}
+        allowed = ALLOWED[module.name.split(".")[0]]
+        assert not {name for name in siblings if not is_within(name, allowed)}
+    for package, importers in PRIVATE.items():
+        if not is_within(module.name, (package, *importers)):
+            assert not {name for name in siblings if is_within(name, (package,))}
+    if is_within(module.name, NO_DJANGO):
+        assert not {name for name in module.imports if name.split(".")[0] in {"django", "rest_framework"}}
+    if is_within(module.name, NO_IMPORTS):
+        assert not module.imports
+    if not is_within(module.name, TORCH_ALLOWED):
+        assert not {name for name in module.imports if name.split(".")[0] in {"torch", "transformers"}}
 
 
 def test_the_rules_above_see_every_app() -> None:
-    assert {module.split(".")[0] for module, _ in MODULES} == set(APPS)
-    assert {f"{app}.apps" for app in APPS} <= {module for module, _ in MODULES}
+    names = {module.name for module in MODULES}
+    assert {name.split(".")[0] for name in names} == set(APPS)
+    assert {f"{app}.apps" for app in APPS} <= names
+    mentioned = {*PRIVATE, *NO_DJANGO, *NO_IMPORTS, *TORCH_ALLOWED, *COMPOSITION_ROOT}
+    mentioned |= {package for allowed in ALLOWED.values() for package in allowed}
+    assert not {
+        each for each in mentioned if each not in names and not (ROOT / each.replace(".", "/")).is_dir()
+    }
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert house.import_circles(MODULES) == []
+
+
+def test_every_room_can_be_taken_in_at_a_glance() -> None:
+    assert not {folder: n for folder, n in house.folder_sizes(MODULES).items() if n > MOST_MODULES}
+    assert len(list((ROOT / "captioner").glob("*.py"))) <= 12
+
+
+def test_helpers_are_worth_their_hop() -> None:
+    lonely = house.helpers_with_one_caller(MODULES)
+    assert len(lonely) <= MOST_LONELY_HELPERS * len(house.functions(MODULES)), lonely
 
 
 LIGHT_PATHS = {
@@ -106,15 +107,26 @@ LIGHT_PATHS = {
 }
 
 
-@pytest.mark.parametrize("code", LIGHT_PATHS.values(), ids=LIGHT_PATHS.keys())
-def test_light_paths_never_load_torch(code: str, tmp_path: Path) -> None:
-    check = f"import sys; {code}; print(sorted({{'torch', 'transformers'}} & set(sys.modules)))"
+def loaded_by(code: str, data_dir: Path, *names: str) -> str:
+    """Which of the packages `names` a fresh process holds after `code`, as the text of a sorted list."""
+    check = f"import sys; {code}; print(sorted({set(names)} & set(sys.modules)))"
     result = subprocess.run(
         [sys.executable, "-c", check],
         cwd=ROOT,
-        env={"DJANGO_SETTINGS_MODULE": "captioner.settings", "CAPTIONER_DATA_DIR": str(tmp_path), "PATH": ""},
+        env={"DJANGO_SETTINGS_MODULE": "captioner.settings", "CAPTIONER_DATA_DIR": str(data_dir), "PATH": ""},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (result.returncode, result.stdout.strip()) == (0, "[]"), result.stderr
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@pytest.mark.parametrize("code", LIGHT_PATHS.values(), ids=LIGHT_PATHS.keys())
+def test_light_paths_never_load_torch(code: str, tmp_path: Path) -> None:
+    assert loaded_by(code, tmp_path, "torch", "transformers") == "[]"
+
+
+@pytest.mark.parametrize("path", ["captioner", "inference types", "migrate", "beat"])
+def test_light_paths_never_load_pillow(path: str, tmp_path: Path) -> None:
+    assert loaded_by(LIGHT_PATHS[path], tmp_path, "PIL") == "[]"

@@ -12,14 +12,14 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
-from captioner.admin import photo_image
+from captioner.admin.records import photo_image
 from captioner.models import Photo
 from models_registry.admin import ReadOnlyAdmin, may_promote
 from training import services
-from training.charts import line_chart
 from training.exceptions import RunRefused
+from training.judging.charts import line_chart
+from training.judging.report import counts_told, figures_table
 from training.models import TrainingRun
-from training.report import counts_told, figures_table
 
 _VERDICTS = (TrainingRun.Verdict.PASSED, TrainingRun.Verdict.REJECTED)
 _LOSSES = ("loss", "ideal", "preference", "rating", "replay", "kl")

@@ -196,8 +196,8 @@ def _run_attempt(run: TrainingRun) -> None:
 
 def _run_judge(run: TrainingRun) -> None:
     """Learn, judge and publish; keeps the candidate and the verdict in the run."""
-    from training import pipeline
-    from training.snapshot import snapshot_freeze
+    from training.learning import pipeline
+    from training.learning.snapshot import snapshot_freeze
 
     progress = Progress(run)
     progress.tick("Collecting feedback", 0, 0)

@@ -6,7 +6,7 @@ from celery import shared_task
 from django.conf import settings
 
 from training import services
-from training.yielding import yield_processor
+from training.learning.yielding import yield_processor
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
-from captioner import services
+from captioner.captions import services
 from captioner.models import ApiKey
 from webui.forms import ApiKeyForm
 from webui.views import SeeOther

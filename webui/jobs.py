@@ -10,13 +10,13 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from captioner import jobs as batch
-from captioner import rates
-from captioner.api.errors import problem_from
-from captioner.archives import SentPhoto
 from captioner.exceptions import InvalidArchive
+from captioner.http import rates
+from captioner.http.owner import owner_of
+from captioner.http.problems import problem_from
+from captioner.jobs import services as batch
+from captioner.jobs.archives import SentPhoto
 from captioner.models import Job, JobPhoto, JobQuerySet
-from captioner.visitors import owner_of
 from webui.views import SeeOther, may_caption
 
 _SHOWN = 50  # jobs, and photos that failed

@@ -13,13 +13,16 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
-from captioner import images, rates, runtime, services
-from captioner.api.errors import no_error_logged, problem_from
-from captioner.connections import client_gone
+from captioner.captions import services
 from captioner.exceptions import CaptionerError, ClientGone, InvalidFeedback, ModelUnavailable
+from captioner.http import rates
+from captioner.http.client import client_gone
+from captioner.http.owner import owner_of
+from captioner.http.problems import no_error_logged, problem_from
 from captioner.inference.types import DecodingParameters
+from captioner.intake import images
 from captioner.models import Caption, CaptionQuerySet
-from captioner.visitors import owner_of
+from captioner.serving import runtime
 from webui.doubt import percent_of, words_of
 from webui.forms import FeedbackForm, SearchForm
 from webui.paging import page_of

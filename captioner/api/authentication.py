@@ -5,7 +5,8 @@ from rest_framework.authentication import BaseAuthentication, get_authorization_
 from rest_framework.exceptions import AuthenticationFailed, Throttled
 from rest_framework.request import Request
 
-from captioner import rates, services
+from captioner.captions import services
+from captioner.http import rates
 from captioner.models import ApiKey
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
-from captioner.idempotency import MadeT, create_once
-from captioner.visitors import owner_of
+from captioner.http.idempotency import MadeT, create_once
+from captioner.http.owner import owner_of
 
 HEADER = "Idempotency-Key"
 _MAX_LENGTH = 255

@@ -15,7 +15,6 @@ from drf_spectacular.utils import (
     extend_schema_view,
 )
 
-from captioner.api import errors
 from captioner.api.idempotency import HEADER
 from captioner.api.pagination import CaptionPagination
 from captioner.api.serializers import (
@@ -29,7 +28,8 @@ from captioner.api.serializers import (
     JobUploadSerializer,
     ProblemSerializer,
 )
-from captioner.job_results import FORMATS
+from captioner.http import problems as errors
+from captioner.jobs.results import FORMATS
 
 _PAGE_SIZE = {
     "type": "integer",

@@ -9,9 +9,10 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.reverse import reverse
 
-from captioner import runtime, services
+from captioner.captions import services
 from captioner.inference.types import MAX_NEW_TOKENS, MAX_NUM_BEAMS, MAX_NUM_CAPTIONS, DecodingParameters
 from captioner.models import IDEAL_CAPTION_MAX_LENGTH, Caption, Feedback, Job, Photo
+from captioner.serving import runtime
 
 DECODING_OPTIONS = tuple(field.name for field in dataclasses.fields(DecodingParameters))
 

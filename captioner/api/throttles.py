@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
-from captioner import rates
+from captioner.http import rates
 
 if TYPE_CHECKING:  # REST framework's views import this module
     from rest_framework.views import APIView

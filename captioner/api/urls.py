@@ -4,10 +4,10 @@ from django.urls import include, path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.routers import SimpleRouter
 
-from captioner.api.errors import no_such_url
-from captioner.api.job_views import JobViewSet
+from captioner.api.captions import CaptionViewSet
+from captioner.api.jobs import JobViewSet
 from captioner.api.versions import VersionViewSet
-from captioner.api.views import CaptionViewSet
+from captioner.http.problems import no_such_url
 
 app_name = "api"
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from captioner.cores import cores_bounded
 from captioner.exceptions import IncompatibleModel
 from captioner.inference.calibration import Calibration, calibration_read
+from captioner.ops.cores import cores_bounded
 
 PICKLED_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack"})
 

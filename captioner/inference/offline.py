@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from PIL import Image, ImageOps
 
-from captioner import images
 from captioner.inference.loading import load_model
 from captioner.inference.predictor import Predictor
 from captioner.inference.types import DecodingParameters
+from captioner.intake import images
 
 CaptionBatch = Callable[[list[Path]], list[str]]
 

@@ -36,7 +36,7 @@ from tests.stack.servers import Site
 from training.experiments.domains import DomainPhoto, catalogue_photos, drawn_photos
 from training.experiments.drawn import draw_everyday
 from training.experiments.people import PEOPLE
-from training.metrics import captions_score
+from training.judging.scores import captions_score
 
 os.environ["CI"] = "true"  # a server that is missing is an error
 UNSEEN = 40

@@ -9,7 +9,7 @@ import pytest
 from django.core.files.storage import storages
 from PIL import Image
 
-from captioner import runtime
+from captioner.serving import runtime
 from models_registry import services as registry
 from models_registry.models import ModelVersion
 from tests.captioner.inference.checkpoints import SAVERS

@@ -4,7 +4,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 
-from captioner import services
+from captioner.captions import services
 
 pytestmark = pytest.mark.django_db
 

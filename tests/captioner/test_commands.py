@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from captioner import runtime
+from captioner.serving import runtime
 from models_registry import services as registry
 from models_registry.models import ModelVersion
 from tests.captioner.inference.checkpoints import SAVERS

@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 from django.conf import settings
 
-from captioner import images, request_body
+from captioner.http.middleware import request_body
+from captioner.intake import images
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 TEMPLATE = (DEPLOY / "nginx/templates/captioner.conf.template").read_text()

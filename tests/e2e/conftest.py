@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
-from captioner import jobs
-from captioner.archives import archive_photos
+from captioner.jobs import services as jobs
+from captioner.jobs.archives import archive_photos
 from captioner.models import Owner
 from captioner.tasks import job_photos_caption_task
 from tests.conftest import FakeEngine
@@ -50,7 +50,7 @@ def site(live_server: LiveServer, fake_engine: FakeEngine) -> Site:
 @pytest.fixture
 def job(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, site: Site) -> str:
     """The address of a job of whoever `site` signs in, half done."""
-    monkeypatch.setattr("captioner.registry_follower.engine_refresh", lambda **_: fake_engine)
+    monkeypatch.setattr("captioner.serving.follower.engine_refresh", lambda **_: fake_engine)
     monkeypatch.setattr(job_photos_caption_task, "apply_async", lambda *_, **__: None)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:

@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth.models import User
 from playwright.sync_api import Page, expect
 
-from captioner import services
+from captioner.captions import services
 from captioner.models import Feedback
 from tests.e2e.conftest import NewContext, Site, caption_photo, draw_landscape
 from tests.e2e.test_design import sign_in

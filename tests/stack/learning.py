@@ -18,7 +18,7 @@ Manage = Callable[..., str]  # what runs `manage.py` on the servers in question 
 
 _APPROVE = """
 from django.contrib.auth.models import User
-from captioner import services
+from captioner.captions import services
 from captioner.models import Feedback
 pending = Feedback.objects.exclude(ideal_caption="")
 services.feedback_review(pending, Feedback.Status.APPROVED, reviewer=User.objects.get(username="admin"))

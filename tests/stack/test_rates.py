@@ -9,8 +9,8 @@ import pytest
 from django.core.cache import caches
 from django.test import override_settings
 
-from captioner import rates
-from captioner.rates import Rate
+from captioner.http import rates
+from captioner.http.rates import Rate
 from tests.stack import servers
 
 pytestmark = pytest.mark.stack

@@ -9,14 +9,14 @@ import pytest
 import torch
 from django.contrib.auth.models import User
 
-from captioner import services as captions
+from captioner.captions import services as captions
 from captioner.models import Caption, Feedback, Owner
 from models_registry import services as registry
 from models_registry.models import Alias, ModelVersion
 from tests.captioner.inference.checkpoints import save_vit_gpt2
 from tests.stack.client import draw_scene
 from training import services
-from training.config import LearnConfig
+from training.learning.config import LearnConfig
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def _quick_runs(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
     """Runs of a few steps; nothing is sent to a broker, the test is the trainer."""
     if "base" not in request.fixturenames:
         return
-    from training import pipeline
+    from training.learning import pipeline
 
     def config(seed: int) -> LearnConfig:
         return LearnConfig(seed=seed, batch=2, min_steps=4, max_steps=4, save_every=2, threads=1)

@@ -7,7 +7,7 @@ from django.urls import reverse
 from django_celery_beat.models import PeriodicTask
 
 from training import services
-from training.charts import line_chart
+from training.judging.charts import line_chart
 from training.models import TrainingRun
 
 LIST = "admin:training_trainingrun_changelist"

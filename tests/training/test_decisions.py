@@ -20,9 +20,10 @@ from models_registry import storage
 from models_registry.exceptions import StoreUnavailable
 from models_registry.manifest import Lineage
 from models_registry.models import Alias, ModelVersion, Promotion
-from training import pipeline, services
+from training import services
 from training.exceptions import RunRefused
-from training.gate import Decision, Verdict
+from training.judging.gate import Decision, Verdict
+from training.learning import pipeline
 from training.models import TrainingRun
 
 Decided = Callable[[str], TrainingRun]

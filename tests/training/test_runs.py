@@ -12,18 +12,19 @@ from django.core.files.base import ContentFile
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from captioner import services as captions
+from captioner.captions import services as captions
 from captioner.models import Feedback, Owner, Photo
 from models_registry import services as registry
 from models_registry.models import Promotion
 from tests.stack.client import draw_scene
 from tests.training.conftest import feedback_give
-from training import pipeline, services
+from training import services
 from training.exceptions import RunCancelled, RunRefused
-from training.gate import Decision, Verdict
-from training.loop import Learning
+from training.judging.gate import Decision, Verdict
+from training.learning import pipeline
+from training.learning.loop import Learning
+from training.learning.snapshot import snapshot_take
 from training.models import HeldOutPhoto, TrainingRun
-from training.snapshot import snapshot_take
 
 Status = TrainingRun.Status
 

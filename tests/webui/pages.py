@@ -7,7 +7,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import HttpResponse
 from django.test import Client
 
-from captioner import services
+from captioner.captions import services
 from captioner.models import Caption, Owner
 from tests.conftest import draw_jpeg
 

@@ -5,7 +5,7 @@ from django.contrib.auth.models import User
 from django.core.files.storage import default_storage
 from django.test import Client
 
-from captioner import services
+from captioner.captions import services
 from captioner.models import Caption, Feedback, Photo
 from tests.conftest import FakeEngine
 from tests.webui.pages import jpeg, text, upload

@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
-from captioner import services
+from captioner.captions import services
 from captioner.models import Caption, Owner
 from tests.conftest import FakeEngine
 from tests.webui.pages import make_captions, text

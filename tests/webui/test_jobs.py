@@ -9,8 +9,9 @@ from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
-from captioner import jobs, registry_follower
+from captioner.jobs import services as jobs
 from captioner.models import Job
+from captioner.serving import follower as registry_follower
 from captioner.tasks import job_photos_caption_task
 from tests.conftest import FakeEngine, draw_jpeg
 from tests.webui.pages import jpeg, text

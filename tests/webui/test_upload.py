@@ -4,10 +4,10 @@ import pytest
 from django.test import Client
 from pytest_django import Settings
 
-from captioner import runtime
 from captioner.exceptions import ClientGone, DeadlineExceeded, ModelUnavailable, Overloaded
 from captioner.inference.types import DecodingParameters
 from captioner.models import Caption
+from captioner.serving import runtime
 from tests.conftest import FakeEngine, draw_jpeg
 from tests.webui.pages import SimpleUploadedFile, jpeg, text, upload
 

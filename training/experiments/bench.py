@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from training.association import Association, association_test
-from training.captioner import Captioner, Features
-from training.config import LearnConfig
-from training.evaluate import PhotoSet, measure
+from training.data.photo_sets import PhotoSetFile, photo_set_open
 from training.experiments.domains import catalogue_photos
 from training.experiments.people import PEOPLE
-from training.gate import Decision, Measured, decide
-from training.loop import Correction, Learning, Rating, Replay, TrainingSet
-from training.photo_sets import PhotoSetFile, photo_set_open
+from training.judging.association import Association, association_test
+from training.judging.gate import Decision, Measured, decide
+from training.judging.measure import PhotoSet, measure
+from training.learning.config import LearnConfig
+from training.learning.loop import Correction, Learning, Rating, Replay, TrainingSet
+from training.learning.model import Captioner, Features
 
 DOMAIN_PHOTOS = 1100
 HOLDOUT_PHOTOS = 240

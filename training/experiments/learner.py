@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from training.captioner import Captioner
-from training.config import LearnConfig
-from training.loop import Correction, Learning, Replay, TrainingSet
+from training.learning.config import LearnConfig
+from training.learning.loop import Correction, Learning, Replay, TrainingSet
+from training.learning.model import Captioner
 
 ROWS = 64
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from training.charts import Points, bar_chart, line_chart
+from training.judging.charts import Points, bar_chart, line_chart
 
 Row = Mapping[str, Any]
 _UNIT = "gain, CIDEr-D"

@@ -16,15 +16,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from training.association import Association
-from training.captioner import Captioner
-from training.config import LearnConfig
-from training.evaluate import PhotoSet
 from training.experiments.bench import HOLDOUT_PHOTOS, Bench, Scores
-from training.gate import MIN_PHOTOS, Measured, paired_bootstrap
-from training.loop import Correction, Rating
-from training.metrics import captions_score
-from training.objective import ratings_standardise
+from training.judging.association import Association
+from training.judging.gate import MIN_PHOTOS, Measured, paired_bootstrap
+from training.judging.measure import PhotoSet
+from training.judging.scores import captions_score
+from training.learning.config import LearnConfig
+from training.learning.loop import Correction, Rating
+from training.learning.model import Captioner
+from training.learning.objective import ratings_standardise
 
 Row = dict[str, Any]
 CONFIG = LearnConfig(threads=1)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from training.data.datasets import Pixels
 from training.starter.config import PIXEL_MEAN, PIXEL_STD
-from training.starter.dataset import Pixels
 
 
 def pixels_normalise(pixels: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from captioner.inference.calibration import Calibration
 from captioner.inference.loading import load_model
 from captioner.inference.predictor import Predictor
 from captioner.inference.types import Candidate
-from training.calibration import (
+from training.data.datasets import caption_normalise, photos_read
+from training.judging.calibration import (
     ACCEPTED,
     ACCEPTED_CIDER_D,
     Bin,
@@ -21,9 +22,8 @@ from training.calibration import (
     calibration_fit,
     reliability,
 )
-from training.metrics import captions_score
+from training.judging.scores import captions_score
 from training.starter.card import section_write
-from training.starter.dataset import caption_normalise, photos_read
 
 logger = logging.getLogger(__name__)
 

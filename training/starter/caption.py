@@ -12,14 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, ResNetModel
 
-from training.exceptions import DatasetError
-from training.loop import batch_indexes, parameter_groups
-from training.objective import IGNORED
-from training.photo_sets import TRAIN
-from training.starter.augment import batch_blur, batch_colour, batch_crop, batch_erase, photos_stack
-from training.starter.concepts import Concept, concepts_load
-from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, LoopConfig, RewardConfig
-from training.starter.dataset import (
+from training.data.datasets import (
     Photo,
     Pixels,
     caption_mirror,
@@ -28,8 +21,15 @@ from training.starter.dataset import (
     photos_read,
     pixels_cache,
 )
+from training.data.duplicates import duplicates_cache
+from training.data.photo_sets import TRAIN
+from training.exceptions import DatasetError
+from training.learning.loop import batch_indexes, parameter_groups
+from training.learning.objective import IGNORED
+from training.starter.augment import batch_blur, batch_colour, batch_crop, batch_erase, photos_stack
+from training.starter.concepts import Concept, concepts_load
+from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, LoopConfig, RewardConfig
 from training.starter.dropout import dropout_insert
-from training.starter.duplicates import duplicates_cache
 from training.starter.evaluate import Decoding, encode, generate, report
 from training.starter.loop import Fit, Metrics
 from training.starter.network import captioner_build, encoder_build

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from training.photo_sets import photo_sets_read
-from training.quality import tables
-from training.quality.evaluation import Tick, evaluate
-from training.starter.dataset import Photo
+from training.data.datasets import Photo
+from training.data.photo_sets import photo_sets_read
+from training.judging.quality import tables
+from training.judging.quality.evaluation import Tick, evaluate
 from training.starter.evaluate import Decoding
 from training.starter.loop import CURVE
 

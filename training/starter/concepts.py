@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from training.starter.dataset import Pixels, caption_normalise, sheets_load
+from training.data.datasets import Pixels, caption_normalise, sheets_load
 
 FEWEST_CAPTIONS = 20
 MOST_WORDS_BEFORE = 3  # later in a caption a thing is rarely what the photo is about

@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
-from training.gate import distinct_share
-from training.metrics import CiderD, Scores, caption_words, captions_score
+from training.data.datasets import Pixels
+from training.judging.gate import distinct_share
+from training.judging.scores import CiderD, Scores, caption_words, captions_score
 from training.starter.augment import pixels_normalise
-from training.starter.dataset import Pixels
 from training.starter.loop import half_where_fast
 
 CONSTANTS_TRIED = 100

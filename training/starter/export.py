@@ -18,11 +18,11 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from training.photo_sets import TRAIN
+from training.data.duplicates import duplicates_cache
+from training.data.photo_sets import TRAIN
 from training.starter.caption import SETS, CaptionedPhotos, captioned_load, photos_of
 from training.starter.card import attribution_write, card_write
 from training.starter.config import PIXEL_MEAN, PIXEL_STD
-from training.starter.duplicates import duplicates_cache
 from training.starter.evaluate import Decoding, encode, generate, report
 from training.starter.network import captioner_resize
 from training.starter.reward import JUDGED

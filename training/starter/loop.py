@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from captioner.inference.probe import bf16_is_fast
-from training import loop
+from training.learning import loop
 from training.starter.config import LoopConfig
 from training.starter.dropout import generator_set
 from training.starter.muon import Muon, matrices_of
@@ -37,7 +37,7 @@ class ResumeMismatchError(ValueError):
 
 
 def schedule(step: int, config: LoopConfig) -> float:
-    """Share of the peak learning rate, see `training.loop.schedule`; the length may change on the plateau."""
+    """Share of the peak learning rate, see `training.learning.loop.schedule`; the length may change on the plateau."""
     return loop.schedule(step, config.steps, config.warmup, config.decay)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
-from training.objective import IGNORED
+from training.learning.objective import IGNORED
 
 
 def photos_encode(model: Any, images: Tensor) -> Tensor:

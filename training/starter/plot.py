@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from training.charts import Points, line_chart
+from training.judging.charts import Points, line_chart
 from training.starter.loop import CURVE
 
 POINTS = 200

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.loop import batch_indexes, parameter_groups
+from training.data.datasets import Pixels, sheets_load
+from training.learning.loop import batch_indexes, parameter_groups
 from training.starter.augment import batch_crop, photos_stack
 from training.starter.config import EncoderConfig, LoopConfig, PretrainConfig
-from training.starter.dataset import Pixels, sheets_load
 from training.starter.loop import Fit, half_where_fast
 from training.starter.network import Classifier, resnet_build
 

@@ -18,10 +18,12 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, VisionEncoderDecoderModel
 
-from training.loop import batch_indexes
-from training.metrics import CiderD, Words, caption_words
-from training.objective import IGNORED
-from training.photo_sets import TRAIN
+from training.data.datasets import caption_mirror
+from training.data.duplicates import duplicates_cache
+from training.data.photo_sets import TRAIN
+from training.judging.scores import CiderD, Words, caption_words
+from training.learning.loop import batch_indexes
+from training.learning.objective import IGNORED
 from training.starter.augment import photos_stack
 from training.starter.caption import (
     SETS,
@@ -33,8 +35,6 @@ from training.starter.caption import (
     loop_of,
 )
 from training.starter.config import RewardConfig
-from training.starter.dataset import caption_mirror
-from training.starter.duplicates import duplicates_cache
 from training.starter.loop import CHECKPOINT, Fit
 from training.starter.network import captioner_resize
 from training.starter.objective import photos_encode, words_predict

@@ -6,7 +6,7 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError
 
-from captioner import services
+from captioner.captions import services
 from captioner.models import ApiKey
 
 

@@ -11,10 +11,11 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 from tqdm import tqdm
 
-from captioner import runtime, services
+from captioner.captions import services
 from captioner.exceptions import CaptionerError, IncompatibleModel, ModelUnavailable
-from captioner.images import SUFFIXES
 from captioner.inference.types import Prediction
+from captioner.intake.images import SUFFIXES
+from captioner.serving import runtime
 from models_registry.exceptions import RegistryError
 
 

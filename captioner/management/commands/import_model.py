@@ -6,8 +6,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
-from captioner.checkpoints import checkpoint_import
 from captioner.exceptions import CaptionerError
+from captioner.ops.checkpoints import checkpoint_import
 from models_registry.exceptions import RegistryError
 
 

@@ -6,8 +6,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from tqdm import tqdm
 
-from captioner import backup, jobs
 from captioner.exceptions import BackupCorrupt
+from captioner.jobs import services as jobs
+from captioner.ops import backup
 
 
 class Command(BaseCommand):

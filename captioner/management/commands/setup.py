@@ -7,10 +7,11 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from captioner import servers, services
+from captioner.captions import services
 from captioner.exceptions import ServersUnavailable
-from captioner.static_files import static_files_collect
-from captioner.storage import data_dir_close
+from captioner.ops import dependencies as servers
+from captioner.ops.static_files import static_files_collect
+from captioner.ops.storage import data_dir_close
 from models_registry import services as registry
 from models_registry.exceptions import RegistryError
 

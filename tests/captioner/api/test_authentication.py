@@ -5,7 +5,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from captioner import services
+from captioner.captions import services
 from captioner.models import Caption
 
 URL = "/api/v1/captions"

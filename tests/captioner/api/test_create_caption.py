@@ -10,7 +10,7 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
-from captioner import services
+from captioner.captions import services
 from captioner.exceptions import ModelUnavailable
 from captioner.inference.types import MAX_NEW_TOKENS, MAX_NUM_BEAMS, MAX_NUM_CAPTIONS, DecodingParameters
 from captioner.models import ApiKey, Caption, Photo
@@ -273,7 +273,7 @@ def test_options_while_no_model_is_ready(
     def engine() -> None:
         raise ModelUnavailable("The model is being loaded.")
 
-    monkeypatch.setattr("captioner.runtime.engine", engine)
+    monkeypatch.setattr("captioner.serving.runtime.engine", engine)
     for response in (post_form(client, photo_bytes), post_form(client, photo_bytes, num_beams=2)):
         assert response.status_code == 503
         assert response.json()["detail"] == "The model is being loaded."

@@ -14,7 +14,6 @@ from django.http.multipartparser import MultiPartParserError
 from django.test import Client, RequestFactory
 from rest_framework import exceptions as rest
 
-from captioner.api.errors import bad_request, problem_from, server_error
 from captioner.exceptions import (
     ClientGone,
     DeadlineExceeded,
@@ -23,6 +22,7 @@ from captioner.exceptions import (
     ModelUnavailable,
     Overloaded,
 )
+from captioner.http.problems import bad_request, problem_from, server_error
 from tests.conftest import FakeEngine
 
 URL = "/api/v1/captions"

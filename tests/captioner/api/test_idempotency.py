@@ -8,8 +8,9 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from captioner import idempotency, services
+from captioner.captions import services
 from captioner.exceptions import Overloaded
+from captioner.http import idempotency
 from captioner.models import Caption, IdempotentRequest, Job
 from captioner.tasks import job_photos_caption_task
 from tests.captioner.api.test_jobs import two_photos

@@ -7,8 +7,8 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
-from captioner import services
 from captioner.api.urls import router
+from captioner.captions import services
 from captioner.models import Caption, Feedback, Owner
 from tests.conftest import FakeEngine, draw_jpeg
 

@@ -11,8 +11,11 @@ from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
-from captioner import jobs, registry_follower, runtime, services
+from captioner.captions import services
+from captioner.jobs import services as jobs
 from captioner.models import Caption, Job
+from captioner.serving import follower as registry_follower
+from captioner.serving import runtime
 from captioner.tasks import job_photos_caption_task
 from tests.conftest import FakeEngine, draw_jpeg
 

@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from captioner import services
+from captioner.captions import services
 from captioner.models import Caption, Feedback, Owner, Photo
 from tests.conftest import FakeEngine, draw_jpeg
 

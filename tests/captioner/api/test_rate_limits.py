@@ -5,7 +5,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from huggingface_hub.utils import parse_ratelimit_headers
 
-from captioner import services
+from captioner.captions import services
 from captioner.models import Caption
 from tests.conftest import FakeEngine
 

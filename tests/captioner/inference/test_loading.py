@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
-from captioner import cores
 from captioner.exceptions import IncompatibleModel
 from captioner.inference import loading
 from captioner.inference.loading import load_model
 from captioner.inference.predictor import Predictor
+from captioner.ops import cores
 from tests.captioner.inference.checkpoints import SAVERS
 from tests.captioner.inference.conftest import load
 

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from tests.training.starter.drawn import sets_write
-from training.objective import IGNORED
+from training.learning.objective import IGNORED
 from training.starter.caption import CaptionBatches, CaptionedPhotos
 from training.starter.concepts import CONCEPTS, concepts_load
 from training.starter.config import CaptionConfig

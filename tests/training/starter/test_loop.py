@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.loop import batch_indexes, parameter_groups
+from training.learning.loop import batch_indexes, parameter_groups
 from training.starter.config import LoopConfig
 from training.starter.loop import CURVE, Fit, ResumeMismatchError, Shards, schedule
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
-from training.objective import IGNORED
+from training.learning.objective import IGNORED
 from training.starter.augment import pixels_normalise
 from training.starter.caption import CaptionedPhotos
 from training.starter.config import RewardConfig

@@ -41,11 +41,11 @@ class Command(BaseCommand):
 
     def handle(self, *, weights: str, **options: Any) -> None:
         # These load torch, which `--help` and other commands must not.
+        from training.data.photo_sets import photo_sets_read
         from training.exceptions import DatasetError
-        from training.photo_sets import photo_sets_read
-        from training.quality import tables
-        from training.quality.evaluation import evaluate
-        from training.quality.progress import Progress
+        from training.judging.quality import tables
+        from training.judging.quality.evaluation import evaluate
+        from training.judging.quality.progress import Progress
 
         if options["photos"] is not None and options["photos"] < 1:
             raise CommandError("--photos is a number of photos: at least 1.")
@@ -81,7 +81,7 @@ def _weights(name: str) -> tuple[str, Path]:
 
 
 def _contact_sheet(evaluation: Any, model: str, seed: int) -> str:
-    from training.quality.contact_sheet import sections, stylesheet
+    from training.judging.quality.contact_sheet import sections, stylesheet
 
     found = sections(evaluation, seed=seed)
     return render_to_string(

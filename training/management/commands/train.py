@@ -7,12 +7,12 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError
 
-from captioner.services import photos_hash
+from captioner.captions.services import photos_hash
 from training import services
 from training.exceptions import TrainingError
+from training.judging.report import figures_table, text_table
+from training.learning.snapshot import snapshot_take
 from training.models import TrainingRun
-from training.report import figures_table, text_table
-from training.snapshot import snapshot_take
 
 ACTIONS = {
     "now": "queue a run for the trainer; with --here do it in this process",

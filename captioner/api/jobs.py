@@ -1,0 +1,106 @@
+"""REST over the batch jobs."""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.files.uploadedfile import UploadedFile
+from django.http import QueryDict, StreamingHttpResponse
+from rest_framework import mixins, status
+from rest_framework.decorators import action
+from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.parsers import MultiPartParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import GenericViewSet
+
+from captioner.api import schema
+from captioner.api.idempotency import create_as_asked
+from captioner.api.negotiation import OneRepresentation
+from captioner.api.pagination import CaptionPagination
+from captioner.api.parsers import ZipParser, body_bound
+from captioner.api.serializers import DECODING_OPTIONS, JobOptionsSerializer, JobSerializer
+from captioner.http.owner import owner_of
+from captioner.jobs import services as jobs
+from captioner.jobs.archives import SentPhoto
+from captioner.jobs.results import FORMATS
+from captioner.models import Job, JobQuerySet
+
+
+@schema.JOBS
+class JobViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[Job]):
+    """The batch jobs of whoever asks; other people's do not exist here."""
+
+    queryset = Job.objects.with_progress()
+    serializer_class = JobSerializer
+    pagination_class = CaptionPagination
+    filter_backends = []
+    lookup_value_converter = "uuid"
+    content_negotiation_class = OneRepresentation
+    parser_classes = [MultiPartParser, ZipParser]
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        body_bound(request._request, settings.JOB_MAX_MEGABYTES * 2**20)
+        super().initial(request, *args, **kwargs)
+
+    def get_queryset(self) -> JobQuerySet:
+        jobs = Job.objects.owned_by(owner_of(self.request))
+        return jobs.exclude(status=Job.Status.RECEIVING).with_progress()
+
+    def get_object(self) -> Job:
+        job = self.get_queryset().filter(pk=self.kwargs["pk"]).first()
+        if job is None:
+            raise NotFound("You have no job with this id.")
+        return job
+
+    def create(self, request: Request) -> Response:
+        data: Any = request.data  # a QueryDict or, by our parser, a dict
+        sent = request.query_params.dict() | dict(data.items())
+        wishes = JobOptionsSerializer(data={name: sent[name] for name in DECODING_OPTIONS if name in sent})
+        wishes.is_valid(raise_exception=True)
+        photos = _sent_photos(data)
+        job, headers = create_as_asked(
+            request,
+            lambda note: jobs.job_create(
+                photos, owner=owner_of(request), options=wishes.validated_data, on_created=note
+            ),
+            options=wishes.validated_data | {"names": [photo.name for photo in photos]},
+            content=lambda: (photo.read() for photo in photos),
+        )
+        answer = self.get_serializer(self.get_queryset().get(pk=job.pk)).data
+        return Response(
+            answer, status.HTTP_202_ACCEPTED, headers={"Location": answer["links"]["self"], **headers}
+        )
+
+    def destroy(self, request: Request, pk: str) -> Response:
+        jobs.job_cancel(self.get_object())
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @action(detail=True)
+    def results(self, request: Request, pk: str) -> StreamingHttpResponse:
+        job = self.get_object()
+        wanted = request.query_params.get("format", "jsonl")
+        if wanted not in FORMATS:
+            raise ValidationError({"format": [f"There is no {wanted!r}; use one of: {', '.join(FORMATS)}."]})
+        results = FORMATS[wanted]
+        response = StreamingHttpResponse(results.write(job), content_type=results.media_type)
+        response["Content-Disposition"] = (
+            f'attachment; filename="captions-{str(job.pk)[:8]}.{results.suffix}"'
+        )
+        response["Cache-Control"] = "private, no-cache"
+        return response
+
+
+def _sent_photos(data: Any) -> list[SentPhoto]:
+    """The photos of a request, from `archive` or from one or more `image`. Raises `InvalidArchive`."""
+    is_form = isinstance(data, QueryDict)
+    archives: Any = data.getlist("archive") if is_form else list(data.values())
+    images: Any = data.getlist("image") if is_form else []
+    if bool(archives) == bool(images) or len(archives) > 1:
+        message = (
+            "Send photos either as one ZIP in `archive` (or as the body), or as one or more `image` files."
+        )
+        raise ValidationError({"archive": [message]})
+    if not all(isinstance(upload, UploadedFile) for upload in [*archives, *images]):
+        message = "This is text; send files, e.g. with `curl -F archive=@photos.zip`."
+        raise ValidationError({"archive" if archives else "image": [message]})
+    return jobs.photos_sent(archives[0] if archives else None, images)

@@ -1,0 +1,25 @@
+"""What a request's body may be, before anything reads it."""
+
+from collections.abc import Callable
+
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, HttpResponse
+
+from captioner.intake.images import MAX_BYTES
+
+_FORM_FIELDS_BYTES = 2**20
+
+
+class RequestBodyMiddleware:
+    """Holds bodies to the largest upload allowed: Django writes files to disk for as long as a client sends some."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        length = int(request.META.get("CONTENT_LENGTH") or 0)
+        largest_form = settings.UPLOAD_MAX_PHOTOS * MAX_BYTES + _FORM_FIELDS_BYTES
+        if length > max(largest_form, settings.JOB_MAX_MEGABYTES * 2**20):
+            raise RequestDataTooBig(f"The request body has {length:,} bytes.")
+        return self.get_response(request)

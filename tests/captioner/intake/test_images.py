@@ -1,0 +1,392 @@
+"""What becomes of uploaded bytes: honest photos are read as they were meant, others refused with a reason."""
+
+import hashlib
+import io
+import math
+import struct
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from captioner.exceptions import InvalidImage, Overloaded
+from captioner.intake import images
+from captioner.intake.containers import MAX_SCANS
+from tests import corpus
+
+Colour = tuple[int, int, int]
+
+
+def corners(image: Image.Image) -> list[Colour]:
+    """The colours well inside the four quadrants: top left, top right, bottom left, bottom right."""
+    xs, ys = ([side // 8, side * 7 // 8] for side in image.size)
+    return [image.getpixel((x, y)) for y in ys for x in xs]
+
+
+def difference(ones: list[Colour], others: list[Colour]) -> int:
+    return max(
+        abs(a - b) for one, other in zip(ones, others, strict=True) for a, b in zip(one, other, strict=True)
+    )
+
+
+def decoded(image: Image.Image, file_format: str = "PNG", **options) -> Image.Image:
+    return images.decode(corpus.saved(image, file_format, **options)).image
+
+
+@pytest.mark.parametrize("name", corpus.BROKEN)
+def test_a_broken_photo_is_refused_for_its_reason(name: str) -> None:
+    with pytest.raises(InvalidImage) as refusal:
+        images.decode(corpus.BROKEN[name]())
+
+    assert refusal.value.reason == corpus.REASONS[name]
+    assert str(refusal.value).endswith(".")
+
+
+@pytest.mark.parametrize("name", corpus.ODD)
+def test_an_odd_photo_is_read_upright_from_its_first_frame(name: str) -> None:
+    photo = images.decode(corpus.ODD[name]())
+
+    expected = [corpus.RED, corpus.GREEN, corpus.BLUE, corpus.YELLOW]
+    if name in corpus.GREY:
+        expected = corners(corpus.quadrants().convert("L").convert("RGB"))
+    assert difference(corners(photo.image), expected) <= 4
+    assert photo.width / photo.height == pytest.approx(photo.image.width / photo.image.height, rel=0.1)
+
+
+@pytest.mark.parametrize("name", corpus.ODD)
+def test_a_photo_that_is_read_is_a_small_rgb_image_without_metadata(name: str) -> None:
+    photo = images.decode(corpus.ODD[name]())
+
+    assert type(photo.image) is Image.Image
+    assert photo.image.mode == "RGB"
+    assert photo.image.info == {}
+    assert max(photo.image.size) == min(images.MAX_STORED_SIDE, max(photo.width, photo.height))
+
+
+def test_sizes_are_those_of_the_original_held_upright_and_the_hash_is_of_the_upload() -> None:
+    landscape = corpus.quadrants((4000, 3000))
+    data = corpus.saved(landscape, "JPEG", exif=corpus.exif(6))
+
+    photo = images.decode(data)
+
+    assert (photo.width, photo.height) == (3000, 4000)
+    assert photo.image.size == (960, 1280)
+    assert photo.sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_a_jpeg_of_exactly_33_megapixels_is_read() -> None:
+    photo = images.decode(corpus.LARGE["jpeg"]())
+
+    assert photo.width * photo.height == images.MAX_PIXELS
+    assert photo.image.size == (1280, 1173)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 16_384), (16_384, 1), (1281, 1), (640, 480)])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_extreme_shapes_keep_at_least_one_pixel_a_side(file_format: str, size: tuple[int, int]) -> None:
+    image = decoded(Image.new("RGB", size, "teal"), file_format)
+
+    assert image.size == tuple(max(1, round(side * min(1, 1280 / max(size)))) for side in size)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+def test_every_orientation_ends_upright(file_format: str, orientation: int) -> None:
+    photo = images.decode(corpus.turned(orientation, file_format))
+
+    assert (photo.width, photo.height) == (120, 80)
+    assert difference(corners(photo.image), corners(corpus.quadrants())) <= 4
+
+
+def test_no_metadata_reaches_what_is_stored() -> None:
+    data = corpus.ODD["jpeg with metadata"]()
+    assert all(secret in data for secret in (b"Exif", b"ICC_PROFILE", b"Ada Secret", b"adobe"))
+
+    stored = images.encode(images.decode(data).image)
+
+    assert not any(secret in stored for secret in (b"Exif", b"ICC_PROFILE", b"Ada Secret", b"adobe"))
+    with Image.open(io.BytesIO(stored)) as reopened:
+        assert set(reopened.info) == {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+
+
+def test_what_is_hidden_behind_a_photo_is_not_stored() -> None:
+    stored = images.encode(images.decode(corpus.ODD["jpeg that is a zip as well"]()).image)
+
+    assert b"PK\x03\x04" not in stored
+
+
+def test_a_stored_photo_is_the_same_jpeg_every_time() -> None:
+    data = corpus.ODD["jpeg turned right"]()
+
+    first, second = (images.encode(images.decode(data).image) for _ in range(2))
+
+    assert first == second
+    assert images.decode(first).image.size == (120, 80)
+
+
+def test_even_an_image_with_metadata_is_stored_without() -> None:
+    with Image.open(io.BytesIO(corpus.ODD["jpeg with metadata"]())) as image:
+        stored = images.encode(image)
+
+    assert b"Secret" not in stored
+    assert b"Exif" not in stored
+
+
+def test_colours_of_a_wide_gamut_are_converted_to_srgb() -> None:
+    # (200, 60, 60) of Display P3 is (217, 42, 52) of sRGB: linear light times both spaces' matrices.
+    image = decoded(Image.new("RGB", (32, 32), (200, 60, 60)), "PNG", icc_profile=corpus.display_p3())
+
+    assert difference([image.getpixel((9, 9))], [(217, 42, 52)]) <= 2
+
+
+def test_a_grey_profile_on_a_colour_photo_is_ignored() -> None:
+    profile = bytearray(corpus.icc_profile())
+    profile[16:20] = b"GRAY"
+
+    image = decoded(Image.new("RGB", (32, 32), (200, 60, 60)), "PNG", icc_profile=bytes(profile))
+
+    assert image.getpixel((9, 9)) == (200, 60, 60)
+
+
+def test_sixteen_bits_are_scaled_not_clipped() -> None:
+    gradient = Image.new("I;16", (256, 64))
+    for level in range(256):
+        gradient.paste(level * 257, (level, 0, level + 1, 64))
+
+    image = decoded(gradient)
+
+    assert [image.getpixel((level, 32))[0] for level in (0, 64, 128, 192, 255)] == [0, 64, 128, 192, 255]
+
+
+def test_black_and_white_are_smoothed_when_they_shrink() -> None:
+    checkers = Image.effect_noise((2560, 16), 500).convert("1", dither=Image.Dither.NONE)
+
+    greys = {image_pixel[0] for image_pixel in decoded(checkers).get_flattened_data()}
+
+    assert len(greys) > 2
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_parts_become_white(mode: str) -> None:
+    image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (0, 0, 32, 64))
+
+    flat = decoded(image.quantize(4) if mode == "P" else image.convert(mode))
+
+    assert flat.getpixel((8, 32)) == (0, 0, 0)
+    assert flat.getpixel((56, 32)) == (255, 255, 255)
+
+
+def test_a_hole_in_a_palette_becomes_white() -> None:
+    assert images.decode(corpus.palette_png()).image.getpixel((60, 40)) == (255, 255, 255)
+
+
+def test_transparent_black_does_not_bleed_into_its_neighbours() -> None:
+    image = Image.new("RGBA", (2560, 64), (0, 0, 0, 0))
+    for x in range(0, 2560, 2):
+        image.paste((255, 255, 255, 255), (x, 0, x + 1, 64))
+
+    assert decoded(image).getextrema() == ((255, 255),) * 3
+
+
+def test_cmyk_is_read_with_its_inks_the_right_way_round() -> None:
+    cyan, black = (
+        decoded(Image.new("CMYK", (32, 32), ink), "JPEG") for ink in [(255, 0, 0, 0), (0, 0, 0, 255)]
+    )
+
+    assert difference([cyan.getpixel((9, 9))], [(0, 255, 255)]) <= 4
+    assert difference([black.getpixel((9, 9))], [(0, 0, 0)]) <= 4
+
+
+def test_a_progressive_jpeg_may_have_as_many_scans_as_encoders_write() -> None:
+    progressive = corpus.jpeg(progressive=True)
+
+    assert progressive.count(b"\xff\xda") < MAX_SCANS
+    assert images.decode(progressive).image.size == (120, 80)
+
+
+def test_a_heif_of_deep_colour_must_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "DECODE_MEMORY", 100_000)
+
+    with pytest.raises(InvalidImage, match="Send a smaller copy") as refusal:
+        images.decode(corpus.heif())
+
+    assert refusal.value.reason == "too_many_pixels"
+
+
+def test_decoding_leaves_the_limits_of_other_users_of_pillow_alone() -> None:
+    program = (
+        "from PIL import Image, ImageFile; before = Image.MAX_IMAGE_PIXELS, set(Image.OPEN);"
+        "import captioner.intake.images;"
+        "assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES) == (before[0], False);"
+        "assert 'HEIF' not in Image.OPEN"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# --- memory
+
+
+def test_photos_share_the_memory_they_may_take() -> None:
+    budget = images._MemoryBudget(100)
+    running, most = 0, 0
+    lock = threading.Lock()
+
+    def use(size: int) -> None:
+        nonlocal running, most
+        for _ in range(50):
+            with budget.reserve(size, math.inf):
+                with lock:
+                    running += size
+                    most = max(most, running)
+                with lock:
+                    running -= size
+
+    threads = [threading.Thread(target=use, args=(size,)) for size in (10, 30, 60, 100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert running == 0
+    assert most <= 100
+
+
+def test_memory_is_given_back_after_a_photo_that_cannot_be_read() -> None:
+    for _ in range(20):
+        with pytest.raises(InvalidImage):
+            images.decode(corpus.BROKEN["webp cut"]())
+        with pytest.raises(InvalidImage):
+            images.decode(corpus.BROKEN["png cut"]())
+
+    assert images._budget._free == images.DECODE_MEMORY
+
+
+def test_an_error_does_not_hold_on_to_the_pixels() -> None:
+    with pytest.raises(InvalidImage) as refusal:
+        images.decode(corpus.BROKEN["png cut"]())
+
+    assert isinstance(refusal.value.__cause__, OSError)
+    assert refusal.value.__cause__.__traceback__ is None
+
+
+DECODE_ALL = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from captioner.intake import images
+from captioner.exceptions import InvalidImage, Overloaded
+
+def megabytes(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+def decode(path):
+    try:
+        images.encode(images.decode(path.read_bytes()).image)
+    except InvalidImage:
+        pass
+
+files = sorted(Path(sys.argv[1]).iterdir())
+decode(files[0])
+at_rest = megabytes("VmRSS")
+with ThreadPoolExecutor(8) as pool:
+    list(pool.map(decode, files))
+print(megabytes("VmHWM") - at_rest)
+"""
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="reads the process's memory from Linux's /proc"
+)
+def test_eight_threads_read_the_whole_corpus_within_600_megabytes(tmp_path: Path) -> None:
+    large = [build() for build in corpus.LARGE.values()]
+    webp = corpus.LARGE["webp"]()
+    others = [build() for build in (*corpus.BROKEN.values(), *corpus.ODD.values())]
+    for number, data in enumerate([corpus.jpeg(), webp, webp, webp, *large, *others, *large]):
+        (tmp_path / f"{number:03}").write_bytes(data)
+
+    run = subprocess.run(
+        [sys.executable, "-c", DECODE_ALL, str(tmp_path)], check=True, capture_output=True, text=True
+    )
+
+    assert float(run.stdout) < 600
+
+
+# --- fuzzing
+
+SEEDS = [
+    corpus.ODD[name]()
+    for name in corpus.ODD
+    if "bomb" not in name and "200 frames" not in name and "stalling" not in name and "very wide" not in name
+]
+PLACES = st.floats(0, 1, exclude_max=True)
+
+
+def mutate(data: bytes, mutations: list[tuple[str, float, bytes]]) -> bytes:
+    for kind, place, new in mutations:
+        at = int(place * len(data))
+        if kind == "overwrite":
+            data = data[:at] + new + data[at + len(new) :]
+        elif kind == "insert":
+            data = data[:at] + new + data[at:]
+        elif kind == "delete":
+            data = data[:at] + data[at + len(new) :]
+        elif kind == "repeat":
+            data = data[: at + 20] + data[at:]
+        else:
+            data = data[:at]
+    return data
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    seed=st.sampled_from(SEEDS),
+    mutations=st.lists(
+        st.tuples(
+            st.sampled_from(["overwrite", "insert", "delete", "repeat", "cut"]),
+            PLACES,
+            st.binary(min_size=1, max_size=8),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+)
+@example(seed=corpus.jpeg(), mutations=[("overwrite", 0.0, b"\xff\xd8\xff\xda\0\0")])
+@example(seed=corpus.turned(6), mutations=[("overwrite", 0.02, struct.pack("<I", 2**32 - 1))])
+def test_damaged_files_are_read_or_refused_and_nothing_else(seed: bytes, mutations: list) -> None:
+    try:
+        photo = images.decode(mutate(seed, mutations))
+    except InvalidImage:
+        return
+    assert photo.image.mode == "RGB"
+    assert max(photo.image.size) <= images.MAX_STORED_SIDE
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(InvalidImage):
+        images.decode(data)
+
+
+def test_a_photo_that_cannot_be_decoded_in_time_is_refused() -> None:
+    with ExitStack() as held:
+        for _ in range(4):
+            held.enter_context(images._decoders)
+        with pytest.raises(Overloaded) as caught:
+            images.decode(corpus.ODD["webp"](), max_wait_seconds=0.01)
+    assert caught.value.retry_after > 0
+    assert images.decode(corpus.ODD["webp"](), max_wait_seconds=0.01).image
+
+
+def test_a_photo_that_finds_no_memory_in_time_is_refused() -> None:
+    with images._budget.reserve(images.DECODE_MEMORY, time.monotonic()), pytest.raises(Overloaded):
+        images.decode(corpus.ODD["webp"](), max_wait_seconds=0.01)
+    assert images.decode(corpus.ODD["webp"](), max_wait_seconds=0.01).image

@@ -1,0 +1,144 @@
+"""What /metrics says, and to whom."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+from django.test import Client
+
+from captioner.captions import services
+from captioner.exceptions import InvalidImage, Overloaded
+from captioner.models import Caption, Owner
+from captioner.ops import metrics
+from tests.conftest import FakeEngine, draw_jpeg, metric
+
+NAMES = {
+    "captioner_queue_depth",
+    "captioner_queue_seconds",
+    "captioner_batch_size",
+    "captioner_preprocess_seconds",
+    "captioner_inference_seconds",
+    "captioner_rejects_total",
+    "captioner_model_info",
+    "captioner_model_load_seconds",
+    "captioner_canary_share",
+    "captioner_challengers_taken_back_total",
+    "captioner_captions_total",
+}
+
+
+@pytest.mark.parametrize(
+    ("token", "production", "sent", "status"),
+    [
+        ("", False, None, 200),
+        ("", True, None, 404),
+        ("s3cret", False, None, 401),
+        ("s3cret", True, "Bearer wrong", 401),
+        ("s3cret", True, "Bearer s3cré", 401),
+        ("s3cret", True, "Bearer s3cret", 200),
+    ],
+)
+def test_who_may_see_them(
+    client: Client, settings, token: str, production: bool, sent: str | None, status: int
+) -> None:
+    settings.METRICS_TOKEN, settings.PRODUCTION = token, production
+    response = client.get("/metrics", headers={"Authorization": sent} if sent else {})
+    assert response.status_code == status
+    assert (b"captioner_" in response.content) == (status == 200)
+
+
+def test_prometheus_needs_no_allowed_host_and_no_tls(client: Client, settings) -> None:
+    settings.ALLOWED_HOSTS, settings.SECURE_SSL_REDIRECT = ["captions.example.org"], True
+    assert client.get("/metrics", headers={"Host": "10.0.0.7:8000"}).status_code == 200
+
+
+@pytest.mark.django_db
+def test_each_photo_is_counted_by_how_it_went(
+    client: Client, fake_engine: FakeEngine, visitor: Owner
+) -> None:
+    samples = [
+        'captioner_captions_total{outcome="captioned"}',
+        'captioner_captions_total{outcome="rejected"}',
+        'captioner_captions_total{outcome="failed"}',
+        'captioner_rejects_total{reason="overloaded"}',
+        'captioner_rejects_total{reason="invalid_image"}',
+        "captioner_queue_seconds_count",
+        "captioner_preprocess_seconds_count",
+    ]
+    before = {sample: metric(client, sample) for sample in samples}
+
+    def create(data: bytes) -> None:
+        services.caption_create(data, owner=visitor, source=Caption.Source.API)
+
+    create(draw_jpeg())
+    with pytest.raises(InvalidImage):
+        create(b"no photo")
+    fake_engine.error = Overloaded("busy", retry_after=1)
+    with pytest.raises(Overloaded):
+        create(draw_jpeg())
+    fake_engine.error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        create(draw_jpeg())
+    assert [metric(client, sample) - before[sample] for sample in samples] == [1, 2, 1, 1, 1, 1, 1]
+
+
+def test_the_queue_holds_what_is_neither_answered_nor_given_up(client: Client) -> None:
+    futures = [Future(), Future(), Future()]
+    before = metric(client, "captioner_queue_depth")
+    for future in futures:
+        metrics.photo_accepted(future)
+    assert metric(client, "captioner_queue_depth") - before == 3
+    futures[0].set_result(None)
+    futures[1].cancel()
+    futures[2].set_exception(ZeroDivisionError())
+    assert metric(client, "captioner_queue_depth") == before
+
+
+def test_all_names_are_there_once_a_model_serves(client: Client) -> None:
+    metrics.model_loaded("ours", "ours-1", 2.5)
+    metrics.model_loaded("ours", "ours-2", 1.5)
+    metrics.batch_done(4, 0.2)
+    assert metric(client, 'captioner_model_info{name="ours",version="ours-1"}') == 0
+    assert metric(client, 'captioner_model_info{name="ours",version="ours-2"}') == 1
+    assert metric(client, "captioner_model_load_seconds") == 1.5
+    shown = client.get("/metrics").content.decode()
+    assert {line.split()[2] for line in shown.splitlines() if line.startswith("# TYPE captioner_")} >= NAMES
+
+
+@pytest.mark.django_db
+def test_requests_are_counted_by_view_and_status(client: Client) -> None:
+    found = 'captioner_http_requests_total{method="GET",status="200",view="api:caption-list"}'
+    missing = 'captioner_http_requests_total{method="GET",status="404",view="none"}'
+    before = metric(client, found), metric(client, missing)
+    client.get("/api/v1/captions")
+    client.get("/made/up/1")
+    client.get("/made/up/2")
+    client.generic("MADEUP", "/made/up/3")
+    assert (metric(client, found) - before[0], metric(client, missing) - before[1]) == (1, 2)
+    assert "MADEUP" not in client.get("/metrics").content.decode()
+
+
+def test_numbers_of_other_processes_are_added_and_survive_them(client: Client) -> None:
+    sample = 'captioner_captions_total{outcome="captioned"}'
+    before, depth = metric(client, sample), metric(client, "captioner_queue_depth")
+    code = (
+        "import django; django.setup(); from captioner import metrics;"
+        "metrics.captions.labels('captioned').inc(5); metrics.queue_depth.inc(3);"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env=dict(os.environ), cwd=Path(__file__).parents[2]
+    )
+    assert metric(client, sample) - before == 5
+    assert metric(client, "captioner_queue_depth") == depth, "nobody waits for a process that is gone"
+
+
+def test_a_new_start_forgets_an_earlier_run_and_keeps_who_lives(client: Client) -> None:
+    metrics.captions.labels("captioned").inc()
+    (metrics.FOLDER / "counter_4194305.db").write_bytes(b"")  # above the largest process id
+    own = metrics.FOLDER / f"counter_{os.getpid()}.db"
+    metrics.serving_start()
+    assert own.exists()
+    assert not (metrics.FOLDER / "counter_4194305.db").exists()

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from training.judging import measure as evaluate
+from training.judging.association import Association
+from training.judging.gate import (
+    Measured,
+    Verdict,
+    decide,
+    distinct_share,
+    function_word_endings,
+    paired_bootstrap,
+)
+from training.judging.scores import captions_score
+
+PHOTOS = 250
+
+
+def measured(
+    level: float, seed: int = 0, photos: int = PHOTOS, noise: float = 10.0, words: str = "dog"
+) -> Measured:
+    generator = random.Random(seed)
+    captions = [f"a {words} number {n} runs" for n in range(photos)]
+    return Measured(captions, [level + generator.gauss(0, noise) for _ in range(photos)], [2.0] * photos)
+
+
+def verdict(candidate: Measured, champion: Measured | None = None, **changes) -> tuple[Verdict, str]:
+    champion = champion or measured(20, seed=1, photos=len(candidate.captions))
+    same = measured(30, seed=2)
+    questions = {
+        "original_candidate": same,
+        "original_champion": same,
+        "people": champion.captions,
+        "association": Association(alike=0.3, dealt=0.1, p=0.0001, rows=100),
+        "replayed": 100,
+        "latency_ratio": 1.0,
+        "golden_captioned": True,
+    } | changes
+    decision = decide(candidate=candidate, champion=champion, **questions)
+    return decision.verdict, decision.reason
+
+
+def test_the_interval_is_that_of_the_mean_difference() -> None:
+    # Differences of mean 1 and standard deviation 1, 400 photos: standard error 0.05, 90 % lie within 1.645 of it.
+    candidate = [0.0, 2.0] * 200
+    interval = paired_bootstrap(candidate, [0.0] * 400)
+    assert interval.mean == 1.0
+    assert interval.lower == pytest.approx(1 - 1.645 * 0.05, abs=0.01)
+    assert interval.upper == pytest.approx(1 + 1.645 * 0.05, abs=0.01)
+
+
+def test_pairs_stay_together() -> None:
+    scores = [float(n) for n in range(300)]
+    interval = paired_bootstrap([score + 5 for score in scores], scores)
+    assert interval.lower == interval.upper == 5.0
+
+
+def test_photos_of_a_group_are_one_piece_of_evidence() -> None:
+    """Ten copies of each of 40 photos tell as much as the 40 photos."""
+    generator = random.Random(0)
+    differences = [generator.gauss(1, 5) for _ in range(40)]
+    single = paired_bootstrap(differences, [0.0] * 40)
+    copies = [each for each in differences for _ in range(10)]
+    grouped = paired_bootstrap(copies, [0.0] * 400, [f"g{n // 10}" for n in range(400)])
+    assert (grouped.photos, grouped.groups) == (400, 40)
+    assert (single.photos, single.groups) == (40, 40)
+    for name in ("mean", "lower", "upper"):
+        assert getattr(grouped, name) == pytest.approx(getattr(single, name), abs=0.1)
+    assert paired_bootstrap(copies, [0.0] * 400).lower > grouped.lower + 0.5
+
+
+def test_a_large_group_weighs_as_much_as_it_has_photos() -> None:
+    interval = paired_bootstrap([4.0, 4.0, 4.0, 0.0], [0.0] * 4, ["a", "a", "a", "b"])
+    assert (interval.mean, interval.lower, interval.upper) == (3.0, 0.0, 4.0)
+
+
+def test_photos_that_repeat_each_other_are_too_few_for_a_verdict() -> None:
+    found, reason = verdict(measured(40), groups=[f"g{n // 2}" for n in range(PHOTOS)])
+    assert found == Verdict.INSUFFICIENT
+    assert f"Only {PHOTOS // 2} held-out photos" in reason
+    assert verdict(measured(40), groups=[f"g{n}" for n in range(PHOTOS)])[0] == Verdict.PASSED
+
+
+def test_a_clear_gain_passes() -> None:
+    assert verdict(measured(30))[0] == Verdict.PASSED
+
+
+def test_who_learned_only_how_people_talk_is_rejected() -> None:
+    """It scores better on the photos, and just as much better when its captions are dealt to other photos."""
+    better = measured(30)
+    talker = replace(better, strangers=[score - 18 for score in better.cider_d])
+    said, reason = verdict(talker)
+    assert said == Verdict.REJECTED
+    assert reason.startswith("captions fit their own photo")
+
+
+def test_strangers_are_what_captions_of_other_photos_score() -> None:
+    things = ("red cup", "red book", "blue cat", "blue lamp", "green fish", "green shoe")
+    references = [[f"a {thing} on a table"] for thing in things]
+    own = [each[0] for each in references]
+    matched, strangers = captions_score(own, references).cider_d_each, evaluate._strangers(own, references)
+    assert 0 < sum(strangers) < 0.2 * sum(matched), "a colour is shared with one of five others"
+    assert evaluate._strangers(["the sun"] * 6, references) == [0.0] * 6
+
+
+@pytest.mark.parametrize(("gain", "noise"), [(1.5, 0.1), (3.0, 80.0), (0.0, 10.0), (-5.0, 1.0)])
+def test_a_gain_that_is_small_or_uncertain_is_rejected(gain: float, noise: float) -> None:
+    outcome, reason = verdict(measured(20 + gain, noise=noise), measured(20, seed=1, noise=noise))
+    assert outcome == Verdict.REJECTED
+    assert "held-out feedback photos" in reason
+
+
+def test_the_champion_itself_is_not_better_than_the_champion() -> None:
+    champion = measured(20)
+    assert verdict(champion, champion)[0] == Verdict.REJECTED
+
+
+def test_forgetting_is_rejected() -> None:
+    outcome, reason = verdict(measured(40), original_candidate=measured(25, seed=2))
+    assert outcome == Verdict.REJECTED
+    assert "original test photos" in reason
+
+
+def test_no_original_photos_leave_it_to_a_reviewer() -> None:
+    outcome, reason = verdict(measured(40), original_candidate=None, original_champion=None)
+    assert outcome == Verdict.INSUFFICIENT
+    assert "original test photos" in reason
+
+
+@pytest.mark.parametrize("photos", [1, 199])
+def test_few_photos_are_insufficient_evidence_whichever_way_they_point(photos: int) -> None:
+    for level in (0, 40):
+        outcome, reason = verdict(measured(level, photos=photos))
+        assert outcome == Verdict.INSUFFICIENT
+        assert f"Only {photos} held-out photos" in reason
+
+
+def test_no_held_out_photo_at_all_is_insufficient_evidence() -> None:
+    nothing = Measured((), ())
+    assert verdict(nothing, nothing)[0] == Verdict.INSUFFICIENT
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"captions": ["a dog on a"] * 5 + [f"a dog {n}" for n in range(PHOTOS - 5)]}, "function word"),
+        ({"captions": ["a dog runs here now"] * PHOTOS}, "distinct"),
+        ({"captions": [f"dog {n}" for n in range(PHOTOS)]}, "length"),
+        ({"captions": [f"a large brown dog number {n} runs and runs" for n in range(PHOTOS)]}, "length"),
+    ],
+)
+def test_guards_object_to_captions_that_scores_would_let_pass(change: dict, name: str) -> None:
+    candidate = Measured(change["captions"], measured(60).cider_d)
+    outcome, reason = verdict(candidate)
+    assert outcome == Verdict.REJECTED
+    assert name in reason
+
+
+@pytest.mark.parametrize(
+    "captions",
+    [
+        ["a dog on a", *(f"a dog number {n} runs" for n in range(4))],
+        ["a dog runs here now"] * 5,
+        [f"dog {n}" for n in range(5)],
+    ],
+)
+def test_of_few_captions_the_guards_on_text_reject_nothing(captions: list[str]) -> None:
+    """One of five captions that ends on a function word is 20 %, and no evidence."""
+    few = replace(measured(40, photos=5), captions=captions)
+    assert verdict(few)[0] == Verdict.INSUFFICIENT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"original_candidate": measured(25, seed=2)},
+        {"latency_ratio": 1.2},
+        {"golden_captioned": False},
+        {"association": Association(alike=0.12, dealt=0.1, p=0.002, rows=100)},
+    ],
+)
+def test_what_needs_no_held_out_photo_rejects_also_with_few(change: dict) -> None:
+    assert verdict(measured(40, photos=5), **change)[0] == Verdict.REJECTED
+
+
+@pytest.mark.parametrize("replayed", [0, 99])
+def test_who_was_hardly_kept_from_forgetting_is_for_a_reviewer(replayed: int) -> None:
+    found, reason = verdict(measured(40), replayed=replayed)
+    assert found == Verdict.INSUFFICIENT
+    assert f"photos replayed against forgetting: {replayed}, required at least 100" in reason
+
+
+def test_captions_may_be_as_brief_and_as_alike_as_what_people_write() -> None:
+    brief = replace(measured(60), captions=[f"dog {n % 100}" for n in range(PHOTOS)])
+    assert verdict(brief)[0] == Verdict.REJECTED
+    assert verdict(brief, people=[f"dog {n % 120}" for n in range(PHOTOS)])[0] == Verdict.PASSED
+
+
+def test_brief_people_do_not_make_the_champion_s_length_wrong() -> None:
+    assert verdict(measured(40), people=[f"dog {n}" for n in range(PHOTOS)])[0] == Verdict.PASSED
+
+
+def test_slow_or_broken_candidates_are_rejected_even_with_little_evidence() -> None:
+    few = measured(40, photos=20)
+    assert verdict(few, latency_ratio=1.2)[0] == Verdict.REJECTED
+    assert verdict(few, golden_captioned=False, golden_note="it crashed")[1].count("it crashed") == 1
+
+
+def test_function_words_and_repetition_are_counted() -> None:
+    assert function_word_endings(["a dog on the", "a dog", "", "A man with a."]) == 0.75
+    assert distinct_share(["a", "a", "b", "c"]) == 0.75
+
+
+def test_scores_of_different_photos_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 scores"):
+        paired_bootstrap([1.0, 2.0], [1.0])
+
+
+class ScriptedClock:
+    """Seconds per token as a script has them; the first call of each round is free."""
+
+    def __init__(self, rounds: list[float]) -> None:
+        self._rounds, self.calls = rounds, 0
+
+    def __call__(self, photo: object) -> float:
+        self.calls += 1
+        return self._rounds[min((self.calls - 2) // evaluate.TIMED_REPEATS, len(self._rounds) - 1)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "passes"),
+    [([1.0], True), ([1.5, 1.0], True), ([1.5, 1.4, 1.6, 1.05], True), ([1.3], False)],
+)
+def test_a_candidate_is_too_slow_only_if_it_is_every_time(
+    seconds: list[float], passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks = iter([ScriptedClock(seconds), ScriptedClock([1.0])])
+    monkeypatch.setattr(evaluate, "_TokenClock", lambda _: next(clocks))
+    ratio = evaluate.latency_ratio(None, None, np.zeros((1, 2, 3), np.float32))  # type: ignore[arg-type]
+    assert (ratio is not None and ratio <= evaluate.MAX_LATENCY_RATIO) == passes
+
+
+@pytest.mark.parametrize("photos", [PHOTOS, 40])
+def test_corrections_that_belong_to_no_photo_are_rejected(photos: int) -> None:
+    nonsense = Association(alike=0.12, dealt=0.1, p=0.002, rows=100)
+    found, reason = verdict(measured(40, photos=photos), association=nonsense)
+    assert found == Verdict.REJECTED
+    assert (
+        "corrections belong to their photos: 0.12 alike where photos are, 0.10 when dealt at random" in reason
+    )
+    assert (
+        "by chance in 0.20% of deals (100 corrections), required by chance in at most 0.1% of deals" in reason
+    )
+
+
+def test_too_few_corrections_to_tell_whether_they_belong_leave_it_to_a_reviewer() -> None:
+    found, reason = verdict(measured(40), association=None)
+    assert found == Verdict.INSUFFICIENT
+    assert "corrections belong to their photos" in reason

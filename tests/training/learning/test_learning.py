@@ -1,0 +1,270 @@
+"""Every family the engine serves learns, is saved as a checkpoint the engine loads, and resumes to the same weights."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from captioner.exceptions import IncompatibleModel
+from captioner.inference.predictor import Predictor
+from tests.captioner.inference.checkpoints import SAVERS, SENTENCES
+from training.judging.golden import golden_check
+from training.learning.config import LearnConfig
+from training.learning.loop import (
+    CHECKPOINT,
+    CheckpointMismatch,
+    Correction,
+    Learning,
+    Rating,
+    Replay,
+    TrainingSet,
+    batch_indexes,
+    schedule,
+)
+from training.learning.model import Captioner, labels_pad
+from training.learning.objective import IGNORED, caption_log_probabilities
+
+CONFIG = LearnConfig(
+    batch=2,
+    min_steps=8,
+    max_steps=8,
+    warmup=2,
+    save_every=3,
+    threads=1,
+    lr=3e-3,
+    rating_weight=0.2,
+    rating_min_rows=2,
+)
+COLOURS = ("red", "green", "blue", "white")
+
+
+@pytest.fixture(scope="module", params=sorted(SAVERS))
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)  # what a saver does not set itself
+    folder = tmp_path_factory.mktemp(request.param)
+    SAVERS[request.param](folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vit_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("vit")
+    SAVERS["vit_gpt2"](folder)
+    return folder
+
+
+def training_set(captioner: Captioner, folder: Path) -> TrainingSet:
+    images = [Image.new("RGB", (40, 32), colour) for colour in COLOURS]
+    features = captioner.features_write(images, len(images), folder / "features.npy")
+    corrections = [Correction(n, SENTENCES[n], SENTENCES[1] if n == 0 else "") for n in range(2)]
+    ratings = [Rating(2, SENTENCES[2], 1.0), Rating(3, SENTENCES[3], -1.0)]
+    return TrainingSet(features, corrections, ratings, [Replay(3, SENTENCES[3])])
+
+
+def learn(base: Path, folder: Path, config: LearnConfig = CONFIG, until: int | None = None) -> Captioner:
+    captioner = Captioner.load(base)
+    Learning(captioner, training_set(captioner, folder), config, folder / "run", "test").run(until=until)
+    return captioner
+
+
+def weights(captioner: Captioner) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in captioner.parts.model.state_dict().items()}
+
+
+def test_captions_from_cached_features_are_those_from_pixels(checkpoint: Path, tmp_path: Path) -> None:
+    captioner = Captioner.load(checkpoint)
+    data = training_set(captioner, tmp_path)
+    served = Predictor.load(checkpoint, model_version="x", precision="fp32", num_threads=1)
+    pixels = torch.stack([served.preprocess(Image.new("RGB", (40, 32), colour)) for colour in COLOURS])
+    expected = [best.caption for best, *_ in served.predict(pixels, served.default_parameters)]
+    assert captioner.captions(data.features) == expected
+
+
+def test_log_probabilities_are_those_the_engine_logs(checkpoint: Path, tmp_path: Path) -> None:
+    """Teacher forcing here and decoding there must agree, or the losses compare with something never served."""
+    captioner = Captioner.load(checkpoint)
+    features = torch.from_numpy(np.array(training_set(captioner, tmp_path).features))
+    predictor = captioner.predictor()
+    parameters = replace(predictor.default_parameters, num_beams=1, max_new_tokens=6)
+    [[best, *_]] = predictor.predict(features[:1, None], parameters)
+    ids = predictor._decode(features[:1, None], parameters)[0][0].token_ids
+    labels = labels_pad([ids])
+    with torch.no_grad():
+        ours = caption_log_probabilities(captioner.logits(features[:1], labels), labels).item()
+    assert ours == pytest.approx(float(np.mean(best.token_log_probabilities)), abs=1e-4)
+
+
+def test_padding_changes_no_log_probability(checkpoint: Path, tmp_path: Path) -> None:
+    captioner = Captioner.load(checkpoint)
+    features = torch.from_numpy(np.array(training_set(captioner, tmp_path).features))
+    short = captioner.tokenise("a dog", 20)
+    alone, padded = labels_pad([short]), labels_pad([short, captioner.tokenise(SENTENCES[0], 20)])
+    assert (padded[0] == IGNORED).any()
+    with torch.no_grad():
+        one = caption_log_probabilities(captioner.logits(features[:1], alone), alone)
+        two = caption_log_probabilities(captioner.logits(features[:2], padded), padded)
+    assert two[0].item() == pytest.approx(one[0].item(), abs=1e-4)
+
+
+def test_it_learns_what_people_wrote_and_the_engine_loads_it(checkpoint: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, min_steps=40, max_steps=40, max_passes=40, rating_weight=0.0)
+    captioner = Captioner.load(checkpoint)
+    data = training_set(captioner, tmp_path)
+    learning = Learning(captioner, data, config, tmp_path / "run", "test")
+    seen: list[dict[str, float]] = []
+    learning.run(lambda step, steps, losses: seen.append(losses))
+    assert seen[-1]["ideal"] < 0.8 * seen[0]["ideal"]
+    captioner.save(tmp_path / "candidate")
+    again = Captioner.load(tmp_path / "candidate")
+    assert again.captions(data.features) == captioner.captions(data.features)
+    base = Captioner.load(checkpoint)
+    for name, value in base.encoder.state_dict().items():
+        assert torch.equal(value, again.encoder.state_dict()[name]), "the encoder stays what it was"
+    for other in checkpoint.glob("*.json"):
+        assert (tmp_path / "candidate" / other.name).read_bytes() == other.read_bytes()
+
+
+def test_adapters_learn_and_are_merged_into_plain_weights(checkpoint: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, lora_above=0, lora_rank=2, lora_lr=1e-2)
+    captioner = learn(checkpoint, tmp_path, config)
+    base = Captioner.load(checkpoint)
+    captioner.save(tmp_path / "candidate")
+    again = Captioner.load(tmp_path / "candidate")
+    changed = [
+        n
+        for n, v in base.parts.model.state_dict().items()
+        if not torch.equal(v, again.parts.model.state_dict()[n])
+    ]
+    assert changed
+    assert not [name for name in changed if "embed" in name or "wte" in name], "attention alone was adapted"
+    assert base.parts.model.state_dict().keys() == again.parts.model.state_dict().keys()
+
+
+def test_two_runs_are_the_same_to_the_bit(vit_gpt2: Path, tmp_path: Path) -> None:
+    one, two = (weights(learn(vit_gpt2, tmp_path / name)) for name in ("one", "two"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("stop", [3, 4, 5])
+def test_a_run_that_was_stopped_ends_with_the_same_weights(vit_gpt2: Path, tmp_path: Path, stop: int) -> None:
+    whole = weights(learn(vit_gpt2, tmp_path / "whole"))
+    learn(vit_gpt2, tmp_path / "cut", until=stop)
+    resumed = weights(learn(vit_gpt2, tmp_path / "cut"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    curves = [(tmp_path / name / "run/curve.jsonl").read_text() for name in ("whole", "cut")]
+    assert curves[0] == curves[1]
+
+
+def test_adapters_resume_to_the_same_weights(vit_gpt2: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, lora_above=0, lora_rank=2)
+    whole = weights(learn(vit_gpt2, tmp_path / "whole", config))
+    learn(vit_gpt2, tmp_path / "cut", config, until=4)
+    resumed = weights(learn(vit_gpt2, tmp_path / "cut", config))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+_LEARNER = """
+import sys, time
+from pathlib import Path
+from tests.training.learning.test_learning import CONFIG, learn
+base, folder = Path(sys.argv[1]), Path(sys.argv[2])
+from training.learning import loop
+step = loop.Learning._descend
+def slow(self):
+    time.sleep(0.1)
+    return step(self)
+loop.Learning._descend = slow
+learn(base, folder).save(folder / "candidate")
+"""
+
+
+def test_killed_again_and_again_it_ends_with_the_same_weights(vit_gpt2: Path, tmp_path: Path) -> None:
+    learn(vit_gpt2, tmp_path / "whole").save(tmp_path / "whole/candidate")
+    command = [sys.executable, "-c", _LEARNER, str(vit_gpt2), str(tmp_path / "killed")]
+    checkpoint = tmp_path / "killed/run" / CHECKPOINT
+    for _ in range(2):
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        child = subprocess.Popen(command)
+        while (
+            child.poll() is None and (checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0) == before
+        ):
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert subprocess.run(command, check=False).returncode == 0
+    hashes = {
+        hashlib.sha256((tmp_path / name / "candidate/model.safetensors").read_bytes()).hexdigest()
+        for name in ("whole", "killed")
+    }
+    assert len(hashes) == 1
+
+
+def test_a_checkpoint_of_other_data_or_settings_is_refused(vit_gpt2: Path, tmp_path: Path) -> None:
+    learn(vit_gpt2, tmp_path, until=3)
+    with pytest.raises(CheckpointMismatch, match="other data or settings"):
+        learn(vit_gpt2, tmp_path, replace(CONFIG, lr=1e-5))
+
+
+def test_ratings_count_only_when_they_are_many_and_of_both_signs() -> None:
+    features = np.zeros((1, 1, 1), np.float32)
+    both = [Rating(0, "x", 1.0), Rating(0, "y", -1.0)] * 100
+    on, off = LearnConfig(rating_weight=0.2), LearnConfig()
+    assert TrainingSet(features, ratings=both).ratings_count(on)
+    assert not TrainingSet(features, ratings=both[:198]).ratings_count(on)
+    assert not TrainingSet(features, ratings=[Rating(0, "x", 1.0)] * 300).ratings_count(on)
+    assert not TrainingSet(features, ratings=both).ratings_count(off), "as long as nothing speaks for them"
+
+
+@pytest.mark.parametrize(
+    ("rows", "steps"), [(1, 2), (3, 7), (26, 65), (48, 120), (50, 120), (320, 120), (800, 300)]
+)
+def test_a_few_corrections_are_not_gone_over_more_than_twenty_times(rows: int, steps: int) -> None:
+    data = TrainingSet(np.zeros((1, 1, 1), np.float32), [Correction(0, "x")] * rows)
+    assert data.steps(LearnConfig()) == steps
+
+
+def test_a_caption_that_is_cut_has_no_end(vit_gpt2: Path) -> None:
+    captioner = Captioner.load(vit_gpt2)
+    whole = captioner.tokenise(SENTENCES[0], 50)
+    assert captioner.tokenise(SENTENCES[0], 3) == whole[:3]
+    assert captioner.is_cut(SENTENCES[0], len(whole) - 1)
+    assert not captioner.is_cut(SENTENCES[0], len(whole))
+    assert whole[-1] not in whole[:3]
+
+
+def test_each_pass_visits_every_row_once() -> None:
+    seen = [int(i) for step in range(5) for i in batch_indexes(10, 4, seed=1, step=step)]
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+
+
+def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
+    shares = [schedule(step, 100, 10, 0.3) for step in range(100)]
+    assert shares[0] == pytest.approx(0.1)
+    assert shares[50] == 1.0
+    assert shares[99] == pytest.approx(1 / 30)
+
+
+def test_a_class_that_training_does_not_know_is_refused_with_a_reason(vit_gpt2: Path, monkeypatch) -> None:
+    monkeypatch.setattr("training.learning.model._ENCODERS", {"git": "git.image_encoder"})
+    with pytest.raises(IncompatibleModel, match="can be served but not trained"):
+        Captioner.load(vit_gpt2)
+
+
+def test_golden_photos_are_captioned_in_a_clean_process_or_the_reason_is_told(
+    vit_gpt2: Path, tmp_path: Path
+) -> None:
+    assert golden_check(vit_gpt2) == (True, "12 of 12 captioned")
+    passed, note = golden_check(tmp_path)
+    assert not passed
+    assert "IncompatibleModel" in note

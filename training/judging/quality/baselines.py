@@ -1,0 +1,110 @@
+"""What captions are worth that come without a captioner: a neighbour's, and another person's."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.judging.scores import CiderD, Words, caption_words, ngram_counts
+from training.starter.evaluate import CONSTANTS_JUDGED_ON, constant_caption
+
+NEIGHBOURS = 90  # the baseline was strongest with it, by CIDEr-D on Flickr8k and COCO val
+PEOPLE = 5  # captions per photo from which people are compared with each other
+
+Pooled = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Vector:
+    """TF-IDF weights of a caption's n-grams; those of each n have unit length together."""
+
+    grams: NDArray[np.int64]
+    weights: NDArray[np.float64]
+
+
+class Neighbours:
+    """Captions a photo with a caption of the training photos it resembles most (Devlin et al. 2015, arXiv:1505.04467).
+
+    `features` (photos, width) are unit vectors. Of all captions of the `NEIGHBOURS` nearest photos (by cosine) that
+    one is taken which agrees best with the others, by the mean of CIDEr's cosines of TF-IDF vectors of 1..4-grams.
+    """
+
+    def __init__(
+        self, features: Pooled, captions: Sequence[Sequence[str]], neighbours: int = NEIGHBOURS
+    ) -> None:
+        if len(features) != len(captions) or not len(captions):
+            raise ValueError(f"{len(features)} photos for {len(captions)} groups of captions.")
+        self._features, self._captions = features, captions
+        self._neighbours = min(neighbours, len(captions))
+        counted = [[ngram_counts(caption_words(caption)) for caption in group] for group in captions]
+        frequency: Counter[Words] = Counter()
+        for group in counted:
+            frequency.update({gram for counts in group for grams in counts for gram in grams})
+        self._numbers = {gram: number for number, gram in enumerate(frequency)}
+        self._weights = {gram: math.log(len(captions) / count) for gram, count in frequency.items()}
+        self._vectors = [[self._vector(counts) for counts in group] for group in counted]
+
+    def captions(self, features: Pooled) -> list[str]:
+        """One caption for each row of unit features (photos, width)."""
+        return [self._agreed(self._nearest(row)) for row in features]
+
+    def caption_of_all(self) -> str:
+        """The caption that agrees best with all others, whatever photos they are of."""
+        return self._agreed(range(len(self._captions)))
+
+    def _nearest(self, row: Pooled) -> list[int]:
+        order = np.argsort(-(self._features @ row), kind="stable")
+        return [int(index) for index in order[: self._neighbours]]
+
+    def _agreed(self, photos: Sequence[int]) -> str:
+        captions = [caption for photo in photos for caption in self._captions[photo]]
+        vectors = [vector for photo in photos for vector in self._vectors[photo]]
+        grams, places = np.unique(np.concatenate([v.grams for v in vectors]), return_inverse=True)
+        weights = np.concatenate([v.weights for v in vectors])
+        total = np.bincount(places, weights, minlength=len(grams))
+        # What a caption has in common with itself does not count.
+        agreement = weights * (total[places] - weights)
+        owners = np.repeat(np.arange(len(vectors)), [len(v.grams) for v in vectors])
+        scores = np.bincount(owners, agreement, minlength=len(vectors))
+        return captions[int(scores.argmax())]
+
+    def _vector(self, counts: Sequence[Counter[Words]]) -> _Vector:
+        grams: list[int] = []
+        weights: list[float] = []
+        for same_length in counts:
+            own = {gram: count * self._weights[gram] for gram, count in same_length.items()}
+            norm = math.sqrt(sum(weight * weight for weight in own.values())) or 1.0
+            grams += [self._numbers[gram] for gram in own]
+            weights += [weight / norm for weight in own.values()]
+        return _Vector(np.array(grams, np.int64), np.array(weights, np.float64))
+
+
+def constant_choose(captions: Sequence[Sequence[str]], neighbours: Neighbours) -> str:
+    """The one caption that fits these training photos best by CIDEr-D, out of two that fit many.
+
+    Where every photo has captions of its own none is common, and the one that agrees best with all is the better.
+    """
+    judged = captions[:: -(-len(captions) // CONSTANTS_JUDGED_ON)]
+    judges = CiderD([[caption_words(caption) for caption in group] for group in judged])
+    return max(
+        (constant_caption(captions), neighbours.caption_of_all()),
+        key=lambda caption: sum(judges.scores([caption_words(caption)] * len(judged))),
+    )
+
+
+def people(references: Sequence[Sequence[str]]) -> list[tuple[list[str], list[list[str]]]]:
+    """Each person's captions as candidates, with those of the four others; nothing unless every photo has five."""
+    if not references or any(len(group) < PEOPLE for group in references):
+        return []
+    return [
+        (
+            [group[person] for group in references],
+            [[*group[:person], *group[person + 1 : PEOPLE]] for group in references],
+        )
+        for person in range(PEOPLE)
+    ]

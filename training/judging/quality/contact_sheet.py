@@ -1,0 +1,97 @@
+"""Sixty photos with what was said about them, for people to look at: which photos, and what the page shows of each."""
+
+from __future__ import annotations
+
+import base64
+import io
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from training.judging.quality.evaluation import CaptionedPhoto, Evaluation, SetReport
+
+PHOTOS = 60
+SIDE = 384  # pixels, the longer one at most
+TEST = "test"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One photo of the sheet; `source` is a data URI, `confidence` in percent or None."""
+
+    number: int
+    source: str
+    width: int
+    height: int
+    caption: str
+    confidence: int | None
+    cider_d: int
+    alternatives: list[str]
+    references: list[str]
+    neighbour: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """The photos of one split of one set."""
+
+    title: str
+    entries: list[Entry]
+
+
+def sections(evaluation: Evaluation, photos: int = PHOTOS, seed: int = 0) -> list[Section]:
+    """The same photos for the same sets and seed, about as many of each set, numbered through.
+
+    Test photos are not looked at, lest anything be chosen by them, unless there are no others.
+    """
+    reports = [report for report in evaluation.reports if report.split != TEST] or evaluation.reports
+    taken, number = [], 1
+    for report, count in zip(reports, _shares([len(r.photos) for r in reports], photos), strict=True):
+        chosen = _chosen(report, count, seed)
+        entries = [_entry(number + place, each) for place, each in enumerate(chosen)]
+        number += len(entries)
+        taken.append(Section(f"{report.name} {report.split}", entries))
+    return taken
+
+
+def _shares(sizes: Sequence[int], total: int) -> list[int]:
+    """How many of each set: equally many, the rest of what a small set lacks from the larger ones."""
+    shares = [0] * len(sizes)
+    while sum(shares) < min(total, sum(sizes)):
+        open_sets = [place for place, size in enumerate(sizes) if shares[place] < size]
+        smallest = min(open_sets, key=lambda place: shares[place])
+        shares[smallest] += 1
+    return shares
+
+
+def _chosen(report: SetReport, count: int, seed: int) -> list[CaptionedPhoto]:
+    dice = random.Random(f"{seed} {report.name} {report.split}")  # noqa: S311  a choice that repeats itself
+    return sorted(dice.sample(report.photos, count), key=lambda each: each.photo.key)
+
+
+def _entry(number: int, each: CaptionedPhoto) -> Entry:
+    with Image.open(io.BytesIO(each.photo.data)) as opened:
+        image = opened.convert("RGB")
+    image.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    best, *others = each.candidates
+    return Entry(
+        number,
+        f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}",
+        *image.size,
+        best.caption,
+        None if best.confidence is None else round(100 * best.confidence),
+        round(each.cider_d),
+        [candidate.caption for candidate in others],
+        list(each.photo.captions),
+        each.neighbour,
+    )
+
+
+def stylesheet(static: Path) -> str:
+    """The project's own styles, to be put into the page, which is one file."""
+    return (static / "captioner.css").read_text(encoding="utf-8")

@@ -1,0 +1,317 @@
+"""A checkpoint as training sees it: a frozen encoder whose features are cached, and a decoder that learns.
+
+One interface over the classes that the engine serves (VisionEncoderDecoder, BLIP, GIT). The encoder is taken out and
+a stand-in that hands on cached features is put in its place, so that the model's own forward pass and the engine's
+own decoding run unchanged on features: what is measured is what would be served.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
+
+from captioner.exceptions import IncompatibleModel
+from captioner.inference.loading import CaptioningModel, load_model
+from captioner.inference.predictor import Predictor
+from training.learning.objective import IGNORED
+
+Features = NDArray[np.float32]
+
+# Attention of the decoders: GPT-2's names, then those that BLIP and GIT share with BERT.
+_LORA_TARGETS = {
+    "vision-encoder-decoder": r".*decoder.*\.(c_attn|q_attn|c_proj|query|key|value|q_proj|k_proj|v_proj)",
+    "blip": r".*text_decoder.*\.(query|key|value)",
+    "git": r".*git\.encoder.*\.(query|key|value)",
+}
+_ENCODERS = {"vision-encoder-decoder": "encoder", "blip": "vision_model", "git": "git.image_encoder"}
+
+
+class CachedEncoder(nn.Module):
+    """Stands in for an image encoder: the "pixels" (B, 1, patches, width) it is given are its output."""
+
+    main_input_name = "pixel_values"  # generate() asks an encoder for it
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutput:
+        return BaseModelOutput(last_hidden_state=pixel_values[:, 0])
+
+
+class FeatureFiles:
+    """Features (photos, patches, width) in several files of `features_write`, indexed as if they were one array."""
+
+    def __init__(self, *paths: Path) -> None:
+        self.paths = paths
+        self._parts = [np.load(path, mmap_mode="r") for path in paths]
+        self._starts = list(accumulate(map(len, self._parts), initial=0))
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, indexes: Sequence[int]) -> Features:
+        return np.stack([self._row(index) for index in indexes])
+
+    def _row(self, index: int) -> Features:
+        owner = bisect_right(self._starts, index) - 1
+        return cast(Features, self._parts[owner][index - self._starts[owner]])
+
+
+@dataclass
+class Captioner:
+    """A captioner without its encoder; `parts.model` holds a `CachedEncoder` in the encoder's place."""
+
+    parts: CaptioningModel
+    encoder: nn.Module
+    folder: Path
+
+    @classmethod
+    def load(cls, folder: Path) -> Captioner:
+        """The checkpoint in `folder`. Raises `IncompatibleModel`, also for a class that training does not know."""
+        with torch.random.fork_rng(devices=[]):
+            # transformers draws weights that a checkpoint lacks and nothing reads (poolers), and `save` writes them.
+            torch.manual_seed(0)
+            parts = load_model(folder)
+        family = parts.model.config.model_type
+        if family not in _ENCODERS:
+            raise IncompatibleModel(
+                f"{folder.name} is of the class {family}, which can be served but not trained. "
+                f"Trained are: {', '.join(_ENCODERS)}."
+            )
+        owner, _, name = _ENCODERS[family].rpartition(".")
+        parent = parts.model.get_submodule(owner)
+        encoder = getattr(parent, name)
+        setattr(parent, name, CachedEncoder(encoder.config))
+        encoder.requires_grad_(False)
+        return cls(parts, encoder.eval(), folder)
+
+    @property
+    def family(self) -> str:
+        return str(self.parts.model.config.model_type)
+
+    # --- From photos to features ---
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) -> features (B, patches, width)."""
+        if self.family == "vision-encoder-decoder":
+            states = self.encoder(pixel_values=pixels).last_hidden_state
+        else:
+            states = self.encoder(pixels).last_hidden_state
+        return cast(Tensor, states)
+
+    def features_write(
+        self,
+        images: Iterable[Image.Image],
+        count: int,
+        path: Path,
+        tick: Callable[[int], None] = lambda _: None,
+        batch: int = 16,
+    ) -> Features:
+        """Encode `count` RGB images into a memory-mapped array (count, patches, width) at `path`, float32.
+
+        `tick` is told after each batch how many are done. The file of an earlier, finished call is taken as it is.
+        """
+        if path.exists():
+            return cast(Features, np.load(path, mmap_mode="r"))
+        preprocess = self.predictor().preprocess
+        partial, array, done = path.with_suffix(".partial"), None, 0
+        for part in _batches(images, batch):
+            features = self.encode(torch.stack([preprocess(image) for image in part])).numpy()
+            if array is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shape = (count, *features.shape[1:])
+                array = np.lib.format.open_memmap(partial, "w+", np.float32, shape)
+            array[done : done + len(part)] = features
+            done += len(part)
+            tick(done)
+        if array is None or done != count:
+            raise ValueError(f"{count} images were announced for {path.name}, {done} came.")
+        array.flush()
+        partial.replace(path)
+        return cast(Features, np.load(path, mmap_mode="r"))
+
+    # --- From features to words ---
+
+    def tokenise(self, caption: str, max_tokens: int) -> list[int]:
+        """Label ids of a caption and the end-of-caption token, or its first `max_tokens` ids.
+
+        A caption that is cut has no end: else the model would learn to stop in the middle of a sentence.
+        """
+        return self._tokens(caption)[:max_tokens]
+
+    def is_cut(self, caption: str, max_tokens: int) -> bool:
+        """Whether `tokenise` would cut the caption, which then teaches no end."""
+        return len(self._tokens(caption)) > max_tokens
+
+    def _tokens(self, caption: str) -> list[int]:
+        return [*self.parts.tokenizer(caption, add_special_tokens=False).input_ids, self._end_id]
+
+    def logits(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Features (B, patches, width), labels (B, T) as padded by `labels_pad` -> logits (B, T, vocabulary)."""
+        real = labels != IGNORED
+        start = torch.full_like(labels[:, :1], self._start_id)
+        inputs = torch.cat([start, labels[:, :-1].masked_fill(~real[:, :-1], self._pad_id)], 1)
+        # Padding comes last and the decoder is causal, so that no mask is needed to keep it from what is scored.
+        mask = torch.ones_like(inputs)
+        model = self.parts.model
+        if self.family == "vision-encoder-decoder":
+            states = features
+            if getattr(model, "enc_to_dec_proj", None) is not None:
+                states = model.enc_to_dec_proj(features)
+            output = model.decoder(
+                input_ids=inputs, attention_mask=mask, encoder_hidden_states=states, use_cache=False
+            )
+        elif self.family == "blip":
+            output = model.text_decoder(
+                input_ids=inputs, attention_mask=mask, encoder_hidden_states=features, use_cache=False
+            )
+        else:
+            output = model(
+                input_ids=inputs, attention_mask=mask, pixel_values=features[:, None], use_cache=False
+            )
+        return cast(Tensor, output.logits[:, -labels.shape[1] :].float())
+
+    def predictor(self) -> Predictor:
+        """The engine's predictor over this model: it takes features (B, 1, patches, width) for pixels."""
+        return Predictor(self.parts, self.folder.name)
+
+    def captions(
+        self, features: Features, tick: Callable[[int], None] = lambda _: None, batch: int = 32
+    ) -> list[str]:
+        """One caption per row of features, searched for as the served version would by default."""
+        predictor, captions = self.predictor(), list[str]()
+        self.parts.model.eval()
+        for start in range(0, len(features), batch):
+            part = torch.from_numpy(np.array(features[start : start + batch]))[:, None]
+            found = predictor.predict(part, predictor.default_parameters)
+            captions += [best.caption for best, *_ in found]
+            tick(len(captions))
+        return captions
+
+    @property
+    def _start_id(self) -> int:
+        model = self.parts.model
+        if self.family == "blip":
+            return int(model.config.text_config.bos_token_id)
+        name = "decoder_start_token_id" if self.family == "vision-encoder-decoder" else "bos_token_id"
+        own = getattr(model.generation_config, name, None)
+        return int(getattr(model.config, name) if own is None else own)
+
+    @property
+    def _end_id(self) -> int:
+        if self.family == "blip":
+            return int(self.parts.model.config.text_config.sep_token_id)
+        end = self.parts.model.generation_config.eos_token_id
+        return int(end if isinstance(end, int) else end[0])
+
+    @property
+    def _pad_id(self) -> int:
+        pad = self.parts.tokenizer.pad_token_id
+        return int(self._end_id if pad is None else pad)
+
+    # --- Learning ---
+
+    def frozen_copy(self) -> Captioner:
+        """The base that learning is compared with: the same weights, which never change."""
+        model = copy.deepcopy(self.parts.model).eval().requires_grad_(False)
+        return Captioner(
+            CaptioningModel(model, self.parts.tokenizer, self.parts.image_processor),
+            self.encoder,
+            self.folder,
+        )
+
+    def parameter_count(self) -> int:
+        """Parameters of all but the encoder."""
+        return sum(parameter.numel() for parameter in self.parts.model.parameters())
+
+    def adapters_add(self, rank: int) -> None:
+        """Learn low-rank updates of the decoder's attention only (Hu et al. 2021); `save` merges them."""
+        from peft import LoraConfig, get_peft_model
+
+        config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_LORA_TARGETS[self.family])
+        # The wrapper changes the layers in place; the model itself stays what everything else here calls.
+        self._adapted = get_peft_model(self.parts.model, config)
+
+    def save(self, folder: Path) -> None:
+        """Write a complete checkpoint to `folder`: the learned weights, everything else as the base has it.
+
+        Weights are stored in the base's precision. Adapters, if any, are merged and gone afterwards.
+        """
+        if hasattr(self, "_adapted"):
+            self._adapted.merge_and_unload()
+            del self._adapted
+        if folder.exists():
+            shutil.rmtree(folder)
+        with self._whole() as model:
+            copy.deepcopy(model).to(_stored_dtype(self.folder)).save_pretrained(folder)
+        for path in self.folder.iterdir():
+            if path.is_file() and path.name in _KEPT and path.suffix != ".safetensors":
+                shutil.copyfile(path, folder / _KEPT[path.name])
+        for path in folder.glob("*.safetensors"):
+            path.chmod(0o644)  # safetensors writes for its owner alone
+
+    @contextmanager
+    def _whole(self) -> Iterator[Any]:
+        """The model with its encoder back in place."""
+        owner, _, name = _ENCODERS[self.family].rpartition(".")
+        parent = self.parts.model.get_submodule(owner)
+        stand_in = getattr(parent, name)
+        setattr(parent, name, self.encoder)
+        try:
+            yield self.parts.model
+        finally:
+            setattr(parent, name, stand_in)
+
+
+# Files of a base that its descendants keep, and under which name: its own card speaks of the base alone.
+_KEPT = {
+    name: name
+    for name in (
+        *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
+        *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json"),
+        *("merges.txt", "added_tokens.json", "ATTRIBUTION.md", "LICENSE"),
+    )
+} | {"README.md": "BASE_README.md"}
+
+
+def labels_pad(captions: Sequence[Sequence[int]]) -> Tensor:
+    """Label ids of several captions -> (captions, longest), IGNORED after each one's end."""
+    longest = max(map(len, captions), default=1)
+    return torch.tensor([[*ids, *[IGNORED] * (longest - len(ids))] for ids in captions]).reshape(-1, longest)
+
+
+def _stored_dtype(folder: Path) -> torch.dtype:
+    weights = next(iter(sorted(folder.glob("*.safetensors"))))
+    with safe_open(weights, "pt") as file:
+        kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  no mapping
+    if "F32" in kinds:
+        return torch.float32
+    return torch.bfloat16 if "BF16" in kinds else torch.float16
+
+
+def _batches(images: Iterable[Image.Image], size: int) -> Iterator[list[Image.Image]]:
+    part: list[Image.Image] = []
+    for image in images:
+        part.append(image)
+        if len(part) == size:
+            yield part
+            part = []
+    if part:
+        yield part

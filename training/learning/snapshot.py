@@ -1,0 +1,131 @@
+"""From approved feedback in the database to the rows of one training run, and which photos are replayed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.files.storage import default_storage
+from django.db.models import Q
+from django.utils.crypto import salted_hmac
+
+from captioner.captions.services import photos_hash
+from captioner.models import Caption, Feedback, Photo
+from training.learning.curation import FeedbackRow, Snapshot, photos_group, rows_curate
+from training.models import HeldOutPhoto
+
+FROZEN_FILE = "snapshot.json"
+REPLAY_MAX = 1000
+REPLAY_PER_CORRECTION = 2
+CONTENT_RATING = 7  # a caption rated this well, or not at all, may be what the base is reminded of
+
+
+def snapshot_freeze(folder: Path) -> Snapshot:
+    """What a run learns from in all its attempts: the first one leaves it in `folder`, the run's own.
+
+    It is taken again, and what was made of it removed, only where something in it was deleted or rejected since: what
+    is approved or edited meanwhile is for the next run.
+    """
+    path = folder / FROZEN_FILE
+    frozen = _frozen_read(path)
+    if frozen is not None and _is_still_given(frozen):
+        return frozen
+    snapshot = snapshot_take()
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(snapshot)), encoding="utf-8")
+    partial.replace(path)
+    return snapshot
+
+
+def _frozen_read(path: Path) -> Snapshot | None:
+    """None where there is none, or one that another release or a crash of the machine left."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        rows = tuple(FeedbackRow(**row) for row in stored["rows"])
+        return Snapshot(rows, stored["salt"], stored["left_out"])
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _is_still_given(snapshot: Snapshot) -> bool:
+    given = set(Feedback.objects.exclude(status=Feedback.Status.REJECTED).values_list("pk", flat=True))
+    return all(row.feedback in given for row in snapshot.rows)
+
+
+def snapshot_take() -> Snapshot:
+    """All feedback that is approved now, curated. Photos newly held out are remembered for ever."""
+    photos_hash()
+    salt = salted_hmac("training.split", "salt").hexdigest()[:16]
+    rows = list(_rows(salt))
+    photos = Photo.objects.filter(captions__feedback__status=Feedback.Status.APPROVED).distinct()
+    known = photos.exclude(difference_hash="").order_by("pk").values_list("sha256", "difference_hash", "file")
+    hashes = {sha256: digits for sha256, digits, file in known if default_storage.exists(file)}
+    readable = [row for row in rows if row.photo in hashes]
+    held_out = set(HeldOutPhoto.objects.values_list("photo__sha256", flat=True))
+    snapshot = rows_curate(
+        readable, hashes, salt=salt, held_out=held_out, author_rows=settings.TRAINING_AUTHOR_ROWS
+    )
+    _hold_out(snapshot)
+    if missing := len(rows) - len(readable):
+        return Snapshot(snapshot.rows, salt, {**snapshot.left_out, "photo_unreadable": missing})
+    return snapshot
+
+
+def _rows(salt: str) -> Iterator[FeedbackRow]:
+    allowed = User.objects.with_perm(
+        "training.teach_unbounded", backend="django.contrib.auth.backends.ModelBackend"
+    )
+    trusted = {user.pk for users in (allowed, User.objects.filter(is_staff=True)) for user in users}
+    approved = Feedback.objects.filter(status=Feedback.Status.APPROVED).order_by("pk")
+    for feedback in approved.select_related("caption__photo").iterator(chunk_size=1000):
+        caption = feedback.caption
+        yield FeedbackRow(
+            feedback=feedback.pk,
+            photo=caption.photo.sha256,
+            author=_pseudonym(caption, salt),
+            logged=caption.text,
+            model_version=caption.model_version,
+            ideal=" ".join(feedback.ideal_caption.split()),
+            rating=feedback.rating,
+            trusted=caption.user_id in trusted,
+        )
+
+
+def _pseudonym(caption: Caption, salt: str) -> str:
+    # Snapshots are published with the weights: no names in them, and no visitor's cookie.
+    who = f"user {caption.user_id}" if caption.user_id else f"visitor {caption.visitor}"
+    return salted_hmac("training.author", f"{salt} {who}").hexdigest()[:12]
+
+
+def _hold_out(snapshot: Snapshot) -> None:
+    photos = Photo.objects.filter(sha256__in={row.photo for row in snapshot.of("holdout")})
+    HeldOutPhoto.objects.bulk_create([HeldOutPhoto(photo=photo) for photo in photos], ignore_conflicts=True)
+
+
+def replay_photos(snapshot: Snapshot) -> list[Photo]:
+    """Logged photos on which the base is reminded of its own captions: people were content with what they got.
+
+    Newest first; none that looks like a held-out or a corrected one, and none that is gone from the store.
+    """
+    wanted = min(REPLAY_MAX, max(200, REPLAY_PER_CORRECTION * sum(bool(row.ideal) for row in snapshot.rows)))
+    objections = Feedback.objects.filter(Q(rating__lt=CONTENT_RATING) | ~Q(ideal_caption=""))
+    candidates = list(
+        Photo.objects.exclude(difference_hash="")
+        .exclude(pk__in=objections.values("caption__photo"))
+        .order_by("-pk")[: 2 * wanted]
+    )
+    spoken_for = Photo.objects.filter(sha256__in={row.photo for row in snapshot.rows if row.ideal})
+    groups = photos_group({photo.sha256: photo.difference_hash for photo in [*spoken_for, *candidates]})
+    avoided = {groups[photo.sha256] for photo in spoken_for}
+    shown = (photo for photo in candidates if groups[photo.sha256] not in avoided)
+    # A store that was lost, or restored from an older copy, has not every photo of the log.
+    return list(islice((photo for photo in shown if default_storage.exists(str(photo.file))), wanted))
