@@ -6,7 +6,7 @@ import uuid
 from celery import shared_task
 from django.core.management import call_command
 
-from captioner.captions import services
+from captioner.captions.photos import photos_sweep
 from captioner.http import idempotency
 from captioner.jobs import services as jobs
 
@@ -34,7 +34,7 @@ def requests_sweep_task() -> None:
 
 @shared_task
 def photos_sweep_task() -> None:
-    logger.info("Removed %d photos that no caption shows any more.", services.photos_sweep())
+    logger.info("Removed %d photos that no caption shows any more.", photos_sweep())
 
 
 @shared_task

@@ -47,7 +47,7 @@ from django.core.cache import cache
 from django.test import Client
 from PIL import Image
 
-from captioner.captions import services
+from captioner.captions.captions import caption_create
 from captioner.inference.types import Candidate, DecodingParameters, Prediction, Token
 from captioner.models import Caption, Owner
 from captioner.serving import runtime
@@ -188,4 +188,4 @@ def visitor() -> Owner:
 @pytest.fixture
 def caption(user: User, fake_engine: FakeEngine, photo_bytes: bytes) -> Caption:
     """A logged caption of `user`, made through the service like any other."""
-    return services.caption_create(photo_bytes, owner=Owner(user=user), source=Caption.Source.WEB)
+    return caption_create(photo_bytes, owner=Owner(user=user), source=Caption.Source.WEB)

@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
-from captioner.captions import services
+from captioner.captions import api_keys
 from captioner.models import ApiKey
 from webui.forms import ApiKeyForm
 from webui.views import SeeOther
@@ -26,7 +26,7 @@ def account(request: HttpRequest) -> HttpResponse:
     form = ApiKeyForm(request.POST if request.method == "POST" else None)
     made, secret = None, ""
     if request.method == "POST" and form.is_valid():
-        made, secret = services.api_key_create(user, form.cleaned_data["name"])
+        made, secret = api_keys.api_key_create(user, form.cleaned_data["name"])
         form = ApiKeyForm()
     context = {
         "form": form,
@@ -46,6 +46,6 @@ def api_key_revoke(request: HttpRequest, pk: int) -> HttpResponse:
     api_key = get_object_or_404(own)
     if request.method != "POST":
         return render(request, "webui/api_key_revoke.html", {"api_key": api_key})
-    services.api_key_revoke(own)
+    api_keys.api_key_revoke(own)
     messages.success(request, f"The key “{api_key.name}” was revoked.")
     return SeeOther(reverse("account"))

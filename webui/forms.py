@@ -1,4 +1,4 @@
-"""What people can send from the pages. What a valid feedback is, `captioner.captions.services` decides."""
+"""What people can send from the pages. What a valid feedback is, `captioner.captions.feedback` decides."""
 
 from django import forms
 

@@ -13,7 +13,8 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
-from captioner.captions import services
+from captioner.captions.captions import caption_delete, captions_create, parameters_from
+from captioner.captions.feedback import feedback_submit
 from captioner.exceptions import CaptionerError, ClientGone, InvalidFeedback, ModelUnavailable
 from captioner.http import rates
 from captioner.http.client import client_gone
@@ -48,7 +49,7 @@ class SeeOther(HttpResponseRedirect):
 @require_http_methods(["GET", "HEAD", "POST"])
 def home(request: HttpRequest) -> HttpResponse:
     try:
-        parameters = services.parameters_from(runtime.engine().default_parameters, num_captions=_CANDIDATES)
+        parameters = parameters_from(runtime.engine().default_parameters, num_captions=_CANDIDATES)
     except ModelUnavailable as error:
         return _model_unavailable(request, error)
     if request.method != "POST":
@@ -72,7 +73,7 @@ def _upload(
     request: HttpRequest, uploads: "list[UploadedFile[bytes]]", parameters: DecodingParameters
 ) -> HttpResponse:
     try:
-        outcomes = services.captions_create(
+        outcomes = captions_create(
             # One byte more than allowed is enough to be refused as too large.
             (upload.read(images.MAX_BYTES + 1) for upload in uploads),
             owner=owner_of(request),
@@ -149,7 +150,7 @@ def caption(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     form = FeedbackForm(request.POST)
     if form.is_valid():
         try:
-            services.feedback_submit(shown, **form.cleaned_data)
+            feedback_submit(shown, **form.cleaned_data)
         except InvalidFeedback as error:
             form.add_error(error.field, str(error))
         except Caption.DoesNotExist:
@@ -187,13 +188,13 @@ def _feedback_initial(request: HttpRequest, shown: Caption) -> dict[str, object]
 
 @may_caption
 @require_http_methods(["GET", "HEAD", "POST"])
-def caption_delete(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+def delete(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """Ask first, then delete."""
     shown = get_object_or_404(_own(request), pk=pk)
     if request.method != "POST":
         is_shared = _own(request).filter(photo=shown.photo).exclude(pk=pk).exists()
         return render(request, "webui/caption_delete.html", {"caption": shown, "is_shared": is_shared})
-    services.caption_delete(shown)
+    caption_delete(shown)
     messages.success(request, "The caption was deleted.")
     return SeeOther(reverse("captions"))
 

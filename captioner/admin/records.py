@@ -20,7 +20,10 @@ from django.utils.safestring import SafeString
 
 from captioner.admin.filters import CaptionVersionFilter, FeedbackVersionFilter, RatingFilter, StatusFilter
 from captioner.admin.word_diff import word_diff
-from captioner.captions import services
+from captioner.captions.api_keys import api_key_create, api_key_revoke
+from captioner.captions.captions import caption_delete
+from captioner.captions.feedback import feedback_review
+from captioner.captions.photos import photo_open
 from captioner.models import ApiKey, Caption, ChallengerTrial, Feedback, Job, JobPhoto, Owned, Photo
 from captioner.serving import trials
 from models_registry.admin import ModelAdmin, ReadOnlyAdmin
@@ -81,14 +84,14 @@ class ApiKeyAdmin(ModelAdmin):
         return obj is None and super().has_change_permission(request)
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: "ModelForm[ApiKey]", change: bool) -> None:
-        api_key, secret = services.api_key_create(obj.user, obj.name)
+        api_key, secret = api_key_create(obj.user, obj.name)
         obj.pk, obj.prefix = api_key.pk, api_key.prefix
         told = "Copy the key now, it is not shown again: <code>{}</code>"
         self.message_user(request, format_html(told, secret), messages.WARNING)
 
     @admin.action(description="Revoke the selected keys", permissions=["change"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
-        self.message_user(request, f"Revoked: {services.api_key_revoke(queryset)}.", messages.SUCCESS)
+        self.message_user(request, f"Revoked: {api_key_revoke(queryset)}.", messages.SUCCESS)
 
 
 @admin.register(Photo)
@@ -116,7 +119,7 @@ class PhotoAdmin(ReadOnlyAdmin):
             raise PermissionDenied
         photo = get_object_or_404(Photo, pk=pk)
         try:
-            response = FileResponse(services.photo_open(photo), content_type="image/jpeg")
+            response = FileResponse(photo_open(photo), content_type="image/jpeg")
         except FileNotFoundError:
             raise Http404(f"The file of {photo} is missing in the photo storage.") from None
         response["Cache-Control"] = "private, max-age=3600"  # what a photo's number shows never changes
@@ -164,11 +167,11 @@ class CaptionAdmin(RecordAdmin):
     fields = readonly_fields
 
     def delete_model(self, request: HttpRequest, obj: Caption) -> None:
-        services.caption_delete(obj)
+        caption_delete(obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Caption]) -> None:
         for caption in queryset:
-            services.caption_delete(caption)
+            caption_delete(caption)
 
     @admin.display(description="Photo")
     def thumbnail(self, caption: Caption) -> SafeString:
@@ -379,7 +382,7 @@ class FeedbackAdmin(RecordAdmin):
         )  # the admin lets nobody else in
         with transaction.atomic():
             decided = list(queryset.select_for_update(of=("self",)).exclude(status=status))
-            count = services.feedback_review(
+            count = feedback_review(
                 queryset.filter(pk__in=[row.pk for row in decided]),
                 Feedback.Status(status),
                 reviewer=reviewer,

@@ -5,7 +5,7 @@ from rest_framework.authentication import BaseAuthentication, get_authorization_
 from rest_framework.exceptions import AuthenticationFailed, Throttled
 from rest_framework.request import Request
 
-from captioner.captions import services
+from captioner.captions.api_keys import api_key_find
 from captioner.http import rates
 from captioner.models import ApiKey
 
@@ -17,7 +17,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         scheme, _, secret = get_authorization_header(request).partition(b" ")
         if scheme.lower() != b"bearer":
             return None
-        api_key = services.api_key_find(secret.strip().decode("latin-1"))
+        api_key = api_key_find(secret.strip().decode("latin-1"))
         if api_key is None:
             # Whoever tries keys is counted here, for throttles come after this.
             wait = rates.retry_after(rates.caller_take(request._request, user_id=None, api_key_id=None))

@@ -30,7 +30,9 @@ from captioner.api.serializers import (
     FeedbackRequestSerializer,
     FeedbackSerializer,
 )
-from captioner.captions import services
+from captioner.captions.captions import caption_create, caption_delete
+from captioner.captions.feedback import feedback_submit
+from captioner.captions.photos import photo_open
 from captioner.http.client import client_gone
 from captioner.http.owner import owner_of
 from captioner.models import Caption, CaptionQuerySet, Photo
@@ -66,7 +68,7 @@ class CaptionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericVi
         image, parameters = photo["image"], photo["parameters"]
         caption, headers = create_as_asked(
             request,
-            lambda note: services.caption_create(
+            lambda note: caption_create(
                 image,
                 owner=owner_of(request),
                 source=Caption.Source.API,
@@ -82,7 +84,7 @@ class CaptionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericVi
         return Response(answer, status.HTTP_201_CREATED, headers=headers)
 
     def destroy(self, request: Request, pk: str) -> Response:
-        services.caption_delete(self.get_object())
+        caption_delete(self.get_object())
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     # Not throttled: a page of the history asks for two dozen at once.
@@ -101,7 +103,7 @@ class CaptionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericVi
         caption = self.get_object()
         opinion = FeedbackRequestSerializer(data=request.data)
         opinion.is_valid(raise_exception=True)
-        feedback, is_new = services.feedback_submit(
+        feedback, is_new = feedback_submit(
             caption,
             rating=opinion.validated_data.get("rating"),
             ideal_caption=opinion.validated_data.get("ideal_caption") or "",
@@ -112,7 +114,7 @@ class CaptionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericVi
 
 def _photo_response(photo: Photo) -> FileResponse:
     try:
-        return FileResponse(services.photo_open(photo), content_type="image/jpeg")
+        return FileResponse(photo_open(photo), content_type="image/jpeg")
     except FileNotFoundError:
         raise NotFound("The photo of this caption is lost; only its caption is left.") from None
 

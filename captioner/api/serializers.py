@@ -9,7 +9,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.reverse import reverse
 
-from captioner.captions import services
+from captioner.captions.captions import parameters_from
 from captioner.inference.types import MAX_NEW_TOKENS, MAX_NUM_BEAMS, MAX_NUM_CAPTIONS, DecodingParameters
 from captioner.models import IDEAL_CAPTION_MAX_LENGTH, Caption, Feedback, Job, Photo
 from captioner.serving import runtime
@@ -93,7 +93,7 @@ class DecodingOptionsSerializer(serializers.Serializer[Any]):
         if not options:
             return attrs | {"parameters": None}
         try:
-            parameters = services.parameters_from(runtime.engine().default_parameters, **options)
+            parameters = parameters_from(runtime.engine().default_parameters, **options)
         except ValueError as error:
             raise serializers.ValidationError({"num_beams": [str(error)]}) from None
         return attrs | {"parameters": parameters}
@@ -114,7 +114,7 @@ class JobOptionsSerializer(DecodingOptionsSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         try:
-            services.parameters_from(DecodingParameters(), **attrs)
+            parameters_from(DecodingParameters(), **attrs)
         except ValueError as error:
             raise serializers.ValidationError({"num_beams": [str(error)]}) from None
         return attrs

@@ -26,7 +26,8 @@ from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 from kombu.exceptions import ChannelError, OperationalError
 
-from captioner.captions import services
+from captioner.captions.captions import captions_create, parameters_from
+from captioner.captions.photos import storage_required
 from captioner.exceptions import (
     CaptionerError,
     DeadlineExceeded,
@@ -68,7 +69,7 @@ def job_create(
     options: dict[str, int] | None = None,
     on_created: Callable[[Job], None] = lambda _: None,
 ) -> Job:
-    """Keep the photos and have them captioned; `options` are wishes as in `services.parameters_from`.
+    """Keep the photos and have them captioned; `options` are wishes as in `parameters_from`.
 
     `on_created` is called with the job in the transaction that completes it. The job is complete when this returns,
     whether or not the broker could be told.
@@ -186,11 +187,11 @@ def _claim(job: Job, indexes: Sequence[int]) -> list[JobPhoto]:
 def _caption(job: Job, photos: list[JobPhoto]) -> None:
     inputs = [(photo, data) for photo in photos if (data := _input_read(photo)) is not None]
     parameters = runtime.engine().default_parameters
-    outcomes = services.captions_create(
+    outcomes = captions_create(
         [data for _, data in inputs],
         owner=job.owner,
         source=Caption.Source.BATCH,
-        parameters=services.parameters_from(parameters, **job.options),
+        parameters=parameters_from(parameters, **job.options),
         on_logged=lambda place, caption: _captioned(inputs[place][0], caption),
     )
     for (photo, _), outcome in zip(inputs, outcomes, strict=True):
@@ -362,7 +363,7 @@ def _photo_store(job_id: uuid.UUID, index: int, photo: SentPhoto) -> JobPhoto:
         row.error = f"The photo takes more than {MAX_BYTES // 2**20} MB. Send a smaller copy of it."
         return row
     data = ContentFile(photo.read())
-    with services.storage_required():
+    with storage_required():
         row.input = storages["uploads"].save(_input_name(job_id, index), data)
     return row
 

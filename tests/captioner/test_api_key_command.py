@@ -4,7 +4,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 
-from captioner.captions import services
+from captioner.captions.api_keys import api_key_create, api_key_find
 
 pytestmark = pytest.mark.django_db
 
@@ -17,7 +17,7 @@ def run(*arguments: str) -> str:
 
 def test_a_key_is_made_listed_and_revoked(user: User) -> None:
     secret = run("create", "ada", "nightly import").strip()
-    api_key = services.api_key_find(secret)
+    api_key = api_key_find(secret)
     assert api_key is not None
     assert api_key.user == user
     [line] = run("list").splitlines()
@@ -25,12 +25,12 @@ def test_a_key_is_made_listed_and_revoked(user: User) -> None:
     assert (prefix, owner, state, name) == (f"{secret[:8]}…", "ada", "in use", "nightly import")
     assert "Revoked: 1; revoked before: 0." in run("revoke", number)
     assert "Revoked: 0; revoked before: 1." in run("revoke", number)
-    assert services.api_key_find(secret) is None
+    assert api_key_find(secret) is None
     assert "revoked" in run("list", "ada")
 
 
 def test_a_list_may_be_of_one_user(user: User, other_user: User) -> None:
-    services.api_key_create(user, "one")
+    api_key_create(user, "one")
     assert run("list", "bob") == ""
 
 

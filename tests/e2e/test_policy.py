@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth.models import User
 from playwright.sync_api import Page, expect
 
-from captioner.captions import services
+from captioner.captions.api_keys import api_key_create
 from captioner.models import Feedback
 from tests.e2e.conftest import NewContext, Site, caption_photo, draw_landscape
 from tests.e2e.test_design import sign_in
@@ -33,7 +33,7 @@ def test_no_page_breaks_it(complaints: tuple[Page, list[str]], site: Site, job: 
     caption_photo(page)
     page.get_by_role("radio", name="8").click()
     expect(page.locator("[data-feedback-status]")).to_have_text("Saved. Thank you!")
-    services.api_key_create(User.objects.get(username=site.username), "script")
+    api_key_create(User.objects.get(username=site.username), "script")
     caption = page.url
     addresses = [
         "/",

@@ -18,10 +18,10 @@ Manage = Callable[..., str]  # what runs `manage.py` on the servers in question 
 
 _APPROVE = """
 from django.contrib.auth.models import User
-from captioner.captions import services
+from captioner.captions.feedback import feedback_review
 from captioner.models import Feedback
 pending = Feedback.objects.exclude(ideal_caption="")
-services.feedback_review(pending, Feedback.Status.APPROVED, reviewer=User.objects.get(username="admin"))
+feedback_review(pending, Feedback.Status.APPROVED, reviewer=User.objects.get(username="admin"))
 """
 
 _EVERY_FEW_SECONDS = """

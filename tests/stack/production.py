@@ -251,7 +251,7 @@ class Production:
 
     def api_key_make(self) -> None:
         code = (
-            "from captioner.captions.services import api_key_create; from django.contrib.auth.models import User;"
+            "from captioner.captions.api_keys import api_key_create; from django.contrib.auth.models import User;"
             "print('KEY', api_key_create(User.objects.get(username='admin'), 'test')[1])"
         )
         (self.api_key,) = re.findall(r"^KEY (\S+)$", self.manage("shell", "-c", code), re.MULTILINE)

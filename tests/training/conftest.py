@@ -9,7 +9,8 @@ import pytest
 import torch
 from django.contrib.auth.models import User
 
-from captioner.captions import services as captions
+from captioner.captions.captions import caption_create
+from captioner.captions.feedback import feedback_review, feedback_submit
 from captioner.models import Caption, Feedback, Owner
 from models_registry import services as registry
 from models_registry.models import Alias, ModelVersion
@@ -58,12 +59,12 @@ def feedback_give(
 ) -> Feedback:
     """Somebody, or a new visitor, captions photo `number` and says something; approved if there is a reviewer."""
     owner = owner or Owner(visitor=uuid.uuid4())
-    caption = captions.caption_create(draw_scene(number), owner=owner, source=Caption.Source.WEB)
+    caption = caption_create(draw_scene(number), owner=owner, source=Caption.Source.WEB)
     said = said or {"ideal_caption": f"a small brown dog number {number % 3}"}
-    feedback, _ = captions.feedback_submit(caption, **said)
+    feedback, _ = feedback_submit(caption, **said)
     if reviewer is not None:
         approved = Feedback.objects.filter(pk=feedback.pk)
-        captions.feedback_review(approved, Feedback.Status.APPROVED, reviewer=reviewer)
+        feedback_review(approved, Feedback.Status.APPROVED, reviewer=reviewer)
     return feedback
 
 

@@ -12,7 +12,9 @@ from django.core.files.base import ContentFile
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from captioner.captions import services as captions
+from captioner.captions.captions import caption_delete
+from captioner.captions.feedback import feedback_review, feedback_submit
+from captioner.captions.photos import photos_hash
 from captioner.models import Feedback, Owner, Photo
 from models_registry import services as registry
 from models_registry.models import Promotion
@@ -95,11 +97,9 @@ def test_lineage_leads_from_a_version_to_the_feedback_and_names_nobody(base, app
 def test_only_approved_feedback_teaches_and_what_was_deleted_never_again(base, approved, reviewer) -> None:
     pending = feedback_give(50)
     rejected = feedback_give(51)
-    captions.feedback_review(
-        Feedback.objects.filter(pk=rejected.pk), Feedback.Status.REJECTED, reviewer=reviewer
-    )
+    feedback_review(Feedback.objects.filter(pk=rejected.pk), Feedback.Status.REJECTED, reviewer=reviewer)
     deleted = approved[0]
-    captions.caption_delete(deleted.caption)
+    caption_delete(deleted.caption)
     ids = {row.feedback for row in snapshot_take().rows}
     assert ids == {feedback.pk for feedback in approved[1:]}
     assert not ids & {pending.pk, rejected.pk, deleted.pk}
@@ -113,7 +113,7 @@ def test_photos_held_out_once_are_remembered(base, approved) -> None:
 def test_photos_stored_before_there_were_hashes_get_theirs(base, approved) -> None:
     before = dict(Photo.objects.values_list("pk", "difference_hash"))
     Photo.objects.update(difference_hash="")
-    assert captions.photos_hash() == len(before)
+    assert photos_hash() == len(before)
     after = dict(Photo.objects.values_list("pk", "difference_hash"))
     distances = [(int(before[pk], 16) ^ int(after[pk], 16)).bit_count() for pk in before]
     assert max(distances) <= 4, "what is stored was re-encoded, and still looks the same"
@@ -244,7 +244,7 @@ def test_what_is_approved_or_edited_meanwhile_waits_for_the_next_run(base, appro
     interrupted(run)
     frozen = snapshot_take()
     feedback_give(60, reviewer=reviewer)
-    captions.feedback_submit(approved[0].caption, ideal_caption="on second thought a cat")
+    feedback_submit(approved[0].caption, ideal_caption="on second thought a cat")
     seen = []
 
     def see(self, stage, done, total, losses=None) -> None:
@@ -263,10 +263,8 @@ def test_what_is_approved_or_edited_meanwhile_waits_for_the_next_run(base, appro
 def test_what_was_deleted_or_rejected_meanwhile_is_not_learned_from(base, approved, reviewer) -> None:
     run = services.run_request()
     interrupted(run)
-    captions.caption_delete(approved[0].caption)
-    captions.feedback_review(
-        Feedback.objects.filter(pk=approved[1].pk), Feedback.Status.REJECTED, reviewer=reviewer
-    )
+    caption_delete(approved[0].caption)
+    feedback_review(Feedback.objects.filter(pk=approved[1].pk), Feedback.Status.REJECTED, reviewer=reviewer)
     run = execute(run)
     assert run.status == Status.FINISHED
     stored = registry.version_fetch(run.candidate) / run.candidate.facts.lineage.data.uri

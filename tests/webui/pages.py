@@ -7,7 +7,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import HttpResponse
 from django.test import Client
 
-from captioner.captions import services
+from captioner.captions.captions import caption_create
 from captioner.models import Caption, Owner
 from tests.conftest import draw_jpeg
 
@@ -26,7 +26,7 @@ def text(response: HttpResponse) -> str:
 
 def make_captions(owner: Owner, count: int) -> list[Caption]:
     """`count` captions of one photo, oldest first."""
-    first = services.caption_create(draw_jpeg(), owner=owner, source=Caption.Source.WEB)
+    first = caption_create(draw_jpeg(), owner=owner, source=Caption.Source.WEB)
 
     def copies() -> Iterator[Caption]:
         for number in range(1, count):

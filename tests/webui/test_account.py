@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from captioner.captions import services
+from captioner.captions.api_keys import api_key_create
 from captioner.models import ApiKey
 from tests.webui.pages import text
 
@@ -45,7 +45,7 @@ def test_a_key_needs_a_name_of_some_length(signed_in: Client, name: str) -> None
 
 
 def test_its_owner_revokes_it_after_being_asked(signed_in: Client, user: User) -> None:
-    api_key, secret = services.api_key_create(user, "importer")
+    api_key, secret = api_key_create(user, "importer")
     address = f"/account/keys/{api_key.pk}/revoke"
     assert "Revoke “importer”?" in text(signed_in.get(address))
     assert works(secret)
@@ -57,7 +57,7 @@ def test_its_owner_revokes_it_after_being_asked(signed_in: Client, user: User) -
 
 
 def test_nobody_sees_or_revokes_the_keys_of_others(signed_in: Client, other_user: User) -> None:
-    api_key, secret = services.api_key_create(other_user, "theirs")
+    api_key, secret = api_key_create(other_user, "theirs")
     assert "theirs" not in text(signed_in.get("/account"))
     for ask in (signed_in.get, signed_in.post):
         assert ask(f"/account/keys/{api_key.pk}/revoke").status_code == 404
@@ -70,7 +70,7 @@ def test_somebody_anonymous_is_asked_to_sign_in(client: Client, address: str) ->
 
 
 def test_a_key_opens_no_page(user: User) -> None:
-    _, secret = services.api_key_create(user, "importer")
+    _, secret = api_key_create(user, "importer")
     response = Client(headers={"Authorization": f"Bearer {secret}"}).post("/account", {"name": "another"})
     assert response.status_code == 302
     assert ApiKey.objects.count() == 1

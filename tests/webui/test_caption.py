@@ -5,7 +5,7 @@ from django.contrib.auth.models import User
 from django.core.files.storage import default_storage
 from django.test import Client
 
-from captioner.captions import services
+from captioner.captions.feedback import feedback_review, feedback_submit
 from captioner.models import Caption, Feedback, Photo
 from tests.conftest import FakeEngine
 from tests.webui.pages import jpeg, text, upload
@@ -153,8 +153,8 @@ def test_feedback_that_cannot_be_saved_is_refused_on_the_page(
 def test_the_outcome_of_a_review_is_shown(
     client: Client, caption: Caption, reviewer: User, status: Feedback.Status, told: str
 ) -> None:
-    services.feedback_submit(caption, rating=3)
-    services.feedback_review(Feedback.objects.all(), status, reviewer=reviewer)
+    feedback_submit(caption, rating=3)
+    feedback_review(Feedback.objects.all(), status, reviewer=reviewer)
     assert told in page_of(client, caption)
 
 

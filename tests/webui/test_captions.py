@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
-from captioner.captions import services
+from captioner.captions.feedback import feedback_submit
 from captioner.models import Caption, Owner
 from tests.conftest import FakeEngine
 from tests.webui.pages import make_captions, text
@@ -42,7 +42,7 @@ def test_captions_are_shown_newest_first_with_what_the_person_said(
     client: Client, fake_engine: FakeEngine, user: User
 ) -> None:
     captions = make_captions(Owner(user=user), 3)
-    services.feedback_submit(captions[0], rating=9, ideal_caption="my own words")
+    feedback_submit(captions[0], rating=9, ideal_caption="my own words")
     page = text(client.get("/captions/"))
     assert shown(page) == ids(captions)
     assert '</span>9<span class="badge-of">/10</span>' in page
@@ -106,7 +106,7 @@ def test_search_finds_the_models_words_and_ones_own(
     client: Client, fake_engine: FakeEngine, user: User
 ) -> None:
     captions = make_captions(Owner(user=user), 4)
-    services.feedback_submit(captions[1], ideal_caption="a very special thing")
+    feedback_submit(captions[1], ideal_caption="a very special thing")
     assert shown(text(client.get("/captions/?q=NUMBER+2"))) == [str(captions[2].pk)]
     assert shown(text(client.get("/captions/?q=special"))) == [str(captions[1].pk)]
     nothing = text(client.get("/captions/?q=%3Cb%3E"))

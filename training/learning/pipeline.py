@@ -19,7 +19,7 @@ import torch
 from django.conf import settings
 from PIL import Image
 
-from captioner.captions.services import photo_open
+from captioner.captions.photos import photo_open
 from captioner.exceptions import InvalidImage
 from captioner.inference.loading import thread_count
 from captioner.models import Photo

@@ -15,7 +15,7 @@ from django.core.files.storage import default_storage
 from django.db.models import Q
 from django.utils.crypto import salted_hmac
 
-from captioner.captions.services import photos_hash
+from captioner.captions.photos import photos_hash
 from captioner.models import Caption, Feedback, Photo
 from training.learning.curation import FeedbackRow, Snapshot, photos_group, rows_curate
 from training.models import HeldOutPhoto

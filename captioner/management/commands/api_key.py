@@ -6,7 +6,7 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError
 
-from captioner.captions import services
+from captioner.captions.api_keys import api_key_create, api_key_revoke
 from captioner.models import ApiKey
 
 
@@ -30,7 +30,7 @@ class Command(BaseCommand):
         name, longest = options["name"], ApiKey._meta.get_field("name").max_length
         if not name or longest is None or len(name) > longest:
             raise CommandError(f"The name has {len(name)} characters; give it 1 to {longest}.")
-        _, secret = services.api_key_create(_user(options["user"]), name)
+        _, secret = api_key_create(_user(options["user"]), name)
         self.stdout.write(secret)
 
     def _list(self, options: dict[str, Any]) -> None:
@@ -50,7 +50,7 @@ class Command(BaseCommand):
         if missing:
             numbers = ", ".join(map(str, sorted(missing)))
             raise CommandError(f"There is no key with the number {numbers}; see `manage.py api_key list`.")
-        count = services.api_key_revoke(ApiKey.objects.filter(pk__in=wanted))
+        count = api_key_revoke(ApiKey.objects.filter(pk__in=wanted))
         self.stdout.write(f"Revoked: {count}; revoked before: {len(wanted) - count}.")
 
 

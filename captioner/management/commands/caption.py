@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 from tqdm import tqdm
 
-from captioner.captions import services
+from captioner.captions.local_photos import photos_predict
 from captioner.exceptions import CaptionerError, IncompatibleModel, ModelUnavailable
 from captioner.inference.types import Prediction
 from captioner.intake.images import SUFFIXES
@@ -37,7 +37,7 @@ class Command(BaseCommand):
             raise CommandError(f"No photos found; looked for {', '.join(sorted(SUFFIXES))}.")
         wishes = {name: options[name] for name in ("num_captions", "num_beams", "max_new_tokens")}
         try:
-            outcomes = services.photos_predict(paths, **wishes)
+            outcomes = photos_predict(paths, **wishes)
             bar = tqdm(outcomes, total=len(paths), unit="photo", disable=None)
             failures = sum(not self._write(path, outcome, options["format"]) for path, outcome in bar)
         except (ValueError, RegistryError, ModelUnavailable, IncompatibleModel) as error:

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from captioner.captions import services
+from captioner.captions.accounts import administrator_ensure
 from captioner.exceptions import ServersUnavailable
 from captioner.ops import dependencies as servers
 from captioner.ops.static_files import static_files_collect
@@ -42,7 +42,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         finally:
             os.umask(umask)
-        password = services.administrator_ensure()
+        password = administrator_ensure()
         address = f"http://{settings.HOST}:{settings.PORT}"
         if settings.PRODUCTION and settings.ALLOWED_HOSTS:
             address = f"https://{settings.ALLOWED_HOSTS[0]}"

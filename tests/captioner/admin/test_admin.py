@@ -11,7 +11,9 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from captioner.captions import services
+from captioner.captions.api_keys import api_key_create, api_key_find
+from captioner.captions.captions import caption_create
+from captioner.captions.feedback import feedback_review, feedback_submit
 from captioner.models import ApiKey, Caption, Feedback, Owner, Photo
 from models_registry.models import Alias, ModelVersion, Promotion
 from tests.conftest import FakeEngine, draw_jpeg
@@ -36,10 +38,8 @@ def make_feedback(user: User, count: int) -> list[Feedback]:
     made = []
     for number in range(count):
         photo = draw_jpeg((40 + number, 30))
-        caption = services.caption_create(photo, owner=Owner(user=user), source=Caption.Source.WEB)
-        made.append(
-            services.feedback_submit(caption, rating=number % 10 + 1, ideal_caption=f"ideal {number}")[0]
-        )
+        caption = caption_create(photo, owner=Owner(user=user), source=Caption.Source.WEB)
+        made.append(feedback_submit(caption, rating=number % 10 + 1, ideal_caption=f"ideal {number}")[0])
     return made[::-1]
 
 
@@ -81,7 +81,7 @@ def decide(client: Client, row: Feedback, status: str, seen: str | None = None):
 
 
 def test_the_queue_shows_what_is_pending_newest_first(client: Client, feedback: list[Feedback]) -> None:
-    services.feedback_review(
+    feedback_review(
         Feedback.objects.filter(pk=feedback[0].pk),
         Feedback.Status.REJECTED,
         reviewer=feedback[0].caption.user,
@@ -113,7 +113,7 @@ def test_the_queue_is_filtered_and_searched(
     client: Client, feedback: list[Feedback], query: str, count: int
 ) -> None:
     first, second, third = feedback  # of ratings 3, 2 and 1
-    services.feedback_review(
+    feedback_review(
         Feedback.objects.filter(pk=first.pk), Feedback.Status.APPROVED, reviewer=first.caption.user
     )
     Feedback.objects.filter(pk=second.pk).update(rating=None)
@@ -167,7 +167,7 @@ def test_a_decision_records_who_and_when_and_leads_to_the_next_one(
 
 def test_a_decision_on_what_changed_meanwhile_is_not_taken(client: Client, feedback: list[Feedback]) -> None:
     seen = feedback[0].updated_at.isoformat()
-    services.feedback_submit(feedback[0].caption, ideal_caption="something else entirely")
+    feedback_submit(feedback[0].caption, ideal_caption="something else entirely")
     response = client.post(review_path(feedback[0]), {"status": "approved", "seen": seen}, follow=True)
     assert "This changed while you looked at it" in response.content.decode()
     assert Feedback.objects.get(pk=feedback[0].pk).status == Feedback.Status.PENDING
@@ -185,7 +185,7 @@ def test_bulk_actions_leave_out_what_changed_since_the_list_was_shown(
     client: Client, feedback: list[Feedback]
 ) -> None:
     seen = timezone.now().isoformat()
-    services.feedback_submit(feedback[0].caption, ideal_caption="something else entirely")
+    feedback_submit(feedback[0].caption, ideal_caption="something else entirely")
     page = act_on_what_was_seen(client, "approve", feedback, seen)
     assert "Approved: 2." in page
     assert "1 changed while you looked at the list" in page
@@ -261,7 +261,7 @@ def test_captions_compared_are_escaped(client: Client, feedback: list[Feedback])
 def test_photos_are_listed_with_thumbnails_size_and_number_of_captions(
     client: Client, user: User, feedback: list[Feedback], django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
-    services.caption_create(draw_jpeg((40, 30)), owner=Owner(user=user), source=Caption.Source.WEB)
+    caption_create(draw_jpeg((40, 30)), owner=Owner(user=user), source=Caption.Source.WEB)
     with django_assert_num_queries(4):  # session, user, count, rows
         page = get(client, "/admin/captioner/photo/")
     assert page.count('class="thumbnail"') == 3
@@ -291,9 +291,9 @@ def test_captions_are_listed_with_owner_and_version(
     django_assert_num_queries: DjangoAssertNumQueries,
     caption: Caption,
 ) -> None:
-    key, _ = services.api_key_create(user, "a script")
+    key, _ = api_key_create(user, "a script")
     for owner in (visitor, Owner(api_key=key)):
-        services.caption_create(draw_jpeg(), owner=owner, source=Caption.Source.API)
+        caption_create(draw_jpeg(), owner=owner, source=Caption.Source.API)
     with django_assert_num_queries(5):  # session, user, versions to filter by, count, rows
         page = get(client, "/admin/captioner/caption/")
     assert page.count('class="thumbnail"') == 3
@@ -313,7 +313,7 @@ def test_a_caption_is_looked_at_and_not_changed(client: Client, caption: Caption
 def test_deleting_captions_deletes_the_photos_nobody_shows_any_more(
     client: Client, user: User, caption: Caption
 ) -> None:
-    other = services.caption_create(draw_jpeg((9, 9)), owner=Owner(user=user), source=Caption.Source.WEB)
+    other = caption_create(draw_jpeg((9, 9)), owner=Owner(user=user), source=Caption.Source.WEB)
     client.post(f"/admin/captioner/caption/{caption.pk}/delete/", {"post": "yes"})
     assert list(Photo.objects.all()) == [other.photo]
     fields = {"action": "delete_selected", "_selected_action": [other.pk], "post": "yes"}
@@ -325,7 +325,7 @@ def test_deleting_captions_deletes_the_photos_nobody_shows_any_more(
 def test_a_user_is_deleted_with_everything_that_was_theirs(
     client: Client, user: User, feedback: list[Feedback]
 ) -> None:
-    services.api_key_create(user, "a script")
+    api_key_create(user, "a script")
     client.post(f"/admin/auth/user/{user.pk}/delete/", {"post": "yes"})
     assert not User.objects.filter(pk=user.pk).exists()
     for model in (Caption, Feedback, ApiKey):
@@ -339,7 +339,7 @@ def test_a_new_key_is_shown_once_and_works(client: Client, user: User) -> None:
     response = client.post("/admin/captioner/apikey/add/", {"user": user.pk, "name": "a script"}, follow=True)
     secret = re.search(r"<code>([\w-]+)</code>", response.content.decode())[1]
     key = ApiKey.objects.get()
-    assert services.api_key_find(secret) == key
+    assert api_key_find(secret) == key
     assert (key.user, key.name) == (user, "a script")
     for path in ("/admin/captioner/apikey/", f"/admin/captioner/apikey/{key.pk}/change/"):
         page = get(client, path)
@@ -348,16 +348,16 @@ def test_a_new_key_is_shown_once_and_works(client: Client, user: User) -> None:
 
 
 def test_revoked_keys_work_no_more(client: Client, user: User) -> None:
-    (key, secret), (other, other_secret) = (services.api_key_create(user, name) for name in ("a", "b"))
+    (key, secret), (other, other_secret) = (api_key_create(user, name) for name in ("a", "b"))
     fields = {"action": "revoke", "_selected_action": [key.pk]}
     assert "Revoked: 1." in client.post("/admin/captioner/apikey/", fields, follow=True).content.decode()
     assert "Revoked: 0." in client.post("/admin/captioner/apikey/", fields, follow=True).content.decode()
-    assert services.api_key_find(secret) is None
-    assert services.api_key_find(other_secret) == other
+    assert api_key_find(secret) is None
+    assert api_key_find(other_secret) == other
 
 
 def test_a_key_cannot_be_changed(client: Client, user: User) -> None:
-    key, _ = services.api_key_create(user, "a script")
+    key, _ = api_key_create(user, "a script")
     path = f"/admin/captioner/apikey/{key.pk}/change/"
     assert client.post(path, {"name": "other", "user": user.pk}).status_code == 403
 

@@ -5,7 +5,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from captioner.captions import services
+from captioner.captions.api_keys import api_key_create
 from captioner.models import Caption
 
 URL = "/api/v1/captions"
@@ -18,7 +18,7 @@ def get(client: Client, authorization: str):
 
 
 def test_key_gets_in(client: Client, user: User) -> None:
-    _, secret = services.api_key_create(user, "script")
+    _, secret = api_key_create(user, "script")
     assert get(client, f"Bearer {secret}").status_code == 200
     assert get(client, f"bearer {secret}").status_code == 200
 
@@ -32,14 +32,14 @@ def test_unknown_key_is_refused(client: Client, secret: str) -> None:
 
 
 def test_revoked_key_is_refused(client: Client, user: User) -> None:
-    api_key, secret = services.api_key_create(user, "script")
+    api_key, secret = api_key_create(user, "script")
     api_key.revoked_at = timezone.now()
     api_key.save()
     assert get(client, f"Bearer {secret}").status_code == 401
 
 
 def test_key_of_a_deactivated_user_is_refused(client: Client, user: User) -> None:
-    _, secret = services.api_key_create(user, "script")
+    _, secret = api_key_create(user, "script")
     User.objects.update(is_active=False)
     assert get(client, f"Bearer {secret}").status_code == 401
 
@@ -74,7 +74,7 @@ def test_session_needs_a_csrf_token_to_change_something(user: User, caption: Cap
 
 
 def test_key_needs_no_csrf_token(user: User, caption: Caption) -> None:
-    _, secret = services.api_key_create(user, "script")
+    _, secret = api_key_create(user, "script")
     program = Client(enforce_csrf_checks=True, headers={"Authorization": f"Bearer {secret}"})
     # The key did not make this caption; what matters is that it gets as far as being told so.
     assert program.delete(f"{URL}/{caption.pk}").status_code == 404

@@ -10,7 +10,7 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
-from captioner.captions import services
+from captioner.captions.api_keys import api_key_create
 from captioner.exceptions import ModelUnavailable
 from captioner.inference.types import MAX_NEW_TOKENS, MAX_NUM_BEAMS, MAX_NUM_CAPTIONS, DecodingParameters
 from captioner.models import ApiKey, Caption, Photo
@@ -247,7 +247,7 @@ def test_caption_belongs_to_the_signed_in_user(client: Client, photo_bytes: byte
 
 
 def test_caption_belongs_to_key_and_its_user(client: Client, photo_bytes: bytes, user) -> None:
-    api_key, secret = services.api_key_create(user, "script")
+    api_key, secret = api_key_create(user, "script")
     response = client.post(URL, {"image": upload(photo_bytes)}, headers={"Authorization": f"Bearer {secret}"})
     assert response.status_code == 201
     caption = Caption.objects.get()

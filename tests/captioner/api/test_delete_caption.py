@@ -5,7 +5,8 @@ from django.contrib.auth.models import User
 from django.core.files.storage import default_storage
 from django.test import Client
 
-from captioner.captions import services
+from captioner.captions.captions import caption_create
+from captioner.captions.feedback import feedback_submit
 from captioner.models import Caption, Feedback, Owner, Photo
 from tests.conftest import FakeEngine
 
@@ -19,7 +20,7 @@ def ada(client: Client, user: User) -> Client:
 
 
 def test_row_feedback_and_photo_are_gone(ada: Client, caption: Caption) -> None:
-    services.feedback_submit(caption, rating=5)
+    feedback_submit(caption, rating=5)
     response = ada.delete(f"{URL}/{caption.pk}")
     assert response.status_code == 204
     assert response.content == b""
@@ -32,7 +33,7 @@ def test_row_feedback_and_photo_are_gone(ada: Client, caption: Caption) -> None:
 def test_photo_stays_while_somebody_else_shows_it(
     ada: Client, caption: Caption, other_user: User, photo_bytes: bytes, fake_engine: FakeEngine
 ) -> None:
-    services.caption_create(photo_bytes, owner=Owner(user=other_user), source=Caption.Source.API)
+    caption_create(photo_bytes, owner=Owner(user=other_user), source=Caption.Source.API)
     ada.delete(f"{URL}/{caption.pk}")
     assert Caption.objects.get().user == other_user
     assert default_storage.exists(caption.photo.file.name)

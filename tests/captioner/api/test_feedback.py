@@ -4,7 +4,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from captioner.captions import services
+from captioner.captions.feedback import feedback_review
 from captioner.models import Caption, Feedback
 
 
@@ -43,7 +43,7 @@ def test_is_recorded_as_pending(
 
 def test_again_replaces_and_is_reviewed_anew(ada: Client, caption: Caption, reviewer: User) -> None:
     give(ada, caption, {"rating": 1, "ideal_caption": "a dog"})
-    services.feedback_review(Feedback.objects.all(), Feedback.Status.APPROVED, reviewer=reviewer)
+    feedback_review(Feedback.objects.all(), Feedback.Status.APPROVED, reviewer=reviewer)
     response = give(ada, caption, {"rating": 9})
     assert response.status_code == 200
     assert (response.json()["rating"], response.json()["status"]) == (9, "pending")

@@ -6,7 +6,9 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from captioner.captions import services
+from captioner.captions.api_keys import api_key_create
+from captioner.captions.captions import caption_create
+from captioner.captions.feedback import feedback_submit
 from captioner.models import Caption, Owner
 from tests.conftest import FakeEngine
 
@@ -24,7 +26,7 @@ def test_shows_what_creating_it_answered(
 
 
 def test_shows_feedback_without_its_reviewer(client: Client, user: User, caption: Caption) -> None:
-    services.feedback_submit(caption, rating=2, ideal_caption="a teal field")
+    feedback_submit(caption, rating=2, ideal_caption="a teal field")
     client.force_login(user)
     feedback = client.get(f"{URL}/{caption.pk}").json()["feedback"]
     assert set(feedback) == {"rating", "ideal_caption", "status", "created_at", "updated_at"}
@@ -38,8 +40,8 @@ def test_shows_feedback_without_its_reviewer(client: Client, user: User, caption
 def test_user_sees_what_their_key_made(
     client: Client, user: User, fake_engine: FakeEngine, photo_bytes: bytes
 ) -> None:
-    api_key, _ = services.api_key_create(user, "script")
-    caption = services.caption_create(photo_bytes, owner=Owner(api_key=api_key), source=Caption.Source.API)
+    api_key, _ = api_key_create(user, "script")
+    caption = caption_create(photo_bytes, owner=Owner(api_key=api_key), source=Caption.Source.API)
     client.force_login(user)
     assert client.get(f"{URL}/{caption.pk}").status_code == 200
 

@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from captioner.captions import services
+from captioner.captions.api_keys import api_key_create
 from captioner.exceptions import Overloaded
 from captioner.http import idempotency
 from captioner.models import Caption, IdempotentRequest, Job
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def program(user: User, fake_engine: FakeEngine) -> Client:
-    _, secret = services.api_key_create(user, "script")
+    _, secret = api_key_create(user, "script")
     return Client(headers={"Authorization": f"Bearer {secret}"})
 
 
@@ -105,7 +105,7 @@ def test_a_request_whose_process_died_is_taken_over(program: Client, user: User)
 
 
 def test_keys_of_different_people_are_different(program: Client, other_user: User) -> None:
-    _, secret = services.api_key_create(other_user, "script")
+    _, secret = api_key_create(other_user, "script")
     other = Client(headers={"Authorization": f"Bearer {secret}"})
     assert send(program, draw_jpeg()).json()["id"] != send(other, draw_jpeg()).json()["id"]
 

@@ -8,7 +8,8 @@ from django.test import Client
 from django.urls import reverse
 
 from captioner.api.urls import router
-from captioner.captions import services
+from captioner.captions.api_keys import api_key_create
+from captioner.captions.captions import caption_create
 from captioner.models import Caption, Feedback, Owner
 from tests.conftest import FakeEngine, draw_jpeg
 
@@ -48,9 +49,9 @@ def people(user: User, other_user: User, fake_engine: FakeEngine) -> dict[str, S
     people = {
         "user": Someone(user),
         "other user": Someone(other_user),
-        "key": Someone(secret=services.api_key_create(user, "one")[1]),
-        "other key of the same user": Someone(secret=services.api_key_create(user, "two")[1]),
-        "key of the other user": Someone(secret=services.api_key_create(other_user, "one")[1]),
+        "key": Someone(secret=api_key_create(user, "one")[1]),
+        "other key of the same user": Someone(secret=api_key_create(user, "two")[1]),
+        "key of the other user": Someone(secret=api_key_create(other_user, "one")[1]),
         "visitor": Someone(),
         "other visitor": Someone(),
     }
@@ -121,6 +122,6 @@ def test_signing_in_does_not_show_the_visitors_captions(
 
 @pytest.mark.django_db
 def test_forged_visitor_cookie_is_nobody(client: Client, visitor: Owner, fake_engine: FakeEngine) -> None:
-    caption = services.caption_create(draw_jpeg(), owner=visitor, source=Caption.Source.WEB)
+    caption = caption_create(draw_jpeg(), owner=visitor, source=Caption.Source.WEB)
     client.cookies["captioner_visitor"] = str(visitor.visitor)
     assert client.get(f"{URL}/{caption.pk}").status_code == 404

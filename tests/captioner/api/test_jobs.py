@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
-from captioner.captions import services
+from captioner.captions.api_keys import api_key_create
 from captioner.jobs import services as jobs
 from captioner.models import Caption, Job
 from captioner.serving import follower as registry_follower
@@ -62,7 +62,7 @@ def upload(name: str, data: bytes) -> SimpleUploadedFile:
 
 @pytest.fixture
 def program(user: User) -> Client:
-    _, secret = services.api_key_create(user, "script")
+    _, secret = api_key_create(user, "script")
     return Client(headers={"Authorization": f"Bearer {secret}"})
 
 
@@ -261,7 +261,7 @@ def test_delete_cancels(program: Client, messages: list) -> None:
 
 
 def test_somebody_elses_job_does_not_exist(program: Client, done: dict, user: User, other_user: User) -> None:
-    _, other_key = services.api_key_create(user, "another")
+    _, other_key = api_key_create(user, "another")
     strangers = [Client(), Client(), Client(headers={"Authorization": f"Bearer {other_key}"})]
     strangers[1].force_login(other_user)
     for stranger in strangers:

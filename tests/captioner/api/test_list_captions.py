@@ -6,7 +6,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from captioner.captions import services
+from captioner.captions.captions import caption_create
+from captioner.captions.feedback import feedback_review, feedback_submit
 from captioner.models import Caption, Feedback, Owner, Photo
 from tests.conftest import FakeEngine, draw_jpeg
 
@@ -55,8 +56,8 @@ def test_newest_first(ada: Client, user: User, photo: Photo) -> None:
 
 
 def test_entries_are_whole_captions(ada: Client, user: User, fake_engine: FakeEngine) -> None:
-    caption = services.caption_create(draw_jpeg(), owner=Owner(user=user), source=Caption.Source.WEB)
-    services.feedback_submit(caption, rating=7)
+    caption = caption_create(draw_jpeg(), owner=Owner(user=user), source=Caption.Source.WEB)
+    feedback_submit(caption, rating=7)
     entry = ada.get(URL).json()["results"][0]
     assert entry == ada.get(f"{URL}/{caption.pk}").json()
     assert entry["feedback"]["rating"] == 7
@@ -78,7 +79,7 @@ def test_number_of_queries_does_not_grow(
     ada: Client, user: User, photo: Photo, count: int, django_assert_num_queries
 ) -> None:
     for _ in range(count):
-        services.feedback_submit(log(user, photo), rating=1)
+        feedback_submit(log(user, photo), rating=1)
     with django_assert_num_queries(3):  # session, user, captions with photo and feedback
         assert len(ada.get(URL, {"page_size": 100}).json()["results"]) == count
 
@@ -140,7 +141,7 @@ def test_search_ignores_case(ada: Client, user: User, photo: Photo) -> None:
 def test_search_finds_what_the_person_would_have_written(ada: Client, user: User, photo: Photo) -> None:
     for text in ("a cat", "a dog"):
         made = log(user, photo, text)
-    services.feedback_submit(made, ideal_caption="a wet Poodle")
+    feedback_submit(made, ideal_caption="a wet Poodle")
     assert texts(ada, search="poodle") == ["a dog"]
 
 
@@ -157,10 +158,10 @@ def test_by_model_version(ada: Client, user: User, photo: Photo) -> None:
 
 def test_by_feedback_status(ada: Client, user: User, reviewer: User, photo: Photo) -> None:
     log(user, photo, "unrated")
-    services.feedback_submit(log(user, photo, "rated"), rating=3)
-    services.feedback_submit(log(user, photo, "reviewed"), rating=3)
+    feedback_submit(log(user, photo, "rated"), rating=3)
+    feedback_submit(log(user, photo, "reviewed"), rating=3)
     reviewed = Feedback.objects.filter(caption__text="reviewed")
-    services.feedback_review(reviewed, Feedback.Status.APPROVED, reviewer=reviewer)
+    feedback_review(reviewed, Feedback.Status.APPROVED, reviewer=reviewer)
     assert texts(ada, feedback_status="none") == ["unrated"]
     assert texts(ada, feedback_status="pending") == ["rated"]
     assert texts(ada, feedback_status="approved") == ["reviewed"]

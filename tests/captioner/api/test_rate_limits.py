@@ -5,7 +5,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from huggingface_hub.utils import parse_ratelimit_headers
 
-from captioner.captions import services
+from captioner.captions.api_keys import api_key_create
 from captioner.models import Caption
 from tests.conftest import FakeEngine
 
@@ -49,7 +49,7 @@ def test_the_python_client_of_hugging_face_understands_the_headers(client: Clien
 
 
 def test_a_key_has_its_own_quota_and_its_user_one_over_all_of_them(user: User) -> None:
-    one, two = (bearer(services.api_key_create(user, name)[1]) for name in ("one", "two"))
+    one, two = (bearer(api_key_create(user, name)[1]) for name in ("one", "two"))
     assert [one.get(URL).status_code for _ in range(3)] == [200, 200, 429]
     response = two.get(URL)
     assert response.status_code == 429, "the user's three are used up"
@@ -65,7 +65,7 @@ def test_a_signed_in_person_is_not_limited_by_address(client: Client, user: User
 
 def test_trying_keys_is_limited_by_address(user: User) -> None:
     assert [bearer(f"guess {n}").get(URL).status_code for n in range(3)] == [401, 401, 429]
-    assert bearer(services.api_key_create(user, "real")[1]).get(URL).status_code == 200
+    assert bearer(api_key_create(user, "real")[1]).get(URL).status_code == 200
 
 
 def test_addresses_are_told_apart_behind_a_proxy_that_is_trusted(client: Client, settings) -> None:

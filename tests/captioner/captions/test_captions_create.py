@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from pytest_django import Settings
 
-from captioner.captions import services
+from captioner.captions.captions import captions_create
 from captioner.exceptions import CaptionerError, ClientGone, InvalidImage, Overloaded
 from captioner.models import Caption, Owner
 from tests.conftest import FakeEngine, draw_jpeg
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.django_db
 
 
 def create(photos: Iterator[bytes] | list[bytes], owner: Owner, **options) -> list[Caption | CaptionerError]:
-    return services.captions_create(photos, owner=owner, source=Caption.Source.WEB, **options)
+    return captions_create(photos, owner=owner, source=Caption.Source.WEB, **options)
 
 
 def test_every_photo_gets_its_caption_in_order(fake_engine: FakeEngine, visitor: Owner) -> None:

@@ -8,7 +8,11 @@ from django.core.files.storage import default_storage
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from captioner.captions import services
+from captioner.captions.accounts import administrator_ensure
+from captioner.captions.api_keys import api_key_create, api_key_find
+from captioner.captions.captions import caption_create, caption_delete
+from captioner.captions.feedback import feedback_review, feedback_submit
+from captioner.captions.photos import photos_sweep
 from captioner.exceptions import ClientGone, DeadlineExceeded, InvalidFeedback, InvalidImage, Overloaded
 from captioner.inference.types import DecodingParameters
 from captioner.models import Caption, Feedback, Owner, Photo
@@ -18,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 
 def create(data: bytes, owner: Owner, **options) -> Caption:
-    return services.caption_create(data, owner=owner, source=Caption.Source.API, **options)
+    return caption_create(data, owner=owner, source=Caption.Source.API, **options)
 
 
 # --- Captions ---
@@ -107,7 +111,7 @@ def test_a_photo_whose_file_was_lost_is_stored_again(fake_engine: FakeEngine, vi
 
 
 def test_each_person_sees_only_their_own(fake_engine: FakeEngine, user: User, other_user: User) -> None:
-    key, _ = services.api_key_create(user, "script")
+    key, _ = api_key_create(user, "script")
     owners = {
         "user": Owner(user=user),
         "key": Owner(api_key=key),
@@ -139,24 +143,24 @@ def test_deleting_a_caption_deletes_its_photo_with_the_last_one(
     fake_engine: FakeEngine, visitor: Owner, user: User
 ) -> None:
     first, second = create(draw_jpeg(), visitor), create(draw_jpeg(), Owner(user=user))
-    services.feedback_submit(first, rating=3)
-    services.caption_delete(first)
+    feedback_submit(first, rating=3)
+    caption_delete(first)
     assert (Feedback.objects.count(), Photo.objects.count(), len(stored_files())) == (0, 1, 1)
-    services.caption_delete(second)
+    caption_delete(second)
     assert (Photo.objects.count(), stored_files()) == (0, [])
 
 
 def test_deleting_what_was_just_deleted_is_no_error(caption: Caption) -> None:
     twin = Caption.objects.get(pk=caption.pk)
-    services.caption_delete(caption)
-    services.caption_delete(twin)
+    caption_delete(caption)
+    caption_delete(twin)
     assert not Photo.objects.exists()
 
 
 def test_rating_what_was_just_deleted_is_told_apart(caption: Caption) -> None:
     Caption.objects.all().delete()
     with pytest.raises(Caption.DoesNotExist):
-        services.feedback_submit(caption, rating=3)
+        feedback_submit(caption, rating=3)
 
 
 def test_the_sweep_removes_only_old_photos_that_no_caption_shows(
@@ -165,9 +169,9 @@ def test_the_sweep_removes_only_old_photos_that_no_caption_shows(
     kept = create(draw_jpeg(colour="red"), visitor).photo
     create(draw_jpeg(colour="blue"), Owner(user=user))
     user.delete()
-    assert services.photos_sweep() == 0, "a young one may be waiting for its caption"
+    assert photos_sweep() == 0, "a young one may be waiting for its caption"
     Photo.objects.update(created_at=timezone.now() - timedelta(days=1))
-    assert services.photos_sweep() == 1
+    assert photos_sweep() == 1
     assert list(Photo.objects.all()) == [kept]
     assert stored_files() == [kept.file.name]
 
@@ -176,14 +180,14 @@ def test_the_sweep_removes_only_old_photos_that_no_caption_shows(
 
 
 def test_feedback_waits_for_review(caption: Caption) -> None:
-    feedback, _ = services.feedback_submit(caption, rating=4, ideal_caption="  a teal\n square ")
+    feedback, _ = feedback_submit(caption, rating=4, ideal_caption="  a teal\n square ")
     assert (feedback.rating, feedback.ideal_caption, feedback.status) == (4, "a teal square", "pending")
 
 
 def test_saying_it_again_replaces_it_and_asks_for_a_new_review(caption: Caption, reviewer: User) -> None:
-    services.feedback_submit(caption, rating=4)
-    services.feedback_review(Feedback.objects.all(), Feedback.Status.APPROVED, reviewer=reviewer)
-    services.feedback_submit(caption, rating=9)
+    feedback_submit(caption, rating=4)
+    feedback_review(Feedback.objects.all(), Feedback.Status.APPROVED, reviewer=reviewer)
+    feedback_submit(caption, rating=9)
     feedback = Feedback.objects.get()
     assert (feedback.rating, feedback.status, feedback.reviewed_by, feedback.reviewed_at) == (
         9,
@@ -207,16 +211,16 @@ def test_feedback_that_says_nothing_or_too_much_is_refused(
     caption: Caption, given: dict, field: str, complaint: str
 ) -> None:
     with pytest.raises(InvalidFeedback, match=complaint) as caught:
-        services.feedback_submit(caption, **given)
+        feedback_submit(caption, **given)
     assert caught.value.field == field
     assert not Feedback.objects.exists()
 
 
 def test_a_review_records_who_and_when_and_counts_what_changed(caption: Caption, reviewer: User) -> None:
-    services.feedback_submit(caption, rating=4)
+    feedback_submit(caption, rating=4)
     before = timezone.now()
-    assert services.feedback_review(Feedback.objects.all(), Feedback.Status.REJECTED, reviewer=reviewer) == 1
-    assert services.feedback_review(Feedback.objects.all(), Feedback.Status.REJECTED, reviewer=reviewer) == 0
+    assert feedback_review(Feedback.objects.all(), Feedback.Status.REJECTED, reviewer=reviewer) == 1
+    assert feedback_review(Feedback.objects.all(), Feedback.Status.REJECTED, reviewer=reviewer) == 0
     feedback = Feedback.objects.get()
     assert (feedback.status, feedback.reviewed_by) == ("rejected", reviewer)
     assert before <= feedback.reviewed_at <= timezone.now()
@@ -226,23 +230,23 @@ def test_a_review_records_who_and_when_and_counts_what_changed(caption: Caption,
 
 
 def test_an_api_key_is_found_by_its_secret_only(user: User) -> None:
-    key, secret = services.api_key_create(user, "script")
-    assert services.api_key_find(secret) == key
-    assert services.api_key_find(secret + "x") is None
+    key, secret = api_key_create(user, "script")
+    assert api_key_find(secret) == key
+    assert api_key_find(secret + "x") is None
     assert secret not in str(vars(key))
 
 
 def test_a_revoked_key_or_one_of_an_inactive_user_is_not_found(user: User) -> None:
-    key, secret = services.api_key_create(user, "script")
+    key, secret = api_key_create(user, "script")
     User.objects.update(is_active=False)
-    assert services.api_key_find(secret) is None
+    assert api_key_find(secret) is None
     User.objects.update(is_active=True)
     key.revoked_at = timezone.now()
     key.save()
-    assert services.api_key_find(secret) is None
+    assert api_key_find(secret) is None
 
 
 def test_the_first_administrator_gets_a_password_once(client) -> None:
-    password = services.administrator_ensure()
+    password = administrator_ensure()
     assert client.login(username="admin", password=password)
-    assert services.administrator_ensure() is None
+    assert administrator_ensure() is None

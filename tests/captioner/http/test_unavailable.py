@@ -6,7 +6,7 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from django.test import Client
 
-from captioner.captions import services
+from captioner.captions.captions import caption_delete
 from captioner.exceptions import StorageUnavailable
 from captioner.models import Caption, Photo
 from captioner.ops import dependencies as servers
@@ -86,6 +86,6 @@ def test_a_caption_whose_photo_cannot_be_deleted_is_kept(
 ) -> None:
     monkeypatch.setattr(AtomicFileSystemStorage, "delete", fail)
     with pytest.raises(StorageUnavailable):
-        services.caption_delete(caption)
+        caption_delete(caption)
     assert Caption.objects.exists()
     assert Photo.objects.exists()

@@ -16,7 +16,7 @@ from django.test import Client
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from captioner.captions import services
+from captioner.captions.api_keys import api_key_create
 from captioner.exceptions import DeadlineExceeded, InvalidArchive, ModelUnavailable
 from captioner.jobs import services as jobs
 from captioner.jobs.archives import SentPhoto
@@ -118,7 +118,7 @@ def test_photos_are_captioned_in_chunks_and_logged_like_any_other(broker: Broker
 
 
 def test_a_key_makes_captions_of_its_own_and_its_users(broker: Broker, user: User) -> None:
-    api_key, _ = services.api_key_create(user, "script")
+    api_key, _ = api_key_create(user, "script")
     job = create(photos(1), Owner(api_key=api_key))
     broker.work()
     caption = Caption.objects.get()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from django.test import Client
 
-from captioner.captions import services
+from captioner.captions.captions import caption_create
 from captioner.exceptions import InvalidImage, Overloaded
 from captioner.models import Caption, Owner
 from captioner.ops import metrics
@@ -71,7 +71,7 @@ def test_each_photo_is_counted_by_how_it_went(
     before = {sample: metric(client, sample) for sample in samples}
 
     def create(data: bytes) -> None:
-        services.caption_create(data, owner=visitor, source=Caption.Source.API)
+        caption_create(data, owner=visitor, source=Caption.Source.API)
 
     create(draw_jpeg())
     with pytest.raises(InvalidImage):

@@ -13,7 +13,7 @@ import pytest
 
 from captioner.ops import checks, telemetry
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 # A process of the service that fails one request and answers another.
 SERVICE = """
 import django
@@ -21,10 +21,10 @@ django.setup()
 from django.core.management import call_command
 call_command("migrate", verbosity=0)
 from django.test import Client
-from captioner.captions import services
+from captioner.api import captions
 def fail(*arguments, **options):
     raise ZeroDivisionError
-services.caption_create = fail
+captions.caption_create = fail
 client = Client(raise_request_exception=False, headers={"Authorization": "Basic a-secret-key"})
 assert client.generic("POST", "/api/v1/captions", b"private photo", content_type="image/jpeg").status_code == 500
 assert client.get("/api/v1/captions").status_code == 200

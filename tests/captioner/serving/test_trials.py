@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.models import User
 from PIL import Image
 
-from captioner.captions import services
+from captioner.captions.captions import caption_create, caption_delete
 from captioner.models import Caption, ChallengerTrial, Feedback, Owner
 from captioner.serving import trials
 from captioner.serving.engine import ChallengerFailure
@@ -38,7 +38,7 @@ def challenger(tmp_path: Path, champion: ModelVersion) -> ModelVersion:
 @pytest.fixture
 def log(user: User, fake_engine: FakeEngine):
     """Logs captions of a version that took so long, rated so."""
-    template = services.caption_create(draw_jpeg(), owner=Owner(user=user), source=Caption.Source.WEB)
+    template = caption_create(draw_jpeg(), owner=Owner(user=user), source=Caption.Source.WEB)
 
     def log(
         version: ModelVersion,
@@ -264,10 +264,10 @@ def test_a_failed_photo_is_answered_and_the_failure_logged(
         return ticket
 
     monkeypatch.setattr(fake_engine, "photo_submit", failed_first)
-    caption = services.caption_create(draw_jpeg(), owner=Owner(user=user), source=Caption.Source.API)
+    caption = caption_create(draw_jpeg(), owner=Owner(user=user), source=Caption.Source.API)
     trial = ChallengerTrial.objects.get()
     assert (caption.model_version, trial.caption, trial.model_version) == ("fake-1", caption, "fake-2")
-    services.caption_delete(caption)
+    caption_delete(caption)
     assert not ChallengerTrial.objects.exists()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError
 
-from captioner.captions.services import photos_hash
+from captioner.captions.photos import photos_hash
 from training import services
 from training.exceptions import TrainingError
 from training.judging.report import figures_table, text_table
