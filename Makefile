@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export VENV
 export CAPTIONER_DATA_DIR ?= $(CURDIR)/var
 
-.PHONY: run install test bench rehearsal check check-deploy format
+.PHONY: run install test bench experiment rehearsal check check-deploy format
 
 run: install
 	@exec $(BIN)/python deploy/run.py
@@ -15,9 +15,14 @@ install: $(VENV)/.installed
 test: $(VENV)/.installed-tests
 	$(BIN)/pytest $(ARGS)
 
+# The service beside a bare loop and other servers.
 bench: $(VENV)/.installed-tests
 	@$(BIN)/python manage.py migrate --verbosity 0
-	$(BIN)/python manage.py bench --peer tests/benchmarks/peer_fastapi.py --peer tests/benchmarks/peer_litserve.py $(ARGS)
+	$(BIN)/python -m tests.benchmarks.speed $(ARGS)
+
+# What simulated users teach: training/EXPERIMENTS.md. ARGS="e1 --data DATA --folder FOLDER"
+experiment: $(VENV)/.installed-tests
+	$(BIN)/python -m tests.benchmarks.experiments $(ARGS)
 
 # From nothing to learning on real servers: needs PostgreSQL's and Redis's programs. ARGS="--data DATA" for real photos.
 rehearsal: $(VENV)/.installed-tests

@@ -31,11 +31,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from tests.benchmarks.experiments.domains import DomainPhoto, catalogue_photos, drawn_photos
+from tests.benchmarks.experiments.drawn import draw_everyday
+from tests.benchmarks.experiments.people import PEOPLE
 from tests.stack import client, learning, servers
 from tests.stack.servers import Site
-from training.experiments.domains import DomainPhoto, catalogue_photos, drawn_photos
-from training.experiments.drawn import draw_everyday
-from training.experiments.people import PEOPLE
 from training.judging.scores import captions_score
 
 os.environ["CI"] = "true"  # a server that is missing is an error

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.benchmarks.experiments.domains import drawn_photos
+from tests.benchmarks.experiments.drawn import draw_everyday
 from tests.benchmarks.rehearsal import World, approve, jpeg, runs, say, visitors_come
 from tests.stack import client, servers
 from tests.stack.servers import Site
-from training.experiments.domains import drawn_photos
-from training.experiments.drawn import draw_everyday
 
 
 def main(seconds: float, clients: int) -> None:

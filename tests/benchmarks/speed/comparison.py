@@ -18,14 +18,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from captioner.benchmark import processes, report
-from captioner.benchmark.errors import BenchmarkError
-from captioner.benchmark.load import MAX_NEW_TOKENS
-from captioner.benchmark.photos import Photo, photos_draw, photos_read
-from captioner.benchmark.processes import Offline, Server, Service
-from captioner.benchmark.report import BARE, ENGINE, SERVICE, Pass, Passes, Row
-
-__all__ = ["BenchmarkError", "Plan", "benchmark_run"]
+from tests.benchmarks.speed import processes, report
+from tests.benchmarks.speed.load import MAX_NEW_TOKENS
+from tests.benchmarks.speed.photos import Photo, photos_draw, photos_read
+from tests.benchmarks.speed.processes import Offline, Server, Service
+from tests.benchmarks.speed.report import BARE, ENGINE, SERVICE, Pass, Passes, Row
 
 BATCHES = (1, 2, 4, 8)
 CLIENTS = (1, 8)

@@ -1,6 +1,6 @@
-"""Caption photo files in this process, without a server: the yardstick of `manage.py bench`.
+"""Caption photo files in this process, without a server: the yardstick of `make bench`.
 
-Run as `python -m captioner.inference.offline LOOP WEIGHTS PRECISION MAX_NEW_TOKENS`, LOOP being `bare` or
+Run as `python -m tests.benchmarks.speed.offline LOOP WEIGHTS PRECISION MAX_NEW_TOKENS`, LOOP being `bare` or
 `engine`. It first writes which precision it computes in, then answers the requests it reads, all as lines of
 JSON: see `timed_pass` for what is asked and answered.
 """

@@ -1,4 +1,4 @@
-"""The statistics and the tables of `manage.py bench`, its clients and its processes. No figure is asserted."""
+"""The statistics and the tables of `make bench`, its clients and its processes. No figure is asserted."""
 
 import io
 import itertools
@@ -13,14 +13,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from django.core.management import CommandError, call_command
 from PIL import Image
 
-from captioner.benchmark import BenchmarkError, Plan, benchmark_run, processes
-from captioner.benchmark.errors import NotReady
-from captioner.benchmark.load import load_run
-from captioner.benchmark.photos import Photo, photos_draw, photos_read
-from captioner.benchmark.report import (
+from models_registry import services as registry
+from tests.benchmarks.speed import __main__ as command
+from tests.benchmarks.speed import processes
+from tests.benchmarks.speed.comparison import Plan, benchmark_run
+from tests.benchmarks.speed.errors import BenchmarkError, NotReady
+from tests.benchmarks.speed.load import load_run
+from tests.benchmarks.speed.photos import Photo, photos_draw, photos_read
+from tests.benchmarks.speed.report import (
     BARE,
     ENGINE,
     SERVICE,
@@ -33,8 +35,6 @@ from captioner.benchmark.report import (
     report_text,
     spread,
 )
-from captioner.management.commands import bench
-from models_registry import services as registry
 from tests.captioner.inference.checkpoints import save_vit_gpt2
 from tests.conftest import draw_jpeg
 
@@ -161,7 +161,7 @@ def test_a_file_that_is_no_jpeg_is_an_error_that_names_it(tmp_path: Path) -> Non
 
 
 def test_drawn_photos_are_the_same_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("captioner.benchmark.photos.DRAWN_SIZES", (((64, 48), 2), ((320, 200), 1)))
+    monkeypatch.setattr("tests.benchmarks.speed.photos.DRAWN_SIZES", (((64, 48), 2), ((320, 200), 1)))
     for folder in (tmp_path / "one", tmp_path / "two"):
         folder.mkdir()
         photos_draw(folder)
@@ -327,17 +327,20 @@ def test_contenders_learn_how_to_compute_but_not_where_our_data_is(monkeypatch: 
         (["--peer", "nobody.py"], "nobody.py does not exist"),
     ],
 )
-def test_wrong_arguments_are_refused_before_anything_starts(arguments: list[str], message: str) -> None:
-    with pytest.raises(CommandError, match=re.escape(message)):
-        call_command("bench", *arguments)
+def test_wrong_arguments_are_refused_before_anything_starts(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command.main(arguments)
+    assert message in capsys.readouterr().err
 
 
 def measured_plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
-    """What `manage.py bench` would measure."""
+    """What `make bench` would measure."""
     plans: list[Plan] = []
-    monkeypatch.setattr(bench, "benchmark_run", lambda plan: plans.append(plan) or "")
+    monkeypatch.setattr(command, "benchmark_run", lambda plan: plans.append(plan) or "")
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    call_command("bench")
+    command.main([])
     return plans[0]
 
 

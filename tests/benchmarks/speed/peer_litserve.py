@@ -1,6 +1,6 @@
 """The same service on LitServe with its dynamic batching: up to 8 photos per `generate()`, one worker.
 
-`manage.py bench --peer` starts it as `python peer_litserve.py WEIGHTS PORT MAX_NEW_TOKENS`.
+`make bench` starts it as `python peer_litserve.py WEIGHTS PORT MAX_NEW_TOKENS`.
 """
 
 import sys

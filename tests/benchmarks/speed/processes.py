@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
-from captioner.benchmark.errors import BenchmarkError, NotReady
-from captioner.benchmark.load import MAX_NEW_TOKENS, Answer, load_run
-from captioner.benchmark.photos import Photo
+from tests.benchmarks.speed.errors import BenchmarkError, NotReady
+from tests.benchmarks.speed.load import MAX_NEW_TOKENS, Answer, load_run
+from tests.benchmarks.speed.photos import Photo
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 _START_SECONDS = 300
 _STOP_SECONDS = 40  # a little more than the service's own grace period
 # How to compute and serve is as configured here. Databases, stores and hosts are left out: none is touched.
@@ -27,7 +27,7 @@ _NEVER_REFUSE = {"CAPTION_MAX_WAIT_SECONDS": "300", "CAPTION_TIMEOUT_SECONDS": "
 
 
 class Offline:
-    """A loop over photo files in a process; see `captioner.inference.offline`."""
+    """A loop over photo files in a process; see `tests.benchmarks.speed.offline`."""
 
     def __init__(self, process: "subprocess.Popen[str]", log: Path) -> None:
         # Popen's are None when there is no pipe.
@@ -119,11 +119,11 @@ class Service(Server):
 
 @contextlib.contextmanager
 def offline(loop: str, weights: Path, precision: str, folder: Path) -> Iterator[Offline]:
-    """The loop `bare` or `engine` of `captioner.inference.offline`, with its log in `folder`."""
+    """The loop `bare` or `engine` of `tests.benchmarks.speed.offline`, with its log in `folder`."""
     arguments = [
         sys.executable,
         "-m",
-        "captioner.inference.offline",
+        "tests.benchmarks.speed.offline",
         loop,
         weights,
         precision,

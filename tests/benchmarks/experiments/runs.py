@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from training.experiments.bench import HOLDOUT_PHOTOS, Bench, Scores
+from tests.benchmarks.experiments.bench import HOLDOUT_PHOTOS, Bench, Scores
 from training.judging.association import Association
 from training.judging.gate import MIN_PHOTOS, Measured, paired_bootstrap
 from training.judging.measure import PhotoSet
@@ -219,10 +219,10 @@ def _process_learn(bench: Bench, name: str, kills: int) -> tuple[str, int, int]:
     while True:
         starts += 1
         child = subprocess.Popen(
-            [sys.executable, "-m", "training.experiments.learner", *arguments],
+            [sys.executable, "-m", "tests.benchmarks.experiments.learner", *arguments],
             stdout=subprocess.PIPE,
             text=True,
-            cwd=Path(__file__).resolve().parents[2],
+            cwd=Path(__file__).resolve().parents[3],
         )
         if child.stdout:
             child.stdout.readline()  # it says when it begins to learn

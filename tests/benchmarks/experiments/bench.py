@@ -1,7 +1,7 @@
 """Photos, simulated users and measuring, shared by the experiments. No Django.
 
 The new domain is a catalogue: small photos of 26 kinds (flowers, rooms, scenes, things) out of sets labelled by
-kind, described by simulated people (`training.experiments.people`). The original photos are Flickr8k's.
+kind, described by simulated people (`tests.benchmarks.experiments.people`). The original photos are Flickr8k's.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.benchmarks.experiments.domains import catalogue_photos
+from tests.benchmarks.experiments.people import PEOPLE
 from training.data.photo_sets import PhotoSetFile, photo_set_open
-from training.experiments.domains import catalogue_photos
-from training.experiments.people import PEOPLE
 from training.judging.association import Association, association_test
 from training.judging.gate import Decision, Measured, decide
 from training.judging.measure import PhotoSet, measure

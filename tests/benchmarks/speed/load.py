@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 
-from captioner.benchmark.errors import BenchmarkError, NotReady
-from captioner.benchmark.photos import Photo
+from tests.benchmarks.speed.errors import BenchmarkError, NotReady
+from tests.benchmarks.speed.photos import Photo
 
 MAX_NEW_TOKENS = 30  # of every contender
 PATH = f"/api/v1/captions?num_beams=1&max_new_tokens={MAX_NEW_TOKENS}"

@@ -1,4 +1,4 @@
-"""A learning process to be killed: `python -m training.experiments.learner BASE BENCH_FOLDER RUN_FOLDER`.
+"""A learning process to be killed: `python -m tests.benchmarks.experiments.learner BASE BENCH_FOLDER RUN_FOLDER`.
 
 Says "learning" when it begins and the SHA-256 of the weights when it is done; continues from its checkpoint.
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFilter
 
-from captioner.benchmark.errors import BenchmarkError
+from tests.benchmarks.speed.errors import BenchmarkError
 
 # Web pictures mostly, and the 3 and 12 megapixels of cameras and phones: (size in pixels, how many).
 DRAWN_SIZES = (((640, 480), 12), ((1280, 960), 6), ((2048, 1536), 4), ((4000, 3000), 2))
@@ -38,7 +38,7 @@ def photos_read(folder: Path) -> list[Photo]:
 def photos_draw(folder: Path) -> None:
     """Draw the photos of `DRAWN_SIZES` into `folder`, the same ones each time, small and large ones mixed."""
     sizes = [size for size, count in DRAWN_SIZES for _ in range(count)]
-    random.Random(0).shuffle(sizes)  # noqa: S311 (this and the other are no secrets)
+    random.Random(0).shuffle(sizes)
     for number, size in enumerate(sizes):
         _photo_draw(number, size).save(folder / f"{number:02}-{size[0]}x{size[1]}.jpg", quality=88)
 
@@ -53,7 +53,7 @@ def _photo_read(path: Path) -> Photo:
 
 def _photo_draw(seed: int, size: tuple[int, int]) -> Image.Image:
     """Clouds of colour at several scales, hard edges and sensor noise: to a JPEG coder much like a photo."""
-    draw = random.Random(seed)  # noqa: S311
+    draw = random.Random(seed)
     image = Image.new("RGB", size)
     for cells, weight in ((3, 1.0), (12, 0.4), (48, 0.25)):
         clouds = Image.frombytes("RGB", (cells, cells), draw.randbytes(3 * cells * cells))

@@ -1,6 +1,6 @@
 """The service most people would write first: FastAPI, a `def` endpoint, `generate()`, default threads.
 
-`manage.py bench --peer` starts it as `python peer_fastapi.py WEIGHTS PORT MAX_NEW_TOKENS`.
+`make bench` starts it as `python peer_fastapi.py WEIGHTS PORT MAX_NEW_TOKENS`.
 """
 
 import sys

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.benchmarks.experiments.drawn import draw_thing
+from tests.benchmarks.experiments.people import CATALOGUE, DRAWN, Look, Words, describe, look_at
 from training.data.datasets import sheets_load
-from training.experiments.drawn import draw_thing
-from training.experiments.people import CATALOGUE, DRAWN, Look, Words, describe, look_at
 
 SETS = ("houses", "flower_photos", "sun_scenes", "imagenette")
 TILE = 96  # pixels

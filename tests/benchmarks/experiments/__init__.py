@@ -1,0 +1,1 @@
+"""Experiments on the learning loop with simulated users: `make experiment`."""

@@ -1,0 +1,1 @@
+"""How fast this machine captions: `python -m tests.benchmarks.speed`, or `make bench`."""

@@ -1,1 +1,0 @@
-"""Experiments on the learning loop with simulated users: what `manage.py experiment` runs."""
