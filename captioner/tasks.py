@@ -1,4 +1,7 @@
-"""Celery tasks of the captioning app: thin callers of services."""
+"""The Celery tasks of the captioning app: thin callers of services.
+
+Schedules in the database and messages under way name a task by its place, so all stand here, where they always stood.
+"""
 
 import logging
 import uuid
@@ -8,26 +11,26 @@ from django.core.management import call_command
 
 from captioner.captions.photos import photos_sweep
 from captioner.http import idempotency
-from captioner.jobs import services as jobs
+from captioner.jobs import sweeps, worker
 
 logger = logging.getLogger(__name__)
 
 
 @shared_task
 def job_photos_caption_task(job_id: str, indexes: list[int]) -> None:
-    jobs.job_photos_caption(uuid.UUID(job_id), indexes)
+    worker.job_photos_caption(uuid.UUID(job_id), indexes)
 
 
 @shared_task
 def jobs_sweep_task() -> None:
-    if found := jobs.jobs_sweep():
+    if found := sweeps.jobs_sweep():
         logger.warning("Enqueued %d photos of jobs that no message led to.", found)
 
 
 @shared_task
 def requests_sweep_task() -> None:
     """Hourly: what requests left behind that nobody will ask for any more."""
-    if swept := jobs.uploads_sweep():
+    if swept := sweeps.uploads_sweep():
         logger.info("Removed what was left of %d jobs.", swept)
     idempotency.requests_sweep()
 

@@ -16,6 +16,7 @@ from captioner.http.owner import owner_of
 from captioner.http.problems import problem_from
 from captioner.jobs import services as batch
 from captioner.jobs.archives import SentPhoto
+from captioner.jobs.uploads import photos_sent
 from captioner.models import Job, JobPhoto, JobQuerySet
 from webui.views import SeeOther, may_caption
 
@@ -51,7 +52,7 @@ def _sent(uploads: "list[UploadedFile[bytes]]") -> list[SentPhoto]:
     archives = [upload for upload in uploads if str(upload.name).lower().endswith(".zip")]
     if archives and len(uploads) > 1:
         raise InvalidArchive("Send one ZIP alone, or photos.", reason="too_many")
-    return batch.photos_sent(uploads[0], []) if archives else batch.photos_sent(None, uploads)
+    return photos_sent(uploads[0], []) if archives else photos_sent(None, uploads)
 
 
 def _jobs(request: HttpRequest, problem: str = "", status: int = 200) -> HttpResponse:

@@ -23,6 +23,7 @@ from captioner.http.owner import owner_of
 from captioner.jobs import services as jobs
 from captioner.jobs.archives import SentPhoto
 from captioner.jobs.results import FORMATS
+from captioner.jobs.uploads import photos_sent
 from captioner.models import Job, JobQuerySet
 
 
@@ -103,4 +104,4 @@ def _sent_photos(data: Any) -> list[SentPhoto]:
     if not all(isinstance(upload, UploadedFile) for upload in [*archives, *images]):
         message = "This is text; send files, e.g. with `curl -F archive=@photos.zip`."
         raise ValidationError({"archive" if archives else "image": [message]})
-    return jobs.photos_sent(archives[0] if archives else None, images)
+    return photos_sent(archives[0] if archives else None, images)

@@ -13,10 +13,11 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
+from captioner.celery import app
 from captioner.jobs import services as jobs
+from captioner.jobs import worker
 from captioner.jobs.archives import archive_photos
 from captioner.models import Owner
-from captioner.tasks import job_photos_caption_task
 from tests.conftest import FakeEngine
 
 _CHROMIUM_FLAGS = [
@@ -51,7 +52,7 @@ def site(live_server: LiveServer, fake_engine: FakeEngine) -> Site:
 def job(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, site: Site) -> str:
     """The address of a job of whoever `site` signs in, half done."""
     monkeypatch.setattr("captioner.serving.follower.engine_refresh", lambda **_: fake_engine)
-    monkeypatch.setattr(job_photos_caption_task, "apply_async", lambda *_, **__: None)
+    monkeypatch.setattr(app, "send_task", lambda *_, **__: None)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, data in {
@@ -62,7 +63,7 @@ def job(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, site: Site) ->
             archive.writestr(name, data)
     photos = archive_photos(file, max_photos=10, max_bytes=10**8)
     made = jobs.job_create(photos, owner=Owner(user=User.objects.get(username=site.username)))
-    jobs.job_photos_caption(made.pk, [0, 1])
+    worker.job_photos_caption(made.pk, [0, 1])
     return f"/jobs/{made.pk}"
 
 

@@ -9,10 +9,10 @@ from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
-from captioner.jobs import services as jobs
+from captioner.celery import app
+from captioner.jobs import worker
 from captioner.models import Job
 from captioner.serving import follower as registry_follower
-from captioner.tasks import job_photos_caption_task
 from tests.conftest import FakeEngine, draw_jpeg
 from tests.webui.pages import jpeg, text
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture(autouse=True)
 def _no_broker(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry_follower, "engine_refresh", lambda **_: fake_engine)
-    monkeypatch.setattr(job_photos_caption_task, "apply_async", lambda *_, **__: None)
+    monkeypatch.setattr(app, "send_task", lambda *_, **__: None)
 
 
 def zipped(**photos: bytes) -> SimpleUploadedFile:
@@ -53,7 +53,7 @@ def test_an_archive_or_photos_become_a_job_that_is_watched(client: Client, files
 
 def test_a_finished_job_offers_its_captions_and_rests(client: Client) -> None:
     address = send(client, zipped(good=draw_jpeg(), bad=b"no photo")).url
-    jobs.job_photos_caption(Job.objects.get().pk, [0, 1])
+    worker.job_photos_caption(Job.objects.get().pk, [0, 1])
     page = text(client.get(address))
     assert "1 captioned, 1 failed" in page
     assert "bad.jpg" in page

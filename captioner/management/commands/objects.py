@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from tqdm import tqdm
 
 from captioner.exceptions import BackupCorrupt
-from captioner.jobs import services as jobs
+from captioner.jobs import sweeps
 from captioner.ops import backup
 
 
@@ -32,7 +32,7 @@ class Command(BaseCommand):
             self._jobs_resume()
 
     def _jobs_resume(self) -> None:
-        for job, count in jobs.jobs_resume():
+        for job, count in sweeps.jobs_resume():
             whose = job.user or "a visitor"
             self.stdout.write(
                 self.style.WARNING(

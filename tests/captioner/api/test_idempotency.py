@@ -9,10 +9,10 @@ from django.test import Client
 from django.utils import timezone
 
 from captioner.captions.api_keys import api_key_create
+from captioner.celery import app
 from captioner.exceptions import Overloaded
 from captioner.http import idempotency
 from captioner.models import Caption, IdempotentRequest, Job
-from captioner.tasks import job_photos_caption_task
 from tests.captioner.api.test_jobs import two_photos
 from tests.conftest import FakeEngine, draw_jpeg
 
@@ -131,7 +131,7 @@ def test_old_requests_are_forgotten(program: Client) -> None:
 
 
 def test_the_same_job_twice_is_one(program: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_photos_caption_task, "apply_async", lambda *_, **__: None)
+    monkeypatch.setattr(app, "send_task", lambda *_, **__: None)
     archive = two_photos()
 
     def send_job():

@@ -12,11 +12,11 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from captioner.captions.api_keys import api_key_create
-from captioner.jobs import services as jobs
+from captioner.celery import app
+from captioner.jobs import worker
 from captioner.models import Caption, Job
 from captioner.serving import follower as registry_follower
 from captioner.serving import runtime
-from captioner.tasks import job_photos_caption_task
 from tests.conftest import FakeEngine, draw_jpeg
 
 URL = "/api/v1/jobs"
@@ -29,14 +29,14 @@ def messages(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> list[t
     """What workers were told; see `work`."""
     told: list[tuple[str, list[int]]] = []
     monkeypatch.setattr(registry_follower, "engine_refresh", lambda **options: fake_engine)
-    monkeypatch.setattr(job_photos_caption_task, "apply_async", lambda arguments, **_: told.append(arguments))
+    monkeypatch.setattr(app, "send_task", lambda _, arguments, **__: told.append(arguments))
     return told
 
 
 def work(messages: list[tuple[str, list[int]]]) -> None:
     while messages:
         job_id, indexes = messages.pop(0)
-        jobs.job_photos_caption(uuid.UUID(job_id), indexes)
+        worker.job_photos_caption(uuid.UUID(job_id), indexes)
 
 
 def zip_of(**photos: bytes) -> bytes:

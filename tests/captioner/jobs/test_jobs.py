@@ -17,8 +17,10 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError
 
 from captioner.captions.api_keys import api_key_create
+from captioner.celery import app
 from captioner.exceptions import DeadlineExceeded, InvalidArchive, ModelUnavailable
 from captioner.jobs import services as jobs
+from captioner.jobs import sweeps, worker
 from captioner.jobs.archives import SentPhoto
 from captioner.models import Caption, Job, JobPhoto, Owner
 from captioner.serving import follower as registry_follower
@@ -37,7 +39,8 @@ class Broker:
         self.messages: list[Message] = []
         self.is_away = False
 
-    def send(self, arguments: Message, **options: object) -> None:
+    def send(self, task: str, arguments: Message, **options: object) -> None:
+        assert task == job_photos_caption_task.name, "a worker would not know it"
         if self.is_away:
             raise OperationalError("Connection refused")
         self.messages.append(arguments)
@@ -46,14 +49,14 @@ class Broker:
         """What a worker does with all messages that are there now."""
         messages, self.messages = self.messages, []
         for job_id, indexes in messages:
-            jobs.job_photos_caption(uuid.UUID(job_id), indexes)
+            worker.job_photos_caption(uuid.UUID(job_id), indexes)
 
 
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
     broker = Broker()
-    monkeypatch.setattr(job_photos_caption_task, "apply_async", broker.send)
-    monkeypatch.setattr(jobs, "_is_queue_empty", lambda: not broker.messages and not broker.is_away)
+    monkeypatch.setattr(app, "send_task", broker.send)
+    monkeypatch.setattr(sweeps, "queue_is_empty", lambda: not broker.messages and not broker.is_away)
     return broker
 
 
@@ -67,7 +70,7 @@ def engine(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> FakeEngi
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[timedelta]]:
     """How far the jobs' clock is ahead; change its only entry."""
     ahead, real = [timedelta(0)], timezone.now
-    monkeypatch.setattr(jobs.timezone, "now", lambda: real() + ahead[0])
+    monkeypatch.setattr(timezone, "now", lambda: real() + ahead[0])
     return ahead
 
 
@@ -185,7 +188,7 @@ def test_two_workers_at_the_same_photo_log_one_caption(
         if not overtaken:
             overtaken.append(True)
             clock[0] = timedelta(minutes=10)
-            jobs.job_photos_caption(uuid.UUID(job_id), indexes)
+            worker.job_photos_caption(uuid.UUID(job_id), indexes)
         return submit(*arguments)
 
     monkeypatch.setattr(engine, "submit", slow_submit)
@@ -210,10 +213,10 @@ def test_a_job_is_accepted_while_the_broker_is_away_and_found_afterwards(
     broker.is_away = True
     job = create(photos(20), visitor)
     assert job.status == Job.Status.QUEUED
-    assert jobs.jobs_sweep() == 0
+    assert sweeps.jobs_sweep() == 0
     broker.is_away = False
-    assert jobs.jobs_sweep() == 20
-    assert jobs.jobs_sweep() == 0, "once is enough"
+    assert sweeps.jobs_sweep() == 20
+    assert sweeps.jobs_sweep() == 0, "once is enough"
     broker.work()
     assert finished(job)
 
@@ -223,9 +226,9 @@ def test_messages_that_a_restarted_broker_forgot_are_sent_again(
 ) -> None:
     job = create(photos(3), visitor)
     broker.messages.clear()
-    assert jobs.jobs_sweep() == 0, "a moment ago is no reason"
+    assert sweeps.jobs_sweep() == 0, "a moment ago is no reason"
     clock[0] = timedelta(seconds=20)
-    assert jobs.jobs_sweep() == 3
+    assert sweeps.jobs_sweep() == 3
     broker.work()
     assert finished(job)
 
@@ -235,7 +238,7 @@ def test_what_waits_behind_other_work_is_not_sent_again(
 ) -> None:
     create(photos(3), visitor)
     clock[0] = timedelta(minutes=30)
-    assert jobs.jobs_sweep() == 0
+    assert sweeps.jobs_sweep() == 0
     assert len(broker.messages) == 1
 
 
@@ -244,12 +247,12 @@ def test_the_photos_of_a_dead_worker_are_tried_alone(
 ) -> None:
     job = create(photos(3), visitor)
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "_caption", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(worker, "_caption", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             broker.work()
-    assert jobs.jobs_sweep() == 0, "it may be alive"
+    assert sweeps.jobs_sweep() == 0, "it may be alive"
     clock[0] = timedelta(minutes=5)
-    assert jobs.jobs_sweep() == 3
+    assert sweeps.jobs_sweep() == 3
     assert [indexes for _, indexes in broker.messages] == [[0], [1], [2]]
     broker.work()
     assert finished(job)
@@ -259,7 +262,7 @@ def test_a_photo_that_ends_its_worker_each_time_is_given_up_and_the_others_are_n
     broker: Broker, visitor: Owner, clock: list[timedelta], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = create(photos(3), visitor)
-    caption, deaths = jobs._caption, []
+    caption, deaths = worker._caption, []
 
     def deadly(job: Job, claimed: list[JobPhoto]) -> None:
         if any(photo.index == 1 for photo in claimed):
@@ -267,14 +270,14 @@ def test_a_photo_that_ends_its_worker_each_time_is_given_up_and_the_others_are_n
             raise KeyboardInterrupt
         caption(job, claimed)
 
-    monkeypatch.setattr(jobs, "_caption", deadly)
+    monkeypatch.setattr(worker, "_caption", deadly)
     for _ in range(10):
         while broker.messages:
             message = broker.messages.pop(0)
             with contextlib.suppress(KeyboardInterrupt):
-                jobs.job_photos_caption(uuid.UUID(message[0]), message[1])
+                worker.job_photos_caption(uuid.UUID(message[0]), message[1])
         clock[0] += timedelta(minutes=5)
-        jobs.jobs_sweep()
+        sweeps.jobs_sweep()
     assert deaths == [[0, 1, 2], [1], [1]]
     assert states(job) == ["captioned", "failed", "captioned"]
     assert job.photos.get(index=1).reason == "gave_up"
@@ -289,7 +292,7 @@ def pass_time(broker: Broker, clock: list[timedelta], times: int) -> None:
     for _ in range(times):
         broker.work()
         clock[0] += timedelta(minutes=1)
-        jobs.jobs_sweep()
+        sweeps.jobs_sweep()
 
 
 def test_a_model_that_is_not_ready_costs_no_attempt(
@@ -325,12 +328,12 @@ def test_a_storage_that_is_away_sinks_nothing(
         def away(_: JobPhoto) -> bytes:
             raise ConnectionError("no route to host")
 
-        patch.setattr(jobs, "_input_read", away)
+        patch.setattr(worker, "upload_read", away)
         for _ in range(10):
             with pytest.raises(ConnectionError):
                 broker.work()
             clock[0] += timedelta(minutes=1)
-            jobs.jobs_sweep()
+            sweeps.jobs_sweep()
     assert {row.attempts for row in job.photos.all()} == {0}
     broker.work()
     assert finished(job)
@@ -347,9 +350,9 @@ def test_a_defect_of_the_model_is_tried_three_times_for_each_photo_alone(
             message = broker.messages.pop(0)
             tried.append(message[1])
             with contextlib.suppress(RuntimeError):
-                jobs.job_photos_caption(uuid.UUID(message[0]), message[1])
+                worker.job_photos_caption(uuid.UUID(message[0]), message[1])
         clock[0] += timedelta(minutes=5)
-        jobs.jobs_sweep()
+        sweeps.jobs_sweep()
     # The last time each is only found to have been tried too often.
     assert tried == [[0, 1], *[[0], [1]] * 3]
     assert states(job) == ["failed", "failed"]
@@ -373,7 +376,7 @@ def test_a_caption_that_cannot_be_logged_is_made_again(
         def fail(*_: object) -> None:
             raise DatabaseError("server closed the connection")
 
-        patch.setattr(jobs, "_captioned", fail)
+        patch.setattr(worker, "_captioned", fail)
         with pytest.raises(DatabaseError):
             broker.work()
     assert not Caption.objects.exists()
@@ -388,7 +391,7 @@ def test_a_caption_that_cannot_be_logged_is_made_again(
 def test_a_cancelled_job_captions_no_more_and_keeps_what_it_has(broker: Broker, visitor: Owner) -> None:
     job = create(photos(20), visitor)
     first = broker.messages.pop(0)
-    jobs.job_photos_caption(uuid.UUID(first[0]), first[1])
+    worker.job_photos_caption(uuid.UUID(first[0]), first[1])
     jobs.job_cancel(job)
     broker.work()
     assert states(job) == ["captioned"] * 16 + ["cancelled"] * 4
@@ -435,11 +438,11 @@ def test_what_is_left_of_jobs_that_are_gone_is_removed(
     kept = create(photos(1), visitor)
     Job.objects.create(visitor=visitor.visitor, photo_count=1)
     user.delete()
-    assert jobs.uploads_sweep() == 1
+    assert sweeps.uploads_sweep() == 1
     assert uploads() == [f"{kept.pk}/000000"]
     assert Job.objects.count() == 2, "one may still be coming in"
     clock[0] = timedelta(hours=2)
-    jobs.uploads_sweep()
+    sweeps.uploads_sweep()
     assert list(Job.objects.all()) == [kept]
 
 
@@ -448,11 +451,11 @@ def test_a_job_whose_last_worker_died_before_it_said_so_is_finished_by_the_sweep
 ) -> None:
     job = create(photos(1), visitor)
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "_finish_if_done", lambda _: None)
-        patch.setattr(jobs, "_inputs_clear", lambda _: None)
+        patch.setattr(worker, "job_finish_if_done", lambda _: None)
+        patch.setattr(worker, "uploads_clear", lambda _: None)
         broker.work()
     assert not finished(job)
-    jobs.jobs_sweep()
+    sweeps.jobs_sweep()
     assert finished(job)
     assert uploads() == []
 
@@ -477,7 +480,7 @@ def test_a_job_that_ran_when_everything_was_backed_up_is_finished_after_a_restor
         f"Job {job.pk} of ada: 1 of 3 photos were captioned after the database was dumped"
         in output.getvalue()
     )
-    jobs.jobs_sweep()
+    sweeps.jobs_sweep()
     broker.work()
     assert states(job) == ["captioned", "failed", "captioned"]
     assert job.photos.get(index=1).reason == "lost"
