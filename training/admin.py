@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
-from captioner.admin.records import photo_image
+from captioner.admin.bases import photo_image
 from captioner.models import Photo
 from models_registry.admin import ReadOnlyAdmin, may_promote
 from training import services

@@ -1,0 +1,185 @@
+"""The review queue, where feedback is approved or rejected."""
+
+from datetime import datetime
+from typing import Any, cast
+
+from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.shortcuts import get_object_or_404, redirect
+from django.urls import URLPattern, path
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from captioner.admin.bases import RecordAdmin, owner_name, photo_image
+from captioner.admin.filters import FeedbackVersionFilter, RatingFilter, StatusFilter
+from captioner.admin.word_diff import word_diff
+from captioner.captions.feedback import feedback_review
+from captioner.models import Feedback
+from models_registry.admin import ModelAdmin
+
+
+@admin.register(Feedback)
+class FeedbackAdmin(RecordAdmin):
+    """The review queue: what is pending comes first, one decision leads to the next."""
+
+    list_display = ["thumbnail", "comparison", "rating", "status", "reviewed_by", "updated_at"]
+    list_display_links = ["comparison"]
+    # The order of the queue's index, so that no list has to sort.
+    ordering = ["status", "-updated_at", "-id"]
+    list_filter = [
+        StatusFilter,
+        RatingFilter,
+        ("ideal_caption", admin.EmptyFieldListFilter),
+        FeedbackVersionFilter,
+        "updated_at",
+    ]
+    list_select_related = ["caption__photo", "caption__user", "caption__api_key", "reviewed_by"]
+    search_fields = ["ideal_caption", "caption__text"]
+    search_help_text = "Searches the model's captions and people's own."
+    actions = ["approve", "reject"]
+    fields = (
+        "large",
+        "comparison",
+        ("rating", "status"),
+        ("reviewed_by", "reviewed_at"),
+        ("owner", "model_version"),
+        ("created_at", "updated_at"),
+    )
+    readonly_fields = (
+        "large",
+        "comparison",
+        "rating",
+        "status",
+        "reviewed_by",
+        "reviewed_at",
+        "owner",
+        "model_version",
+        "created_at",
+        "updated_at",
+    )
+
+    def has_change_permission(self, request: HttpRequest, obj: Feedback | None = None) -> bool:
+        # Whoever may change feedback may review it; what people said stays as they said it.
+        return obj is None and ModelAdmin.has_change_permission(self, request)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Feedback]:
+        return super().get_queryset(request).select_related(*self.list_select_related)
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.review_view)
+        return [path("<int:pk>/review", view, name="captioner_feedback_review"), *super().get_urls()]
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        seen = timezone.now()  # before the rows are read: what is newer was not seen
+        return super().changelist_view(request, {"seen": seen, **(extra_context or {})})
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        context = {"may_review": self.has_change_permission(request), **(extra_context or {})}
+        return super().change_view(request, object_id, form_url, context)
+
+    def review_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Decide on one piece of feedback and go on to the next; what changed meanwhile is shown again."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        if not self.has_change_permission(request):
+            raise PermissionDenied
+        feedback = get_object_or_404(Feedback, pk=pk)
+        status, seen = request.POST.get("status", ""), request.POST.get("seen", "")
+        if status not in {Feedback.Status.APPROVED, Feedback.Status.REJECTED}:
+            raise Http404("Feedback is approved or rejected.")
+        if feedback.updated_at != _moment(seen):
+            told = "This changed while you looked at it; please look again."
+            self.message_user(request, told, messages.WARNING)
+            return redirect("admin:captioner_feedback_change", pk)
+        self._review(request, Feedback.objects.filter(pk=pk, updated_at=feedback.updated_at), status)
+        following = Feedback.objects.pending().after(feedback).first() or Feedback.objects.pending().first()
+        if following is None:
+            return redirect("admin:captioner_feedback_changelist")
+        return redirect("admin:captioner_feedback_change", following.pk)
+
+    @admin.action(description="Approve the selected feedback", permissions=["change"])
+    def approve(self, request: HttpRequest, queryset: QuerySet[Feedback]) -> None:
+        self._review_seen(request, queryset, Feedback.Status.APPROVED)
+
+    @admin.action(description="Reject the selected feedback", permissions=["change"])
+    def reject(self, request: HttpRequest, queryset: QuerySet[Feedback]) -> None:
+        self._review_seen(request, queryset, Feedback.Status.REJECTED)
+
+    def _review_seen(self, request: HttpRequest, queryset: QuerySet[Feedback], status: str) -> None:
+        """Decide on what did not change since the list was shown."""
+        seen = _moment(request.POST.get("seen", ""))
+        same = queryset.filter(updated_at__lt=seen) if seen is not None else queryset.none()
+        changed = queryset.count() - same.count()
+        self._review(request, same, status)
+        if changed:
+            told = f"{changed} changed while you looked at the list; please look again."
+            self.message_user(request, told, messages.WARNING)
+
+    def _review(self, request: HttpRequest, queryset: QuerySet[Feedback], status: str) -> None:
+        label, reviewer = (
+            Feedback.Status(status).label,
+            cast(User, request.user),
+        )  # the admin lets nobody else in
+        with transaction.atomic():
+            decided = list(queryset.select_for_update(of=("self",)).exclude(status=status))
+            count = feedback_review(
+                queryset.filter(pk__in=[row.pk for row in decided]),
+                Feedback.Status(status),
+                reviewer=reviewer,
+            )
+            LogEntry.objects.log_actions(reviewer.pk, decided, CHANGE, f"{label}.")
+        level = messages.SUCCESS if count else messages.WARNING
+        self.message_user(request, f"{label}: {count}.", level)
+
+    @admin.display(description="Photo")
+    def thumbnail(self, feedback: Feedback) -> SafeString:
+        return photo_image(feedback.caption.photo, "thumbnail")
+
+    @admin.display(description="Photo")
+    def large(self, feedback: Feedback) -> SafeString:
+        return photo_image(feedback.caption.photo, "photo-large", alt=feedback.caption.text)
+
+    @admin.display(description="Model's caption and ideal caption")
+    def comparison(self, feedback: Feedback) -> SafeString:
+        model, ideal = feedback.caption.text, feedback.ideal_caption
+        if not ideal:
+            return format_html('<span class="said-by-model">{}</span>', model)
+        tags = {"same": "span", "removed": "del", "added": "ins"}
+        runs = ((tags[kind], words, tags[kind]) for kind, words in word_diff(model, ideal))
+        return format_html(
+            '<span class="said-by-model">{}</span><span class="said-by-person">{}</span>',
+            model,
+            format_html_join(" ", "<{}>{}</{}>", runs),
+        )
+
+    @admin.display(description="Said by")
+    def owner(self, feedback: Feedback) -> str:
+        return owner_name(feedback.caption)
+
+    @admin.display(description="Model version")
+    def model_version(self, feedback: Feedback) -> str:
+        return feedback.caption.model_version
+
+
+def _moment(text: str) -> datetime | None:
+    """A moment as a page wrote it; None where it is none, or says not in which time zone."""
+    try:
+        moment = parse_datetime(text)
+    except ValueError:
+        return None
+    return moment if moment is not None and timezone.is_aware(moment) else None
