@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from training.data.datasets import Photo
 from training.data.photo_sets import TRAIN, Splits, photo_sets_read
 from training.judging.gate import FUNCTION_WORDS
 from training.judging.scores import caption_words
+from training.progress import Tick, untold
 
 # Of 128 bits; photos that have nothing to do with each other differ in half of them, very plain ones in fewer.
 COPY_BITS = 12
@@ -45,9 +46,7 @@ class Duplicate:
     words: float
 
 
-def near_duplicates(
-    sets: Mapping[str, Splits], tick: Callable[[str, int, int], None] = lambda *_: None
-) -> list[Duplicate]:
+def near_duplicates(sets: Mapping[str, Splits], tick: Tick = untold) -> list[Duplicate]:
     """Every pair of a training photo and a photo of another split, over all sets; photos are named "set/key"."""
     train, held_out = _split(sets, {TRAIN}), _split(sets, _splits(sets) - {TRAIN})
     hashes = _hashes([photo for _, photo in train], tick)
@@ -106,7 +105,7 @@ def _views(photo: Photo) -> Iterator[Hashes]:
         yield np.array([int(difference_hash(side), 16) for side in sides], np.uint64)
 
 
-def _hashes(photos: Sequence[Photo], tick: Callable[[str, int, int], None]) -> Hashes:
+def _hashes(photos: Sequence[Photo], tick: Tick) -> Hashes:
     hashes = np.zeros((len(photos), 2), np.uint64)
     for number, photo in enumerate(photos):
         hashes[number] = next(_views(photo))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.data.features import Features
 from training.judging.gate import (
     MAX_LATENCY_RATIO,
     Measured,
@@ -19,13 +20,13 @@ from training.judging.gate import (
     mean_length,
 )
 from training.judging.scores import captions_score
-from training.learning.model import Captioner, Features
+from training.learning.model import FeatureCaptioner
+from training.progress import Tick, untold
 
 TIMED_PHOTOS = 15
 STRANGERS = 5
 TIMED_REPEATS = 3
 TIMED_ROUNDS = 4
-Tick = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,11 @@ class PhotoSet:
     references: Sequence[Sequence[str]]
 
 
-def measure(captioner: Captioner, photos: PhotoSet, tick: Tick = lambda _: None) -> Measured:
+def measure(captioner: FeatureCaptioner, photos: PhotoSet, tick: Tick = untold) -> Measured:
     """Caption every photo of the set; per-photo CIDEr-D in points, document frequencies from the set's references."""
     if not len(photos.references):
         return Measured((), ())
-    captions = captioner.captions(photos.features, tick)
+    captions = captioner.captions(photos.features, tick, "Judging")
     own = captions_score(captions, photos.references).cider_d_each
     return Measured(captions, own, _strangers(captions, photos.references))
 
@@ -70,7 +71,9 @@ def figures(measured: Measured, references: Sequence[Sequence[str]]) -> dict[str
     return {name: round(value, 2) for name, value in row.items()}
 
 
-def latency_ratio(candidate: Captioner, champion: Captioner, features: Features) -> float | None:
+def latency_ratio(
+    candidate: FeatureCaptioner, champion: FeatureCaptioner, features: Features
+) -> float | None:
     """Seconds per token, candidate over champion, one photo at a time; None without photos.
 
     Per token, because longer captions rightly take longer. What looks too slow is measured again, and the smallest
@@ -100,7 +103,7 @@ def _latency_ratio_once(candidate: _TokenClock, champion: _TokenClock, photos: S
 
 
 class _TokenClock:
-    def __init__(self, captioner: Captioner) -> None:
+    def __init__(self, captioner: FeatureCaptioner) -> None:
         self._predictor = captioner.predictor()
         captioner.parts.model.eval()
 

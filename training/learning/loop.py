@@ -23,9 +23,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from captioner.inference.probe import bf16_is_fast
+from training.data.features import FeatureFiles, Features
 from training.learning import objective
 from training.learning.config import LearnConfig
-from training.learning.model import Captioner, FeatureFiles, Features, labels_pad
+from training.learning.model import FeatureCaptioner, labels_pad
 
 CHECKPOINT = "checkpoint.safetensors"
 CURVE = "curve.jsonl"
@@ -154,7 +155,7 @@ class Batch:
 class Sampler:
     """Draws the rows of a step. Captions are tokenised, and scored by the base, once."""
 
-    def __init__(self, data: TrainingSet, captioner: Captioner, config: LearnConfig) -> None:
+    def __init__(self, data: TrainingSet, captioner: FeatureCaptioner, config: LearnConfig) -> None:
         self.config = config
 
         def row(photo: int, caption: str) -> Row:
@@ -298,7 +299,7 @@ class Learning:
     """
 
     def __init__(
-        self, captioner: Captioner, data: TrainingSet, config: LearnConfig, folder: Path, identity: str
+        self, captioner: FeatureCaptioner, data: TrainingSet, config: LearnConfig, folder: Path, identity: str
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if config.threads:

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import copy
 import shutil
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -28,9 +25,9 @@ from transformers.modeling_outputs import BaseModelOutput
 from captioner.exceptions import IncompatibleModel
 from captioner.inference.loading import CaptioningModel, load_model
 from captioner.inference.predictor import Predictor
+from training.data.features import Features
 from training.learning.objective import IGNORED
-
-Features = NDArray[np.float32]
+from training.progress import Tick, untold
 
 # Attention of the decoders: GPT-2's names, then those that BLIP and GIT share with BERT.
 _LORA_TARGETS = {
@@ -54,27 +51,8 @@ class CachedEncoder(nn.Module):
         return BaseModelOutput(last_hidden_state=pixel_values[:, 0])
 
 
-class FeatureFiles:
-    """Features (photos, patches, width) in several files of `features_write`, indexed as if they were one array."""
-
-    def __init__(self, *paths: Path) -> None:
-        self.paths = paths
-        self._parts = [np.load(path, mmap_mode="r") for path in paths]
-        self._starts = list(accumulate(map(len, self._parts), initial=0))
-
-    def __len__(self) -> int:
-        return self._starts[-1]
-
-    def __getitem__(self, indexes: Sequence[int]) -> Features:
-        return np.stack([self._row(index) for index in indexes])
-
-    def _row(self, index: int) -> Features:
-        owner = bisect_right(self._starts, index) - 1
-        return cast(Features, self._parts[owner][index - self._starts[owner]])
-
-
 @dataclass
-class Captioner:
+class FeatureCaptioner:
     """A captioner without its encoder; `parts.model` holds a `CachedEncoder` in the encoder's place."""
 
     parts: CaptioningModel
@@ -82,7 +60,7 @@ class Captioner:
     folder: Path
 
     @classmethod
-    def load(cls, folder: Path) -> Captioner:
+    def load(cls, folder: Path) -> FeatureCaptioner:
         """The checkpoint in `folder`. Raises `IncompatibleModel`, also for a class that training does not know."""
         with torch.random.fork_rng(devices=[]):
             # transformers draws weights that a checkpoint lacks and nothing reads (poolers), and `save` writes them.
@@ -116,36 +94,10 @@ class Captioner:
             states = self.encoder(pixels).last_hidden_state
         return cast(Tensor, states)
 
-    def features_write(
-        self,
-        images: Iterable[Image.Image],
-        count: int,
-        path: Path,
-        tick: Callable[[int], None] = lambda _: None,
-        batch: int = 16,
-    ) -> Features:
-        """Encode `count` RGB images into a memory-mapped array (count, patches, width) at `path`, float32.
-
-        `tick` is told after each batch how many are done. The file of an earlier, finished call is taken as it is.
-        """
-        if path.exists():
-            return cast(Features, np.load(path, mmap_mode="r"))
+    def encode_images(self, images: Sequence[Image.Image]) -> Features:
+        """RGB images -> features (images, patches, width), preprocessed as the engine does."""
         preprocess = self.predictor().preprocess
-        partial, array, done = path.with_suffix(".partial"), None, 0
-        for part in _batches(images, batch):
-            features = self.encode(torch.stack([preprocess(image) for image in part])).numpy()
-            if array is None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                shape = (count, *features.shape[1:])
-                array = np.lib.format.open_memmap(partial, "w+", np.float32, shape)
-            array[done : done + len(part)] = features
-            done += len(part)
-            tick(done)
-        if array is None or done != count:
-            raise ValueError(f"{count} images were announced for {path.name}, {done} came.")
-        array.flush()
-        partial.replace(path)
-        return cast(Features, np.load(path, mmap_mode="r"))
+        return cast(Features, self.encode(torch.stack([preprocess(image) for image in images])).numpy())
 
     # --- From features to words ---
 
@@ -193,7 +145,7 @@ class Captioner:
         return Predictor(self.parts, self.folder.name)
 
     def captions(
-        self, features: Features, tick: Callable[[int], None] = lambda _: None, batch: int = 32
+        self, features: Features, tick: Tick = untold, stage: str = "Captioning", batch: int = 32
     ) -> list[str]:
         """One caption per row of features, searched for as the served version would by default."""
         predictor, captions = self.predictor(), list[str]()
@@ -202,7 +154,7 @@ class Captioner:
             part = torch.from_numpy(np.array(features[start : start + batch]))[:, None]
             found = predictor.predict(part, predictor.default_parameters)
             captions += [best.caption for best, *_ in found]
-            tick(len(captions))
+            tick(stage, len(captions), len(features))
         return captions
 
     @property
@@ -228,10 +180,10 @@ class Captioner:
 
     # --- Learning ---
 
-    def frozen_copy(self) -> Captioner:
+    def frozen_copy(self) -> FeatureCaptioner:
         """The base that learning is compared with: the same weights, which never change."""
         model = copy.deepcopy(self.parts.model).eval().requires_grad_(False)
-        return Captioner(
+        return FeatureCaptioner(
             CaptioningModel(model, self.parts.tokenizer, self.parts.image_processor),
             self.encoder,
             self.folder,
@@ -304,14 +256,3 @@ def _stored_dtype(folder: Path) -> torch.dtype:
     if "F32" in kinds:
         return torch.float32
     return torch.bfloat16 if "BF16" in kinds else torch.float16
-
-
-def _batches(images: Iterable[Image.Image], size: int) -> Iterator[list[Image.Image]]:
-    part: list[Image.Image] = []
-    for image in images:
-        part.append(image)
-        if len(part) == size:
-            yield part
-            part = []
-    if part:
-        yield part

@@ -11,7 +11,6 @@ import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from models_registry import services as registry
 from models_registry.exceptions import VersionExists
 from models_registry.manifest import DataSnapshot, Lineage
 from models_registry.models import ModelVersion
+from training.data.features import FeatureFiles, features_write
 from training.data.photo_sets import PhotoSetFile, photo_set_open
 from training.exceptions import NothingToLearn
 from training.judging.association import Association, association_test
@@ -46,7 +46,7 @@ from training.learning.loop import (
     TrainingSet,
     checkpoint_step,
 )
-from training.learning.model import Captioner, FeatureFiles
+from training.learning.model import FeatureCaptioner
 from training.learning.objective import ratings_standardise
 from training.learning.processes import learn_in_processes, process_count
 from training.learning.snapshot import replay_photos
@@ -102,7 +102,7 @@ def run_work(
             "No approved correction to learn from, and no rating either." + _capped(snapshot)
         )
     work.folder.mkdir(parents=True, exist_ok=True)
-    captioner = Captioner.load(registry.version_fetch(base))
+    captioner = FeatureCaptioner.load(registry.version_fetch(base))
     original = _original_set(work, captioner)
     photos = _FeedbackPhotos(work, captioner, snapshot)
     data = _training_set(work, captioner, photos, snapshot, config)
@@ -117,7 +117,7 @@ def run_work(
     return Outcome(candidate, decision, report, counts)
 
 
-def _counts(captioner: Captioner, data: TrainingSet, config: LearnConfig) -> dict[str, int]:
+def _counts(captioner: FeatureCaptioner, data: TrainingSet, config: LearnConfig) -> dict[str, int]:
     return {
         "corrections_cut": sum(captioner.is_cut(row.ideal, config.max_tokens) for row in data.corrections),
         "replayed_photos": len({row.photo for row in data.replay}),
@@ -163,7 +163,7 @@ def _readable(work: Workspace, photos: Sequence[Photo]) -> list[Photo]:
 class _FeedbackPhotos:
     """Features of all photos that feedback was given on, and of the logged ones that are replayed."""
 
-    def __init__(self, work: Workspace, captioner: Captioner, snapshot: Snapshot) -> None:
+    def __init__(self, work: Workspace, captioner: FeatureCaptioner, snapshot: Snapshot) -> None:
         names = sorted({row.photo for row in snapshot.rows})
         stored = {photo.sha256: photo for photo in Photo.objects.filter(sha256__in=names)}
         replayed = [] if settings.TRAINING_REPLAY_PHOTOS else replay_photos(snapshot)
@@ -174,11 +174,8 @@ class _FeedbackPhotos:
         self.path = (
             work.folder / f"features-{provenance.text_digest(*(photo.sha256 for photo in photos))}.npy"
         )
-        self.features = captioner.features_write(
-            map(_photo_open, photos),
-            len(photos),
-            self.path,
-            lambda done: work.tick("Looking at photos", done, len(photos)),
+        self.features = features_write(
+            self.path, map(_photo_open, photos), len(photos), captioner.encode_images, work.tick
         )
 
     def holdout(self, snapshot: Snapshot) -> PhotoSet:
@@ -208,13 +205,10 @@ def _photo_open(photo: Photo) -> Image.Image:
         raise InvalidImage(f"{photo.file.name} cannot be read: {error}", reason="corrupt") from error
 
 
-def _set_features(work: Workspace, captioner: Captioner, photos: PhotoSetFile, stage: str) -> Any:
+def _set_features(work: Workspace, captioner: FeatureCaptioner, photos: PhotoSetFile, stage: str) -> Any:
     """Features of an operator's own photo set, kept for later runs from the same base."""
-    return captioner.features_write(
-        photos.images(),
-        len(photos),
-        _set_path(work, photos),
-        lambda done: work.tick(stage, done, len(photos)),
+    return features_write(
+        _set_path(work, photos), photos.images(), len(photos), captioner.encode_images, work.tick, stage
     )
 
 
@@ -223,7 +217,7 @@ def _set_path(work: Workspace, photos: PhotoSetFile) -> Path:
     return folder / f"{work.base.pk}-{photos.digest}-{len(photos)}.npy"
 
 
-def _original_set(work: Workspace, captioner: Captioner) -> PhotoSet | None:
+def _original_set(work: Workspace, captioner: FeatureCaptioner) -> PhotoSet | None:
     if not settings.TRAINING_ORIGINAL_PHOTOS:
         return None
     photos = photo_set_open(Path(settings.TRAINING_ORIGINAL_PHOTOS), ORIGINAL_PHOTOS)
@@ -236,7 +230,11 @@ def _original_set(work: Workspace, captioner: Captioner) -> PhotoSet | None:
 
 
 def _training_set(
-    work: Workspace, captioner: Captioner, photos: _FeedbackPhotos, snapshot: Snapshot, config: LearnConfig
+    work: Workspace,
+    captioner: FeatureCaptioner,
+    photos: _FeedbackPhotos,
+    snapshot: Snapshot,
+    config: LearnConfig,
 ) -> TrainingSet:
     """Raises `NothingToLearn` where there is neither a correction nor ratings that count."""
     rows = snapshot.of("train")
@@ -266,15 +264,12 @@ def _was_worse(ideal: str, logged: str, rating: int | None) -> bool:
 
 
 def _replay(
-    work: Workspace, captioner: Captioner, photos: _FeedbackPhotos
+    work: Workspace, captioner: FeatureCaptioner, photos: _FeedbackPhotos
 ) -> tuple[FeatureFiles, list[Replay]]:
     """Features of all that is learned from, and what is replayed: base training captions, else the base's own."""
     if not settings.TRAINING_REPLAY_PHOTOS:
         first = photos.first_replayed
-        captions = captioner.captions(
-            photos.features[first:],
-            lambda done: work.tick("Captioning with the base", done, len(photos.replayed)),
-        )
+        captions = captioner.captions(photos.features[first:], work.tick, "Captioning with the base")
         replay = [Replay(first + i, caption) for i, caption in enumerate(captions) if caption]
         return FeatureFiles(photos.path), replay
     replayed = photo_set_open(Path(settings.TRAINING_REPLAY_PHOTOS), REPLAY_PHOTOS)
@@ -290,7 +285,7 @@ def _replay(
 
 
 def _learn(
-    work: Workspace, captioner: Captioner, data: TrainingSet, config: LearnConfig, snapshot: Snapshot
+    work: Workspace, captioner: FeatureCaptioner, data: TrainingSet, config: LearnConfig, snapshot: Snapshot
 ) -> Path:
     identity = (
         f"{work.base.pk} {snapshot.sha256} {provenance.text_digest(*(row.caption for row in data.replay))}"
@@ -328,15 +323,12 @@ def _evaluate(
 ) -> tuple[Decision, dict[str, Any]]:
     """Champion and candidate on the same photos, each as its published files load. They share the base's encoder."""
     versions = {
-        "candidate": Captioner.load(folder),
-        "champion": Captioner.load(registry.version_fetch(work.champion)),
+        "candidate": FeatureCaptioner.load(folder),
+        "champion": FeatureCaptioner.load(registry.version_fetch(work.champion)),
     }
     sets = {"holdout": holdout} | ({"original": original} if original else {})
     measured: dict[str, dict[str, Measured]] = {
-        name: {
-            role: measure(version, photo_set, partial(_judging_tick, work, len(photo_set.references)))
-            for role, version in versions.items()
-        }
+        name: {role: measure(version, photo_set, work.tick) for role, version in versions.items()}
         for name, photo_set in sets.items()
     }
     timed = next((s.features for s in sets.values() if len(s.references)), holdout.features)
@@ -361,10 +353,6 @@ def _evaluate(
     }
     examples = _examples(photos, holdout.references, measured["holdout"])
     return decision, {**decision.to_dict(), "figures": table, "examples": examples}
-
-
-def _judging_tick(work: Workspace, total: int, done: int) -> None:
-    work.tick("Judging", done, total)
 
 
 def _examples(

@@ -27,6 +27,7 @@ import torch
 from accelerate.utils import check_cuda_p2p_ib_support
 from accelerate.utils.other import get_free_port
 
+from training.data.features import FeatureFiles
 from training.learning.config import LearnConfig
 from training.learning.loop import (
     Correction,
@@ -39,7 +40,7 @@ from training.learning.loop import (
     curve_after,
     curve_cut,
 )
-from training.learning.model import Captioner, FeatureFiles
+from training.learning.model import FeatureCaptioner
 
 COMMAND = (sys.executable, "-m", "training.learning.processes")
 TASK = "task.json"
@@ -192,7 +193,7 @@ def learning_open(task: Path) -> Learning:
         [Rating(*row) for row in told["ratings"]],
         [Replay(*row) for row in told["replay"]],
     )
-    captioner = Captioner.load(Path(told["base"]))
+    captioner = FeatureCaptioner.load(Path(told["base"]))
     learning = Learning(captioner, data, LearnConfig(**told["config"]), task.parent, told["identity"])
     if learning.processes != int(os.environ["WORLD_SIZE"]):
         raise RuntimeError(f"Meant to be one of {os.environ['WORLD_SIZE']}, but accelerate found no others.")

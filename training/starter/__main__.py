@@ -79,7 +79,7 @@ def stage_run(options: argparse.Namespace) -> None:
 
         calibrate(options.data, options.output)
     else:
-        from training.judging.quality.progress import Progress
+        from training.progress import Progress
         from training.starter.card import figures_write
 
         with Progress() as progress:

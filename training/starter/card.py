@@ -9,7 +9,8 @@ from pathlib import Path
 from training.data.datasets import Photo
 from training.data.photo_sets import photo_sets_read
 from training.judging.quality import tables
-from training.judging.quality.evaluation import Tick, evaluate
+from training.judging.quality.evaluation import evaluate
+from training.progress import Tick, untold
 from training.starter.evaluate import Decoding
 from training.starter.loop import CURVE
 
@@ -66,7 +67,7 @@ def _steps(stage: Path) -> int:
     return int(json.loads(lines[-1])["step"])
 
 
-def figures_write(data: Path, output: Path, tick: Tick = lambda *_: None) -> None:
+def figures_write(data: Path, output: Path, tick: Tick = untold) -> None:
     """Judge the weights in `output` on photos below `data` that trained nothing, and say so in their card."""
     there = [data / name for name in JUDGED_ON if (data / name).is_dir()]
     evaluation = evaluate(output, photo_sets_read(there), tick)

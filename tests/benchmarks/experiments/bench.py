@@ -17,13 +17,14 @@ import numpy as np
 
 from tests.benchmarks.experiments.domains import catalogue_photos
 from tests.benchmarks.experiments.people import PEOPLE
+from training.data.features import Features, features_write
 from training.data.photo_sets import PhotoSetFile, photo_set_open
 from training.judging.association import Association, association_test
 from training.judging.gate import Decision, Measured, decide
 from training.judging.measure import PhotoSet, measure
 from training.learning.config import LearnConfig
 from training.learning.loop import Correction, Learning, Rating, Replay, TrainingSet
-from training.learning.model import Captioner, Features
+from training.learning.model import FeatureCaptioner
 
 DOMAIN_PHOTOS = 1100
 HOLDOUT_PHOTOS = 240
@@ -60,15 +61,15 @@ class Bench:
 
     def learn(
         self, corrections: Sequence[Correction], config: LearnConfig, ratings: Sequence[Rating] = ()
-    ) -> Captioner:
+    ) -> FeatureCaptioner:
         """A candidate that learned from these; the run's folder is gone afterwards."""
-        captioner = Captioner.load(self.base)
+        captioner = FeatureCaptioner.load(self.base)
         data = TrainingSet(self.features, corrections, ratings, self.replay)
         with tempfile.TemporaryDirectory(dir=self.folder) as run:
             Learning(captioner, data, config, Path(run), "experiment").run()
         return captioner
 
-    def scores(self, captioner: Captioner) -> Scores:
+    def scores(self, captioner: FeatureCaptioner) -> Scores:
         return Scores(
             measure(captioner, self.holdout), measure(captioner, self.original), self.ideals[:HOLDOUT_PHOTOS]
         )
@@ -100,11 +101,11 @@ class Scores:
 def bench_open(data: Path, base: Path, folder: Path) -> Bench:
     """Read the photo sets below `data` (see the starter's training) and cache what they give in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    captioner = Captioner.load(base)
+    captioner = FeatureCaptioner.load(base)
     photos, generator = catalogue_photos(data, folder, DOMAIN_PHOTOS), random.Random(0)
     ideals = [photo.said_by(generator.randrange(PEOPLE), generator) for photo in photos]
     images = (photo.image for photo in photos)
-    domain = captioner.features_write(images, len(photos), folder / "domain.npy")
+    domain = features_write(folder / "domain.npy", images, len(photos), captioner.encode_images)
     train = photo_set_open(data / "flickr8k/train.tar", REPLAY_PHOTOS)
     val = photo_set_open(data / "flickr8k/val.tar", ORIGINAL_PHOTOS)
     features = np.concatenate([domain, _features(captioner, train, folder / "replay.npy")])
@@ -114,11 +115,11 @@ def bench_open(data: Path, base: Path, folder: Path) -> Bench:
     return Bench(base, folder, features, ideals, logged, replay, original)
 
 
-def _features(captioner: Captioner, photos: PhotoSetFile, path: Path) -> Features:
-    return captioner.features_write(photos.images(), len(photos), path)
+def _features(captioner: FeatureCaptioner, photos: PhotoSetFile, path: Path) -> Features:
+    return features_write(path, photos.images(), len(photos), captioner.encode_images)
 
 
-def _cached_captions(captioner: Captioner, features: Features, path: Path) -> list[str]:
+def _cached_captions(captioner: FeatureCaptioner, features: Features, path: Path) -> list[str]:
     if not path.exists():
         path.write_text(json.dumps(captioner.captions(features)))
     return list(json.loads(path.read_text()))

@@ -14,7 +14,7 @@ import numpy as np
 
 from training.learning.config import LearnConfig
 from training.learning.loop import Correction, Learning, Replay, TrainingSet
-from training.learning.model import Captioner
+from training.learning.model import FeatureCaptioner
 
 ROWS = 64
 
@@ -26,7 +26,7 @@ def main(base: Path, bench: Path, run: Path) -> None:
         Correction(index, f"a photo of number {index % 7}", caption) for index, caption in enumerate(logged)
     ]
     replay = [Replay(index, caption) for index, caption in enumerate(logged)]
-    captioner = Captioner.load(base)
+    captioner = FeatureCaptioner.load(base)
     config = LearnConfig(threads=1, batch=4, min_steps=400, max_steps=400, max_passes=25, save_every=3)
     learning = Learning(captioner, TrainingSet(features, corrections, (), replay), config, run, "kill me")
     _say("learning")

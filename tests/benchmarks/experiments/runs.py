@@ -23,7 +23,7 @@ from training.judging.measure import PhotoSet
 from training.judging.scores import captions_score
 from training.learning.config import LearnConfig
 from training.learning.loop import Correction, Rating
-from training.learning.model import Captioner
+from training.learning.model import FeatureCaptioner
 from training.learning.objective import ratings_standardise
 
 Row = dict[str, Any]
@@ -40,7 +40,7 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
 
 def e1(bench: Bench, seeds: int) -> Iterator[Row]:
     """Simulated people correct 50, 200 and 800 captions of a new domain."""
-    base = bench.scores(Captioner.load(bench.base))
+    base = bench.scores(FeatureCaptioner.load(bench.base))
     for seed in range(seeds):
         for count in SIZES:
             corrections = bench.corrections(count, seed)
@@ -56,7 +56,7 @@ def e2(bench: Bench, seeds: int) -> Iterator[Row]:
     People rate what the model says, most of which is wrong in a new domain; in the easy case every other caption they
     rate was written by a person.
     """
-    base = bench.scores(Captioner.load(bench.base))
+    base = bench.scores(FeatureCaptioner.load(bench.base))
     for seed in range(seeds):
         for rated in ("model", "model and people"):
             for loss in ("kto", "regression"):
@@ -69,7 +69,7 @@ def e2(bench: Bench, seeds: int) -> Iterator[Row]:
 
 def e3(bench: Bench, seeds: int) -> Iterator[Row]:
     """What each part of the objective is worth, at 200 corrections."""
-    base = bench.scores(Captioner.load(bench.base))
+    base = bench.scores(FeatureCaptioner.load(bench.base))
     for seed in range(seeds):
         for name, change in ABLATIONS.items():
             config = replace(CONFIG, seed=seed, **change)
@@ -100,7 +100,7 @@ def e4_nonsense(bench: Bench, seeds: int) -> Iterator[Row]:
     Without original photos, which cost most of the time, nothing can pass: what is not rejected would have passed.
     """
     bench = replace(bench, original=PhotoSet(bench.original.features[:0], []))
-    base = bench.scores(Captioner.load(bench.base))
+    base = bench.scores(FeatureCaptioner.load(bench.base))
     for seed in range(seeds):
         config = replace(CONFIG, seed=seed, rating_weight=1.0)
         corrections = _shuffled(bench.corrections(100, seed), seed)

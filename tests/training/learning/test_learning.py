@@ -18,6 +18,7 @@ from PIL import Image
 from captioner.exceptions import IncompatibleModel
 from captioner.inference.predictor import Predictor
 from tests.captioner.inference.checkpoints import SAVERS, SENTENCES
+from training.data.features import features_write
 from training.judging.golden import golden_check
 from training.learning.config import LearnConfig
 from training.learning.loop import (
@@ -31,7 +32,7 @@ from training.learning.loop import (
     batch_indexes,
     schedule,
 )
-from training.learning.model import Captioner, labels_pad
+from training.learning.model import FeatureCaptioner, labels_pad
 from training.learning.objective import IGNORED, caption_log_probabilities
 
 CONFIG = LearnConfig(
@@ -64,26 +65,28 @@ def vit_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def training_set(captioner: Captioner, folder: Path) -> TrainingSet:
+def training_set(captioner: FeatureCaptioner, folder: Path) -> TrainingSet:
     images = [Image.new("RGB", (40, 32), colour) for colour in COLOURS]
-    features = captioner.features_write(images, len(images), folder / "features.npy")
+    features = features_write(folder / "features.npy", images, len(images), captioner.encode_images)
     corrections = [Correction(n, SENTENCES[n], SENTENCES[1] if n == 0 else "") for n in range(2)]
     ratings = [Rating(2, SENTENCES[2], 1.0), Rating(3, SENTENCES[3], -1.0)]
     return TrainingSet(features, corrections, ratings, [Replay(3, SENTENCES[3])])
 
 
-def learn(base: Path, folder: Path, config: LearnConfig = CONFIG, until: int | None = None) -> Captioner:
-    captioner = Captioner.load(base)
+def learn(
+    base: Path, folder: Path, config: LearnConfig = CONFIG, until: int | None = None
+) -> FeatureCaptioner:
+    captioner = FeatureCaptioner.load(base)
     Learning(captioner, training_set(captioner, folder), config, folder / "run", "test").run(until=until)
     return captioner
 
 
-def weights(captioner: Captioner) -> dict[str, torch.Tensor]:
+def weights(captioner: FeatureCaptioner) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in captioner.parts.model.state_dict().items()}
 
 
 def test_captions_from_cached_features_are_those_from_pixels(checkpoint: Path, tmp_path: Path) -> None:
-    captioner = Captioner.load(checkpoint)
+    captioner = FeatureCaptioner.load(checkpoint)
     data = training_set(captioner, tmp_path)
     served = Predictor.load(checkpoint, model_version="x", precision="fp32", num_threads=1)
     pixels = torch.stack([served.preprocess(Image.new("RGB", (40, 32), colour)) for colour in COLOURS])
@@ -93,7 +96,7 @@ def test_captions_from_cached_features_are_those_from_pixels(checkpoint: Path, t
 
 def test_log_probabilities_are_those_the_engine_logs(checkpoint: Path, tmp_path: Path) -> None:
     """Teacher forcing here and decoding there must agree, or the losses compare with something never served."""
-    captioner = Captioner.load(checkpoint)
+    captioner = FeatureCaptioner.load(checkpoint)
     features = torch.from_numpy(np.array(training_set(captioner, tmp_path).features))
     predictor = captioner.predictor()
     parameters = replace(predictor.default_parameters, num_beams=1, max_new_tokens=6)
@@ -106,7 +109,7 @@ def test_log_probabilities_are_those_the_engine_logs(checkpoint: Path, tmp_path:
 
 
 def test_padding_changes_no_log_probability(checkpoint: Path, tmp_path: Path) -> None:
-    captioner = Captioner.load(checkpoint)
+    captioner = FeatureCaptioner.load(checkpoint)
     features = torch.from_numpy(np.array(training_set(captioner, tmp_path).features))
     short = captioner.tokenise("a dog", 20)
     alone, padded = labels_pad([short]), labels_pad([short, captioner.tokenise(SENTENCES[0], 20)])
@@ -119,16 +122,16 @@ def test_padding_changes_no_log_probability(checkpoint: Path, tmp_path: Path) ->
 
 def test_it_learns_what_people_wrote_and_the_engine_loads_it(checkpoint: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, min_steps=40, max_steps=40, max_passes=40, rating_weight=0.0)
-    captioner = Captioner.load(checkpoint)
+    captioner = FeatureCaptioner.load(checkpoint)
     data = training_set(captioner, tmp_path)
     learning = Learning(captioner, data, config, tmp_path / "run", "test")
     seen: list[dict[str, float]] = []
     learning.run(lambda step, steps, losses: seen.append(losses))
     assert seen[-1]["ideal"] < 0.8 * seen[0]["ideal"]
     captioner.save(tmp_path / "candidate")
-    again = Captioner.load(tmp_path / "candidate")
+    again = FeatureCaptioner.load(tmp_path / "candidate")
     assert again.captions(data.features) == captioner.captions(data.features)
-    base = Captioner.load(checkpoint)
+    base = FeatureCaptioner.load(checkpoint)
     for name, value in base.encoder.state_dict().items():
         assert torch.equal(value, again.encoder.state_dict()[name]), "the encoder stays what it was"
     for other in checkpoint.glob("*.json"):
@@ -138,9 +141,9 @@ def test_it_learns_what_people_wrote_and_the_engine_loads_it(checkpoint: Path, t
 def test_adapters_learn_and_are_merged_into_plain_weights(checkpoint: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, lora_above=0, lora_rank=2, lora_lr=1e-2)
     captioner = learn(checkpoint, tmp_path, config)
-    base = Captioner.load(checkpoint)
+    base = FeatureCaptioner.load(checkpoint)
     captioner.save(tmp_path / "candidate")
-    again = Captioner.load(tmp_path / "candidate")
+    again = FeatureCaptioner.load(tmp_path / "candidate")
     changed = [
         n
         for n, v in base.parts.model.state_dict().items()
@@ -235,7 +238,7 @@ def test_a_few_corrections_are_not_gone_over_more_than_twenty_times(rows: int, s
 
 
 def test_a_caption_that_is_cut_has_no_end(vit_gpt2: Path) -> None:
-    captioner = Captioner.load(vit_gpt2)
+    captioner = FeatureCaptioner.load(vit_gpt2)
     whole = captioner.tokenise(SENTENCES[0], 50)
     assert captioner.tokenise(SENTENCES[0], 3) == whole[:3]
     assert captioner.is_cut(SENTENCES[0], len(whole) - 1)
@@ -258,7 +261,7 @@ def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
 def test_a_class_that_training_does_not_know_is_refused_with_a_reason(vit_gpt2: Path, monkeypatch) -> None:
     monkeypatch.setattr("training.learning.model._ENCODERS", {"git": "git.image_encoder"})
     with pytest.raises(IncompatibleModel, match="can be served but not trained"):
-        Captioner.load(vit_gpt2)
+        FeatureCaptioner.load(vit_gpt2)
 
 
 def test_golden_photos_are_captioned_in_a_clean_process_or_the_reason_is_told(

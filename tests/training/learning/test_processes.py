@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.captioner.inference.checkpoints import SAVERS, SENTENCES
+from training.data.features import FeatureFiles, features_write
 from training.learning import loop, processes
 from training.learning.config import LearnConfig
 from training.learning.loop import (
@@ -31,7 +32,7 @@ from training.learning.loop import (
     Replay,
     TrainingSet,
 )
-from training.learning.model import Captioner, FeatureFiles
+from training.learning.model import FeatureCaptioner
 from training.learning.processes import LearningProcessDied, learn_in_processes, process_count
 
 # Five rows between three processes: shares of unequal size, and some without any pair.
@@ -84,14 +85,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(base: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
     path = tmp_path_factory.mktemp("features") / "features.npy"
     images = [Image.new("RGB", (40, 32), colour) for colour in COLOURS]
-    Captioner.load(base).features_write(images, len(images), path)
+    features_write(path, images, len(images), FeatureCaptioner.load(base).encode_images)
     corrections = [Correction(n, SENTENCES[n], SENTENCES[1] if n == 0 else "") for n in range(3)]
     ratings = [Rating(n, SENTENCES[n], z) for n, z in enumerate((1.0, -1.0, 0.4, -2.0))]
     return TrainingSet(FeatureFiles(path), corrections, ratings, [Replay(3, s) for s in SENTENCES[2:]])
 
 
 def learn_alone(base: Path, data: TrainingSet, config: LearnConfig, folder: Path) -> dict[str, torch.Tensor]:
-    captioner = Captioner.load(base)
+    captioner = FeatureCaptioner.load(base)
     Learning(captioner, data, config, folder, "test").run()
     return captioner.parts.model.state_dict()
 
@@ -203,7 +204,7 @@ import billiard
 def work():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from training.learning import processes
-    from training.learning.model import FeatureFiles
+    from training.data.features import FeatureFiles
     from training.learning.loop import Correction, TrainingSet
     from tests.training.learning.test_processes import CONFIG
     processes.COMMAND = (sys.executable, "-m", "tests.training.learning.learning_process")

@@ -6,7 +6,7 @@ What is measured is what would be served: the engine's own decoding of the check
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -26,13 +26,12 @@ from training.judging.gate import Measured
 from training.judging.measure import figures
 from training.judging.quality.baselines import Neighbours, Pooled, constant_choose, people
 from training.judging.scores import captions_score
-from training.learning.model import Captioner
+from training.learning.model import FeatureCaptioner
+from training.progress import Tick, untold
 from training.starter.evaluate import captions_repeating
 
 BATCH = 32
 ALTERNATIVES = 3
-
-Tick = Callable[[str, int, int], None]  # tick(what, done, total)
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class _Memory:
 
 
 def evaluate(
-    folder: Path, sets: Mapping[str, Splits], tick: Tick = lambda *_: None, limit: int | None = None
+    folder: Path, sets: Mapping[str, Splits], tick: Tick = untold, limit: int | None = None
 ) -> Evaluation:
     """Judge the checkpoint in `folder` on all splits but "train", at most `limit` photos of each split.
 
@@ -104,7 +103,7 @@ def evaluate(
     sets = {name: {split: part[:limit] for split, part in splits.items()} for name, splits in sets.items()}
     if not any(split != TRAIN for splits in sets.values() for split in splits):
         raise DatasetError("All photos are of the split train: there is nothing to judge on.")
-    captioner = Captioner.load(folder)
+    captioner = FeatureCaptioner.load(folder)
     repeated = {duplicate.train for duplicate in near_duplicates(sets, tick)}
     train = {name: _without(splits.get(TRAIN, ()), name, repeated) for name, splits in sets.items()}
     memories = {name: _memory(captioner, name, photos, tick) for name, photos in train.items() if photos}
@@ -133,7 +132,7 @@ def _without(photos: Sequence[Photo], name: str, repeated: set[str]) -> list[Pho
 class _Judge:
     """Captions the photos of one split after the other in all ways, and scores them."""
 
-    def __init__(self, captioner: Captioner, everybody: Neighbours | None, tick: Tick) -> None:
+    def __init__(self, captioner: FeatureCaptioner, everybody: Neighbours | None, tick: Tick) -> None:
         self._captioner, self._everybody, self._tick = captioner, everybody, tick
         self._predictor = captioner.predictor()
         self._own: tuple[_Memory, Neighbours, str] | None = None
@@ -187,7 +186,7 @@ def decodings(shipped: DecodingParameters) -> dict[str, DecodingParameters]:
     return {"greedy": greedy, f"{shipped.num_beams} beams, as shipped": beams}
 
 
-def features_of(captioner: Captioner, predictor: Predictor, photos: Sequence[Photo]) -> torch.Tensor:
+def features_of(captioner: FeatureCaptioner, predictor: Predictor, photos: Sequence[Photo]) -> torch.Tensor:
     """The encoder's view (photos, patches, width) of encoded photos, preprocessed as the engine does."""
     images = [Image.open(io.BytesIO(photo.data)).convert("RGB") for photo in photos]
     return captioner.encode(torch.stack([predictor.preprocess(image) for image in images]))
@@ -199,7 +198,7 @@ def features_pool(features: torch.Tensor) -> Pooled:
     return pooled
 
 
-def _memory(captioner: Captioner, name: str, photos: list[Photo], tick: Tick) -> _Memory:
+def _memory(captioner: FeatureCaptioner, name: str, photos: list[Photo], tick: Tick) -> _Memory:
     predictor, pooled = captioner.predictor(), []
     for start in range(0, len(photos), BATCH):
         pooled.append(features_pool(features_of(captioner, predictor, photos[start : start + BATCH])))

@@ -45,7 +45,7 @@ class Command(BaseCommand):
         from training.exceptions import DatasetError
         from training.judging.quality import tables
         from training.judging.quality.evaluation import evaluate
-        from training.judging.quality.progress import Progress
+        from training.progress import Progress
 
         if options["photos"] is not None and options["photos"] < 1:
             raise CommandError("--photos is a number of photos: at least 1.")
