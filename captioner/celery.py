@@ -10,6 +10,7 @@ from celery import Celery, signals
 from django.conf import settings
 
 from captioner.http.middleware import request_id
+from captioner.ops.heap import heap_share
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "captioner.settings")
 
@@ -38,9 +39,10 @@ def _task_begin(task_id: str, **_: Any) -> None:
 
 
 @signals.worker_process_init.connect
-def _threads_as_in_web_workers(**_: Any) -> None:
-    """See deploy/gunicorn.conf.py. Read when torch is imported, with the first photos."""
+def _process_as_in_web_workers(**_: Any) -> None:
+    """See deploy/gunicorn.conf.py. The variable is read when torch is imported, with the first photos."""
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    heap_share()
 
 
 @signals.worker_process_shutdown.connect

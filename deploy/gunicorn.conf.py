@@ -16,6 +16,7 @@ from typing import Any
 from gunicorn.workers.gthread import ThreadWorker
 
 from captioner import settings
+from captioner.ops.heap import heap_share
 from captioner.ops.logs import gunicorn_logging
 
 # Threads of the model that wait for each other spin for a fraction of a millisecond, then sleep. Without the spinning,
@@ -99,6 +100,10 @@ control_socket_disable = True  # it would lie outside of CAPTIONER_DATA_DIR, sha
 def when_ready(server: Any) -> None:
     """Say once more where, for what the other processes say has moved it out of sight."""
     server.log.info("Captioner: http://%s/, administration: http://%s/admin/", bind, bind)
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    heap_share()
 
 
 def post_worker_init(worker: Any) -> None:

@@ -48,7 +48,7 @@ from django.test import Client
 from PIL import Image
 
 from captioner.captions.captions import caption_create
-from captioner.inference.types import Candidate, DecodingParameters, Prediction, Token
+from captioner.inference.types import Candidate, DecodingParameters, Prediction, Word
 from captioner.models import Caption, Owner
 from captioner.serving import runtime
 from captioner.serving.engine import Ticket
@@ -96,7 +96,7 @@ def fake_prediction(image: Image.Image, num_captions: int, confidence: float | N
     candidates = tuple(
         Candidate(
             caption=f"a {image.width} by {image.height} photo" + (f" number {rank}" if rank else ""),
-            words=(Token("a", 0.9), Token("photo", 0.4)),
+            words=(Word("a", 0.9), Word("photo", 0.4)),
             log_probability=-1.0 - rank,
             token_log_probabilities=(-0.1, -0.9),
             confidence=confidence,

@@ -21,7 +21,7 @@ from captioner.http.client import client_gone
 from captioner.http.owner import owner_of
 from captioner.http.problems import no_error_logged, problem_from
 from captioner.inference.types import DecodingParameters
-from captioner.intake import images
+from captioner.intake.limits import MAX_BYTES
 from captioner.models import Caption, CaptionQuerySet
 from captioner.serving import runtime
 from webui.doubt import percent_of, words_of
@@ -75,7 +75,7 @@ def _upload(
     try:
         outcomes = captions_create(
             # One byte more than allowed is enough to be refused as too large.
-            (upload.read(images.MAX_BYTES + 1) for upload in uploads),
+            (upload.read(MAX_BYTES + 1) for upload in uploads),
             owner=owner_of(request),
             source=Caption.Source.WEB,
             parameters=parameters,
@@ -121,7 +121,7 @@ def _home(
         "busy": status == 429,
         "latest": _own(request)[:_LATEST_SHOWN],
         "max_photos": settings.UPLOAD_MAX_PHOTOS,
-        "max_megabytes": images.MAX_BYTES // 2**20,
+        "max_megabytes": MAX_BYTES // 2**20,
     }
     response = render(request, "webui/home.html", context, status=status)
     for name, value in (headers or {}).items():

@@ -18,7 +18,7 @@ from captioner.exceptions import (
     DeadlineExceeded,
 )
 from captioner.inference.types import Candidate, DecodingParameters, Prediction
-from captioner.intake import images
+from captioner.intake.decode import DecodedPhoto, photo_decode
 from captioner.models import Caption, Owner, Photo
 from captioner.ops import metrics
 from captioner.serving import runtime, trials
@@ -35,7 +35,7 @@ _CLIENT_CHECK_SECONDS = 0.2
 class _Pending:
     """A photo that the engine has accepted and not answered yet."""
 
-    photo: images.DecodedPhoto
+    photo: DecodedPhoto
     ticket: Ticket
     submitted_at: float  # time.monotonic(), as is the deadline
     deadline: float
@@ -126,7 +126,7 @@ def _caption_submit(data: bytes, parameters: DecodingParameters | None) -> _Pend
     engine = runtime.engine()
     started = time.monotonic()
     deadline = started + settings.CAPTION_TIMEOUT_SECONDS
-    photo = images.decode(data, max_wait_seconds=settings.CAPTION_MAX_WAIT_SECONDS)
+    photo = photo_decode(data, max_wait_seconds=settings.CAPTION_MAX_WAIT_SECONDS)
     submitted = time.monotonic()
     ticket = engine.photo_submit(photo.image, photo.sha256, parameters, deadline)
     metrics.photo_accepted(ticket.future)
@@ -155,7 +155,7 @@ def _caption_finish(
     on_logged: Callable[[Caption], None],
 ) -> Caption:
     # The engine is busy with the photo now; this thread meanwhile prepares what will be stored.
-    jpeg = images.encode(pending.photo.image)
+    jpeg = pending.photo.jpeg
     _connection_release()
     prediction = _prediction_wait(pending, is_abandoned)
     metrics.queue_seconds.observe(prediction.queue_seconds)

@@ -14,7 +14,7 @@ from captioner.exceptions import (
     InvalidImage,
 )
 from captioner.inference.types import DecodingParameters, Prediction
-from captioner.intake import images
+from captioner.intake.decode import photo_decode
 from captioner.serving import runtime
 from captioner.serving.engine import Engine
 
@@ -41,7 +41,7 @@ def _photo_submit(
     engine: Engine, path: Path, parameters: DecodingParameters
 ) -> "Future[Prediction] | CaptionerError":
     try:
-        return engine.submit(images.decode(path.read_bytes()).image, parameters, deadline=math.inf)
+        return engine.submit(photo_decode(path.read_bytes()).image, parameters, deadline=math.inf)
     except OSError as error:
         return InvalidImage(f"The file cannot be read: {error.strerror}.", reason="corrupt")
     except InvalidImage as error:

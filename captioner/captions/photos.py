@@ -15,7 +15,8 @@ from PIL import Image
 from captioner.exceptions import (
     StorageUnavailable,
 )
-from captioner.intake import images
+from captioner.intake.decode import DecodedPhoto
+from captioner.intake.hashes import difference_hash
 from captioner.models import Photo
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 _ORPHAN_AGE = timedelta(hours=1)
 
 
-def photo_store(decoded: images.DecodedPhoto, jpeg: bytes) -> Photo:
+def photo_store(decoded: DecodedPhoto, jpeg: bytes) -> Photo:
     """The stored photo of these bytes, written once, and again when its file was lost. Call inside the transaction
     that logs its caption.
 
@@ -37,7 +38,7 @@ def photo_store(decoded: images.DecodedPhoto, jpeg: bytes) -> Photo:
             "file": name,
             "width": decoded.width,
             "height": decoded.height,
-            "difference_hash": images.difference_hash(decoded.image),
+            "difference_hash": decoded.difference_hash,
         },
     )
     with storage_required():
@@ -84,7 +85,7 @@ def photos_hash() -> int:
         except FileNotFoundError:
             continue  # its caption is being deleted, or the storage has lost it
         try:
-            photo.difference_hash = images.difference_hash(Image.open(io.BytesIO(data)).convert("RGB"))
+            photo.difference_hash = difference_hash(Image.open(io.BytesIO(data)).convert("RGB"))
         except Exception as error:  # noqa: BLE001  what decoders raise is undocumented
             logger.warning("%s cannot be read: %s", photo.file.name, error)
             continue

@@ -35,8 +35,8 @@ class DecodingParameters:
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
-    """One word of a caption as displayed; `probability` in (0, 1] is the product over its sub-word tokens."""
+class Word:
+    """One word of a caption as a person reads it; `probability` in (0, 1] is the product over its sub-word tokens."""
 
     text: str
     probability: float
@@ -53,7 +53,7 @@ class Candidate:
     """
 
     caption: str
-    words: tuple[Token, ...]
+    words: tuple[Word, ...]
     log_probability: float
     token_log_probabilities: tuple[float, ...]
     confidence: float | None = None

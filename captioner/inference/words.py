@@ -5,10 +5,10 @@ import re
 import sys
 from typing import Any
 
-from captioner.inference.types import Token
+from captioner.inference.types import Word
 
 
-def merge_tokens(tokenizer: Any, token_ids: list[int], log_probabilities: list[float]) -> tuple[Token, ...]:
+def merge_tokens(tokenizer: Any, token_ids: list[int], log_probabilities: list[float]) -> tuple[Word, ...]:
     """The words of the decoded tokens, without special tokens; joined by spaces they are the caption.
 
     Works for any tokenizer: which characters a token adds is read off the decoded prefixes.
@@ -25,7 +25,7 @@ def merge_tokens(tokenizer: Any, token_ids: list[int], log_probabilities: list[f
     ends = [len(prefix) for prefix in prefixes]
     spans = list(zip([0, *ends[:-1]], ends, (log_probability for _, log_probability in shown), strict=True))
     return tuple(
-        Token(word.group(), _probability(word.span(), spans)) for word in re.finditer(r"\S+", prefixes[-1])
+        Word(found.group(), _probability(found.span(), spans)) for found in re.finditer(r"\S+", prefixes[-1])
     )
 
 

@@ -9,19 +9,14 @@ a zip archive).
 Bytes in, bytes out: no image library here.
 """
 
+import contextlib
 import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from captioner.exceptions import InvalidImage
-
-# Honest photos have some dozens of segments before their pixels; 16 MiB of PNG in 8 kB chunks are 2,000.
-MAX_PIECES = 10_000
-# Encoders write a progressive JPEG in about ten scans. Each may take 20 bytes, and is a walk over all pixels.
-MAX_SCANS = 50
-# Printing profiles, the largest there are, take up to 3 MB.
-MAX_PROFILE_BYTES = 4 * 2**20
+from captioner.intake.limits import MAX_PIECES, MAX_PROFILE_BYTES, MAX_SCANS
 
 _JPEG_MARKER = re.compile(
     rb"\xff[^\x00\x01\xd0-\xd8\xff]"
@@ -74,7 +69,7 @@ def photo_format(data: bytes) -> str | None:
     return None
 
 
-def photo_file(data: bytes, file_format: str) -> PhotoFile:
+def photo_strip(data: bytes, file_format: str) -> PhotoFile:
     """Strip a file of a format `photo_format` knows; raises `InvalidImage` if it is made to stall a decoder.
 
     WebP and HEIF files come back as they are: their libraries leave metadata alone until asked.
@@ -138,34 +133,24 @@ def _strip_png(data: bytes) -> PhotoFile:
     """The picture of a PNG file; of an animated one, what programs show that know no animation."""
     kept: list[bytes | memoryview] = [data[:8]]
     exif = icc_profile = b""
-    for kind, chunk in _png_chunks(data):
+    position, view = 8, memoryview(data)
+    for _ in range(MAX_PIECES):
+        kind = data[position + 4 : position + 8]
+        end = position + 12 + int.from_bytes(view[position : position + 4])
+        chunk = view[position:end]
         if kind in _PNG_PIXEL_CHUNKS:
             kept.append(chunk)
         elif kind == b"eXIf":
             exif = bytes(chunk[8:-4])
         elif kind == b"iCCP":
-            icc_profile = _inflated_profile(bytes(chunk[8:-4]))
-    return PhotoFile(b"".join(kept), exif, icc_profile)
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    position, view = 8, memoryview(data)
-    for _ in range(MAX_PIECES):
-        kind = data[position + 4 : position + 8]
-        end = position + 12 + int.from_bytes(view[position : position + 4])
-        yield kind, view[position:end]
+            _, _, method_and_profile = bytes(chunk[8:-4]).partition(b"\0")
+            with contextlib.suppress(zlib.error):
+                inflate = zlib.decompressobj().decompress
+                icc_profile = inflate(method_and_profile[1:], MAX_PROFILE_BYTES)
         if kind == b"IEND" or end >= len(data):
-            return
+            return PhotoFile(b"".join(kept), exif, icc_profile)
         position = end
     raise _too_many_pieces()
-
-
-def _inflated_profile(chunk: bytes) -> bytes:
-    _, _, method_and_profile = chunk.partition(b"\0")
-    try:
-        return zlib.decompressobj().decompress(method_and_profile[1:], MAX_PROFILE_BYTES)
-    except zlib.error:
-        return b""
 
 
 def _strip_gif(data: bytes) -> PhotoFile:
@@ -187,15 +172,12 @@ def _strip_gif(data: bytes) -> PhotoFile:
             inside_extension = True
             position += 2
         elif first == b",":
-            return PhotoFile(data[:screen_end] + _without_disposal(control) + data[position:])
+            # No canvas is kept for the next frame, as there is none. A control block that is cut short goes.
+            control = control[:3] + bytes([control[3] & 0b11100011]) + control[4:] if control[7:] else b""
+            return PhotoFile(data[:screen_end] + control + data[position:])
         else:
             position += 1
     raise _too_many_pieces()
-
-
-def _without_disposal(control: bytes) -> bytes:
-    """A graphic control extension that asks for no canvas to be kept for the next frame, as there is none."""
-    return control[:3] + bytes([control[3] & 0b11100011]) + control[4:] if len(control) == 8 else b""
 
 
 def _too_many_pieces() -> InvalidImage:

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any
 
 from captioner.exceptions import InvalidArchive
-from captioner.intake.images import MAX_BYTES
+from captioner.intake.limits import MAX_BYTES
 
 MAX_NAME_LENGTH = 255  # characters
 _COMPRESSIONS = frozenset((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))

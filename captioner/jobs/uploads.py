@@ -13,7 +13,7 @@ from django.db.models import QuerySet
 
 from captioner.captions.photos import storage_required
 from captioner.exceptions import InvalidArchive
-from captioner.intake.images import MAX_BYTES
+from captioner.intake.limits import MAX_BYTES
 from captioner.jobs.archives import SentPhoto, archive_photos, name_shown
 from captioner.models import JobPhoto
 

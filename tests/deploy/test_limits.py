@@ -8,7 +8,7 @@ import yaml
 from django.conf import settings
 
 from captioner.http.middleware import request_body
-from captioner.intake import images
+from captioner.intake.limits import MAX_BYTES
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 TEMPLATE = (DEPLOY / "nginx/templates/captioner.conf.template").read_text()
@@ -28,7 +28,7 @@ def bytes_of(limit: str) -> int:
 
 
 def test_the_largest_form_passes_and_nothing_larger() -> None:
-    largest = settings.UPLOAD_MAX_PHOTOS * images.MAX_BYTES + request_body._FORM_FIELDS_BYTES
+    largest = settings.UPLOAD_MAX_PHOTOS * MAX_BYTES + request_body._FORM_FIELDS_BYTES
     assert bytes_of(body_limit("= /")) == largest
 
 
@@ -39,7 +39,7 @@ def test_jobs_have_the_same_variable_for_a_limit_on_both_sides() -> None:
 
 def test_the_largest_body_of_the_api_passes_and_nothing_larger() -> None:
     assert bytes_of(body_limit("/api/")) == settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-    assert bytes_of(body_limit("/api/")) > images.MAX_BYTES * 4 / 3, "the largest photo in base64"
+    assert bytes_of(body_limit("/api/")) > MAX_BYTES * 4 / 3, "the largest photo in base64"
 
 
 def test_nginx_waits_longer_than_the_application_works() -> None:

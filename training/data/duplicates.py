@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from captioner.intake.images import difference_hash
+from captioner.intake.hashes import difference_hash
 from training.data.datasets import Photo
 from training.data.photo_sets import TRAIN, Splits, photo_sets_read
 from training.judging.gate import FUNCTION_WORDS

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 
-from captioner.intake.images import MAX_BYTES
+from captioner.intake.limits import MAX_BYTES
 
 _FORM_FIELDS_BYTES = 2**20
 

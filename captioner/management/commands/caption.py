@@ -14,7 +14,7 @@ from tqdm import tqdm
 from captioner.captions.local_photos import photos_predict
 from captioner.exceptions import CaptionerError, IncompatibleModel, ModelUnavailable
 from captioner.inference.types import Prediction
-from captioner.intake.images import SUFFIXES
+from captioner.intake.limits import SUFFIXES
 from captioner.serving import runtime
 from models_registry.exceptions import RegistryError
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from captioner.inference.loading import load_model
 from captioner.inference.predictor import Predictor
 from captioner.inference.types import DecodingParameters
-from captioner.intake import images
+from captioner.intake.decode import photo_decode
 
 CaptionBatch = Callable[[list[Path]], list[str]]
 
@@ -45,7 +45,7 @@ def engine_loop(predictor: Predictor, max_new_tokens: int) -> CaptionBatch:
     parameters = DecodingParameters(max_new_tokens=max_new_tokens)
 
     def caption(paths: list[Path]) -> list[str]:
-        pixels = [predictor.preprocess(images.decode(path.read_bytes()).image) for path in paths]
+        pixels = [predictor.preprocess(photo_decode(path.read_bytes()).image) for path in paths]
         return [best.caption for best, *_ in predictor.predict(torch.stack(pixels), parameters)]
 
     return caption

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from captioner.exceptions import InvalidArchive
-from captioner.intake.images import MAX_BYTES
+from captioner.intake.limits import MAX_BYTES
 from captioner.jobs import archives
 from captioner.jobs.archives import archive_photos
 

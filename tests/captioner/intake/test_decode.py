@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captioner.exceptions import InvalidImage, Overloaded
-from captioner.intake import images
-from captioner.intake.containers import MAX_SCANS
+from captioner.intake import memory
+from captioner.intake.decode import DecodedPhoto, photo_decode
+from captioner.intake.limits import DECODE_MEMORY, MAX_PIXELS, MAX_SCANS, MAX_STORED_SIDE
 from tests import corpus
 
 Colour = tuple[int, int, int]
@@ -37,13 +38,13 @@ def difference(ones: list[Colour], others: list[Colour]) -> int:
 
 
 def decoded(image: Image.Image, file_format: str = "PNG", **options) -> Image.Image:
-    return images.decode(corpus.saved(image, file_format, **options)).image
+    return photo_decode(corpus.saved(image, file_format, **options)).image
 
 
 @pytest.mark.parametrize("name", corpus.BROKEN)
 def test_a_broken_photo_is_refused_for_its_reason(name: str) -> None:
     with pytest.raises(InvalidImage) as refusal:
-        images.decode(corpus.BROKEN[name]())
+        photo_decode(corpus.BROKEN[name]())
 
     assert refusal.value.reason == corpus.REASONS[name]
     assert str(refusal.value).endswith(".")
@@ -51,7 +52,7 @@ def test_a_broken_photo_is_refused_for_its_reason(name: str) -> None:
 
 @pytest.mark.parametrize("name", corpus.ODD)
 def test_an_odd_photo_is_read_upright_from_its_first_frame(name: str) -> None:
-    photo = images.decode(corpus.ODD[name]())
+    photo = photo_decode(corpus.ODD[name]())
 
     expected = [corpus.RED, corpus.GREEN, corpus.BLUE, corpus.YELLOW]
     if name in corpus.GREY:
@@ -62,19 +63,19 @@ def test_an_odd_photo_is_read_upright_from_its_first_frame(name: str) -> None:
 
 @pytest.mark.parametrize("name", corpus.ODD)
 def test_a_photo_that_is_read_is_a_small_rgb_image_without_metadata(name: str) -> None:
-    photo = images.decode(corpus.ODD[name]())
+    photo = photo_decode(corpus.ODD[name]())
 
     assert type(photo.image) is Image.Image
     assert photo.image.mode == "RGB"
     assert photo.image.info == {}
-    assert max(photo.image.size) == min(images.MAX_STORED_SIDE, max(photo.width, photo.height))
+    assert max(photo.image.size) == min(MAX_STORED_SIDE, max(photo.width, photo.height))
 
 
 def test_sizes_are_those_of_the_original_held_upright_and_the_hash_is_of_the_upload() -> None:
     landscape = corpus.quadrants((4000, 3000))
     data = corpus.saved(landscape, "JPEG", exif=corpus.exif(6))
 
-    photo = images.decode(data)
+    photo = photo_decode(data)
 
     assert (photo.width, photo.height) == (3000, 4000)
     assert photo.image.size == (960, 1280)
@@ -82,9 +83,9 @@ def test_sizes_are_those_of_the_original_held_upright_and_the_hash_is_of_the_upl
 
 
 def test_a_jpeg_of_exactly_33_megapixels_is_read() -> None:
-    photo = images.decode(corpus.LARGE["jpeg"]())
+    photo = photo_decode(corpus.LARGE["jpeg"]())
 
-    assert photo.width * photo.height == images.MAX_PIXELS
+    assert photo.width * photo.height == MAX_PIXELS
     assert photo.image.size == (1280, 1173)
 
 
@@ -99,7 +100,7 @@ def test_extreme_shapes_keep_at_least_one_pixel_a_side(file_format: str, size: t
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
 def test_every_orientation_ends_upright(file_format: str, orientation: int) -> None:
-    photo = images.decode(corpus.turned(orientation, file_format))
+    photo = photo_decode(corpus.turned(orientation, file_format))
 
     assert (photo.width, photo.height) == (120, 80)
     assert difference(corners(photo.image), corners(corpus.quadrants())) <= 4
@@ -109,7 +110,7 @@ def test_no_metadata_reaches_what_is_stored() -> None:
     data = corpus.ODD["jpeg with metadata"]()
     assert all(secret in data for secret in (b"Exif", b"ICC_PROFILE", b"Ada Secret", b"adobe"))
 
-    stored = images.encode(images.decode(data).image)
+    stored = photo_decode(data).jpeg
 
     assert not any(secret in stored for secret in (b"Exif", b"ICC_PROFILE", b"Ada Secret", b"adobe"))
     with Image.open(io.BytesIO(stored)) as reopened:
@@ -117,7 +118,7 @@ def test_no_metadata_reaches_what_is_stored() -> None:
 
 
 def test_what_is_hidden_behind_a_photo_is_not_stored() -> None:
-    stored = images.encode(images.decode(corpus.ODD["jpeg that is a zip as well"]()).image)
+    stored = photo_decode(corpus.ODD["jpeg that is a zip as well"]()).jpeg
 
     assert b"PK\x03\x04" not in stored
 
@@ -125,15 +126,15 @@ def test_what_is_hidden_behind_a_photo_is_not_stored() -> None:
 def test_a_stored_photo_is_the_same_jpeg_every_time() -> None:
     data = corpus.ODD["jpeg turned right"]()
 
-    first, second = (images.encode(images.decode(data).image) for _ in range(2))
+    first, second = (photo_decode(data).jpeg for _ in range(2))
 
     assert first == second
-    assert images.decode(first).image.size == (120, 80)
+    assert photo_decode(first).image.size == (120, 80)
 
 
 def test_even_an_image_with_metadata_is_stored_without() -> None:
     with Image.open(io.BytesIO(corpus.ODD["jpeg with metadata"]())) as image:
-        stored = images.encode(image)
+        stored = DecodedPhoto(image, "", *image.size).jpeg
 
     assert b"Secret" not in stored
     assert b"Exif" not in stored
@@ -185,7 +186,7 @@ def test_transparent_parts_become_white(mode: str) -> None:
 
 
 def test_a_hole_in_a_palette_becomes_white() -> None:
-    assert images.decode(corpus.palette_png()).image.getpixel((60, 40)) == (255, 255, 255)
+    assert photo_decode(corpus.palette_png()).image.getpixel((60, 40)) == (255, 255, 255)
 
 
 def test_transparent_black_does_not_bleed_into_its_neighbours() -> None:
@@ -209,14 +210,14 @@ def test_a_progressive_jpeg_may_have_as_many_scans_as_encoders_write() -> None:
     progressive = corpus.jpeg(progressive=True)
 
     assert progressive.count(b"\xff\xda") < MAX_SCANS
-    assert images.decode(progressive).image.size == (120, 80)
+    assert photo_decode(progressive).image.size == (120, 80)
 
 
 def test_a_heif_of_deep_colour_must_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "DECODE_MEMORY", 100_000)
+    monkeypatch.setattr(memory, "DECODE_MEMORY", 100_000)
 
     with pytest.raises(InvalidImage, match="Send a smaller copy") as refusal:
-        images.decode(corpus.heif())
+        photo_decode(corpus.heif())
 
     assert refusal.value.reason == "too_many_pixels"
 
@@ -224,7 +225,7 @@ def test_a_heif_of_deep_colour_must_fit_into_memory(monkeypatch: pytest.MonkeyPa
 def test_decoding_leaves_the_limits_of_other_users_of_pillow_alone() -> None:
     program = (
         "from PIL import Image, ImageFile; before = Image.MAX_IMAGE_PIXELS, set(Image.OPEN);"
-        "import captioner.intake.images;"
+        "import captioner.intake.decode;"
         "assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES) == (before[0], False);"
         "assert 'HEIF' not in Image.OPEN"
     )
@@ -235,7 +236,7 @@ def test_decoding_leaves_the_limits_of_other_users_of_pillow_alone() -> None:
 
 
 def test_photos_share_the_memory_they_may_take() -> None:
-    budget = images._MemoryBudget(100)
+    budget = memory.MemoryBudget(100)
     running, most = 0, 0
     lock = threading.Lock()
 
@@ -262,16 +263,16 @@ def test_photos_share_the_memory_they_may_take() -> None:
 def test_memory_is_given_back_after_a_photo_that_cannot_be_read() -> None:
     for _ in range(20):
         with pytest.raises(InvalidImage):
-            images.decode(corpus.BROKEN["webp cut"]())
+            photo_decode(corpus.BROKEN["webp cut"]())
         with pytest.raises(InvalidImage):
-            images.decode(corpus.BROKEN["png cut"]())
+            photo_decode(corpus.BROKEN["png cut"]())
 
-    assert images._budget._free == images.DECODE_MEMORY
+    assert memory.BUDGET.free == DECODE_MEMORY
 
 
 def test_an_error_does_not_hold_on_to_the_pixels() -> None:
     with pytest.raises(InvalidImage) as refusal:
-        images.decode(corpus.BROKEN["png cut"]())
+        photo_decode(corpus.BROKEN["png cut"]())
 
     assert isinstance(refusal.value.__cause__, OSError)
     assert refusal.value.__cause__.__traceback__ is None
@@ -281,7 +282,8 @@ DECODE_ALL = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from captioner.intake import images
+from captioner.intake.decode import photo_decode
+from captioner.ops.heap import heap_share
 from captioner.exceptions import InvalidImage, Overloaded
 
 def megabytes(field):
@@ -290,10 +292,11 @@ def megabytes(field):
 
 def decode(path):
     try:
-        images.encode(images.decode(path.read_bytes()).image)
+        photo_decode(path.read_bytes()).jpeg
     except InvalidImage:
         pass
 
+heap_share()
 files = sorted(Path(sys.argv[1]).iterdir())
 decode(files[0])
 at_rest = megabytes("VmRSS")
@@ -363,30 +366,30 @@ def mutate(data: bytes, mutations: list[tuple[str, float, bytes]]) -> bytes:
 @example(seed=corpus.turned(6), mutations=[("overwrite", 0.02, struct.pack("<I", 2**32 - 1))])
 def test_damaged_files_are_read_or_refused_and_nothing_else(seed: bytes, mutations: list) -> None:
     try:
-        photo = images.decode(mutate(seed, mutations))
+        photo = photo_decode(mutate(seed, mutations))
     except InvalidImage:
         return
     assert photo.image.mode == "RGB"
-    assert max(photo.image.size) <= images.MAX_STORED_SIDE
+    assert max(photo.image.size) <= MAX_STORED_SIDE
 
 
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(InvalidImage):
-        images.decode(data)
+        photo_decode(data)
 
 
 def test_a_photo_that_cannot_be_decoded_in_time_is_refused() -> None:
     with ExitStack() as held:
         for _ in range(4):
-            held.enter_context(images._decoders)
+            held.enter_context(memory.DECODERS)
         with pytest.raises(Overloaded) as caught:
-            images.decode(corpus.ODD["webp"](), max_wait_seconds=0.01)
+            photo_decode(corpus.ODD["webp"](), max_wait_seconds=0.01)
     assert caught.value.retry_after > 0
-    assert images.decode(corpus.ODD["webp"](), max_wait_seconds=0.01).image
+    assert photo_decode(corpus.ODD["webp"](), max_wait_seconds=0.01).image
 
 
 def test_a_photo_that_finds_no_memory_in_time_is_refused() -> None:
-    with images._budget.reserve(images.DECODE_MEMORY, time.monotonic()), pytest.raises(Overloaded):
-        images.decode(corpus.ODD["webp"](), max_wait_seconds=0.01)
-    assert images.decode(corpus.ODD["webp"](), max_wait_seconds=0.01).image
+    with memory.BUDGET.reserve(DECODE_MEMORY, time.monotonic()), pytest.raises(Overloaded):
+        photo_decode(corpus.ODD["webp"](), max_wait_seconds=0.01)
+    assert photo_decode(corpus.ODD["webp"](), max_wait_seconds=0.01).image

@@ -1,0 +1,131 @@
+"""From untrusted bytes to a photo: upright, in sRGB, small enough to store, without metadata. No Django, no torch."""
+
+import hashlib
+import io
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import pillow_heif
+from PIL import GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+from captioner.exceptions import InvalidImage, Overloaded
+from captioner.intake import hashes
+from captioner.intake.colour import eight_bits, srgb
+from captioner.intake.containers import photo_format, photo_strip
+from captioner.intake.limits import MAX_BYTES, MAX_STORED_SIDE, SIZE_LIMIT
+from captioner.intake.memory import BUDGET, DECODERS, expected_memory, held_until
+from captioner.intake.orientation import upright
+
+# Not AVIF: its decoder follows the size in the pixel stream, whatever size the file has announced.
+_ALLOWED = "Send a JPEG, PNG, WebP, GIF or HEIC photo"
+
+
+def _open_heif(file: io.BytesIO) -> ImageFile.ImageFile:
+    # The library has these for the whole process only; none of it is of use here.
+    pillow_heif.options.THUMBNAILS = False
+    pillow_heif.options.DEPTH_IMAGES = False
+    pillow_heif.options.AUX_IMAGES = False
+    pillow_heif.options.DECODE_THREADS = 1
+    return pillow_heif.HeifImageFile(file)
+
+
+# Plugins by name, not `Image.open`: nothing is guessed, and Pillow's own limits, which are global to the
+# process and far above ours, stay as they are and warn about nothing.
+_OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "HEIF": _open_heif,
+}
+
+
+@dataclass(frozen=True)
+class DecodedPhoto:
+    """`image`: RGB in sRGB, upright, no metadata, at most MAX_STORED_SIDE on its long side.
+
+    `sha256`: of the uploaded bytes, in hex. `width` and `height`: of the original, upright, in pixels.
+    """
+
+    image: Image.Image
+    sha256: str
+    width: int
+    height: int
+
+    @cached_property
+    def jpeg(self) -> bytes:
+        """What is stored: the same bytes for the same pixels, no EXIF, profile or comment. Encoded when first read."""
+        buffer = io.BytesIO()
+        self.image.save(
+            buffer, "JPEG", quality=88, subsampling="4:2:0", exif=b"", icc_profile=None, comment=None
+        )
+        return buffer.getvalue()
+
+    @property
+    def difference_hash(self) -> str:
+        return hashes.difference_hash(self.image)
+
+
+def photo_decode(data: bytes, *, max_wait_seconds: float = math.inf) -> DecodedPhoto:
+    """Read an uploaded photo: its first frame, upright, in sRGB, on white where it is transparent.
+
+    Raises `InvalidImage`, and nothing else, for bytes that are no photo or exceed the limits; `Overloaded` when
+    the photo would have to wait longer than `max_wait_seconds` for others to be decoded.
+    """
+    deadline = time.monotonic() + max_wait_seconds
+    if not data:
+        raise InvalidImage(f"The upload is empty. {_ALLOWED}.", reason="empty")
+    if len(data) > MAX_BYTES:
+        message = f"The photo takes more than {MAX_BYTES // 2**20} MB. Send a smaller copy of it."
+        raise InvalidImage(message, reason="too_large")
+    try:
+        image, width, height = _read(data, deadline)
+    except (InvalidImage, Overloaded):
+        raise
+    except Exception as error:
+        # The one boundary between hostile bytes and a dozen decoders. What those raise is undocumented and
+        # changes: besides OSError there are SyntaxError, ValueError, TypeError, EOFError, RuntimeError,
+        # MemoryError, struct.error, LookupError, AssertionError, ... A list would miss the next one.
+        error.__traceback__ = None  # its frames hold the pixels for as long as somebody holds the error
+        if isinstance(error, Image.DecompressionBombError):
+            message, reason = f"The photo is far too large; {SIZE_LIMIT}.", "too_many_pixels"
+        elif (
+            isinstance(error, EOFError)
+            or re.search("truncated|end of file", str(error), re.IGNORECASE)
+            or (data.startswith(b"RIFF") and int.from_bytes(data[4:8], "little") + 8 > len(data))
+        ):
+            message = "The photo ends too early: the file is incomplete. Upload it again."
+            reason = "truncated"
+        else:
+            message, reason = "The photo is damaged and cannot be read. Export it again.", "corrupt"
+        raise InvalidImage(message, reason=reason) from error
+    return DecodedPhoto(image, hashlib.sha256(data).hexdigest(), width, height)
+
+
+def _read(data: bytes, deadline: float) -> tuple[Image.Image, int, int]:
+    """The photo as it will be stored, and the upright width and height of the original."""
+    file_format = photo_format(data)
+    if file_format is None:
+        raise InvalidImage(f"This is no photo this service can read. {_ALLOWED}.", reason="not_an_image")
+    with held_until(DECODERS, deadline):
+        photo = photo_strip(data, file_format)
+        source = _OPENERS[file_format](io.BytesIO(photo.data))
+        width, height = source.size
+        scale = min(1.0, MAX_STORED_SIDE / max(width, height))
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        profile = photo.icc_profile or source.info.get("icc_profile") or b""
+        exif = photo.exif or source.info.get("exif") or b""
+        with BUDGET.reserve(expected_memory(source, photo), deadline):
+            if file_format == "JPEG":
+                source.draft(None, size)
+            source.load()
+            # Hamming looks like bicubic here, in two thirds of the time; the gap first averages whole pixels.
+            image = eight_bits(source).resize(size, Image.Resampling.HAMMING, reducing_gap=1.5)
+            del source  # and with it the full-size pixels, while they are still accounted for
+        image, is_turned = upright(srgb(image, profile), exif)
+    image.info = {}
+    return (image, height, width) if is_turned else (image, width, height)
