@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models_registry.exceptions import RegistryError, VersionCorrupt
+from models_registry.files import file_sha256
 
 SCHEMA = 2
 _READABLE_SCHEMAS = frozenset({1, 2})  # the first one had no lineage and no date
@@ -174,8 +175,3 @@ def file_name_is_safe(name: str) -> bool:
     if any(part in {"", ".", ".."} for part in name.split("/")):  # an absolute one begins with an empty part
         return False
     return not any(char == "\\" or unicodedata.category(char) in {"Cc", "Cs"} for char in name)
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,7 +9,6 @@ import hashlib
 import logging
 import os
 import posixpath
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from django.core.files.storage import Storage, storages
 
 from models_registry.card import card_text
 from models_registry.exceptions import StoreUnavailable, VersionCorrupt
+from models_registry.files import file_write_atomically
 from models_registry.manifest import CARD_NAME, MANIFEST_NAME, FileEntry, Manifest, folder_verify
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def version_delete(version: str) -> None:
     with _errors_named():
         storage = _storage()
         storage.delete(_key(version, MANIFEST_NAME))
-        for name in _names(storage, _key(version, "")):
+        for name in stored_names(storage, _key(version, "")):
             storage.delete(name)
 
 
@@ -185,14 +185,15 @@ def _chunks(name: str) -> Iterator[bytes]:
         yield from body.iter_chunks(_CHUNK)
 
 
-def _names(storage: Storage, folder: str) -> Iterator[str]:
+def stored_names(storage: Storage, folder: str = "") -> Iterator[str]:
+    """The names of all that lies below a folder of any of Django's storages; a local one that is not there is empty."""
     try:
         folders, files = storage.listdir(folder)
     except FileNotFoundError:
         return
     yield from (posixpath.join(folder, name) for name in files)
     for name in folders:
-        yield from _names(storage, posixpath.join(folder, name))
+        yield from stored_names(storage, posixpath.join(folder, name))
 
 
 # --- The manifest -----------------------------------------------------------------------------------------------------
@@ -231,7 +232,13 @@ def _create(name: str, content: bytes) -> bool:
     """Write `name` unless it exists; whether it was written."""
     bucket = _bucket()
     if bucket is None:
-        return _create_file(Path(_storage().path(name)), content)
+        path = Path(_storage().path(name))
+        try:
+            with file_write_atomically(path, replace=False, several_writers=True) as draft:
+                draft.write_bytes(content)
+        except FileExistsError:
+            return False
+        return True
     from botocore.exceptions import ClientError
 
     try:
@@ -243,23 +250,6 @@ def _create(name: str, content: bytes) -> bool:
         if error.response["ResponseMetadata"]["HTTPStatusCode"] in {409, 412}:
             return False
         raise
-    return True
-
-
-def _create_file(path: Path, content: bytes) -> bool:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # A rename would replace what is there; a link fails.
-        os.link(draft, path)
-    except FileExistsError:
-        return False
-    finally:
-        Path(draft).unlink()
     return True
 
 

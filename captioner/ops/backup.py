@@ -7,20 +7,20 @@ in backups.
 """
 
 import contextlib
-import hashlib
 import shutil
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from django.core.files.base import File
 from django.core.files.storage import Storage, storages
 
 from captioner.exceptions import BackupCorrupt
+from models_registry.files import file_sha256, file_write_atomically
+from models_registry.storage import stored_names
 
 # Of the backup: the storage it is a copy of. Uploads first, for workers go on captioning and deleting them.
 _FOLDERS = {"uploads": "uploads", "photos": "default", "weights": "weights"}
 _HASHES = "objects.sha256"
-_PART = ".part"
 
 
 def objects_export(folder: Path) -> Iterator[str]:
@@ -28,7 +28,9 @@ def objects_export(folder: Path) -> Iterator[str]:
     known = _hashes_read(folder) if (folder / _HASHES).exists() else {}
     hashes: dict[str, str] = {}
     for top, alias in _FOLDERS.items():
-        for name in _names(storages[alias]):
+        for name in stored_names(storages[alias]):
+            if name.rpartition("/")[2].startswith("."):  # a local store's drafts
+                continue
             copy = f"{top}/{name}"
             if copy not in known or not (folder / copy).is_file():
                 try:
@@ -37,7 +39,9 @@ def objects_export(folder: Path) -> Iterator[str]:
                     continue
             hashes[copy] = known[copy]
             yield copy
-    _hashes_write(folder, hashes)
+    with file_write_atomically(folder / _HASHES) as draft:
+        listing = "".join(f"{sha256}  {name}\n" for name, sha256 in hashes.items())
+        draft.write_text(listing, encoding="utf-8")
     for top in _FOLDERS:
         for path in list((folder / top).rglob("*")):
             if path.is_file() and path.relative_to(folder).as_posix() not in hashes:
@@ -55,7 +59,7 @@ def objects_import(folder: Path) -> Iterator[str]:
     # A version's manifest comes after its files: a version with a manifest is complete.
     for copy in sorted(hashes, key=lambda copy: (copy.endswith("manifest.json"), copy)):
         path = folder / copy
-        if not path.is_file() or _sha256(path) != hashes[copy]:
+        if not path.is_file() or file_sha256(path) != hashes[copy]:
             raise BackupCorrupt(f"{path} is missing or damaged; take this file from another backup.")
         top, _, name = copy.partition("/")
         with path.open("rb") as file:
@@ -63,30 +67,10 @@ def objects_import(folder: Path) -> Iterator[str]:
         yield copy
 
 
-def _names(storage: Storage, folder: str = "") -> Iterator[str]:
-    try:
-        folders, files = storage.listdir(folder)
-    except FileNotFoundError:  # local files, and nothing was stored yet
-        return
-    for file in files:
-        if not file.startswith("."):  # a local store's drafts
-            yield str(PurePosixPath(folder, file))
-    for inner in folders:
-        yield from _names(storage, str(PurePosixPath(folder, inner)))
-
-
 def _fetch(storage: Storage, name: str, target: Path) -> str:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(target.name + _PART)
-    with storage.open(name) as source, draft.open("wb") as copy:
+    with storage.open(name) as source, file_write_atomically(target) as draft, draft.open("wb") as copy:
         shutil.copyfileobj(source, copy, length=1 << 20)
-    draft.replace(target)
-    return _sha256(target)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(target)
 
 
 def _hashes_read(folder: Path) -> dict[str, str]:
@@ -95,10 +79,3 @@ def _hashes_read(folder: Path) -> dict[str, str]:
     except FileNotFoundError:
         raise BackupCorrupt(f"{folder} holds no {_HASHES}, so it is no finished backup.") from None
     return {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
-
-
-def _hashes_write(folder: Path, hashes: dict[str, str]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / (_HASHES + _PART)
-    draft.write_text("".join(f"{sha256}  {name}\n" for name, sha256 in hashes.items()), encoding="utf-8")
-    draft.replace(folder / _HASHES)

@@ -1,13 +1,13 @@
 """Local file storage that never shows a torn file."""
 
 import contextlib
-import os
-import tempfile
 from pathlib import Path
 
 from django.conf import settings
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage
+
+from models_registry.files import file_write_atomically
 
 
 def data_dir_ensure() -> None:
@@ -23,24 +23,14 @@ def data_dir_close() -> None:
 
 
 class AtomicFileSystemStorage(FileSystemStorage):
-    """Django's local storage, publishing each file by temporary file, `fsync` and rename.
+    """Django's local storage, where a file appears whole or not at all, also after a kill or a power cut.
 
-    A reader sees the old content, the new content or nothing, also after a kill or a power cut. Names are
-    content-addressed here, so overwriting a name writes what is already there.
+    Names are content-addressed here, so overwriting a name writes what is already there.
     """
 
     def _save(self, name: str, content: "File[bytes]") -> str:
         target = Path(self.path(name))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, draft = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".part")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                for chunk in content.chunks():
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(draft).replace(target)
-        except BaseException:
-            Path(draft).unlink()
-            raise
+        with file_write_atomically(target, several_writers=True) as draft, draft.open("wb") as file:
+            for chunk in content.chunks():
+                file.write(chunk)
         return name

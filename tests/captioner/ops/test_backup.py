@@ -55,9 +55,9 @@ def test_what_was_deleted_leaves_the_backup(copy: Path) -> None:
 
 def test_what_is_deleted_during_a_backup_is_no_error(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storages["default"].save("cd/cde.jpg", ContentFile(b"another"))
-    names = backup._names
+    names = backup.stored_names
     listed = {alias: list(names(storages[alias])) for alias in ("uploads", "default", "weights")}
-    monkeypatch.setattr(backup, "_names", lambda storage: listed[alias_of(storage)])
+    monkeypatch.setattr(backup, "stored_names", lambda storage: listed[alias_of(storage)])
     storages["default"].delete("cd/cde.jpg")
     list(backup.objects_export(copy))
     assert "cde.jpg" not in (copy / "objects.sha256").read_text()
