@@ -1,4 +1,4 @@
-"""What serves and what served when, and the buttons that change it; the registry's services do the work."""
+"""What serves and what served when, and the buttons that change it; `promotions` and `versions` do the work."""
 
 import json
 from typing import TYPE_CHECKING, Any, cast
@@ -15,9 +15,10 @@ from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from models_registry import processes, services
+from models_registry import processes, promotions
 from models_registry.exceptions import RegistryError
 from models_registry.models import Alias, ModelVersion, Promotion, Rollout, ServingProcess
+from models_registry.versions import version_pin, version_unpin, versions_retain
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
@@ -116,12 +117,10 @@ class ModelVersionAdmin(ReadOnlyAdmin):
                 keep = form.cleaned_data["keep"]
                 if request.method == "POST":
                     # Only what was shown, whatever has happened since.
-                    removed = services.versions_retain(
-                        keep=keep, only=request.POST.getlist("version"), dry_run=False
-                    )
+                    removed = versions_retain(keep=keep, only=request.POST.getlist("version"), dry_run=False)
                     self.message_user(request, f"Files removed: {', '.join(map(str, removed)) or 'none'}.")
                     return redirect("admin:models_registry_modelversion_changelist")
-                versions = services.versions_retain(keep=keep)
+                versions = versions_retain(keep=keep)
         except RegistryError as error:
             self.message_user(request, str(error), messages.ERROR)
         context = {
@@ -153,7 +152,7 @@ def _choices(version: ModelVersion) -> list[tuple[str, str]]:
     aliases = {alias.name for alias in version.aliases.all()}
     choices = []
     if Alias.Name.CHAMPION in aliases:
-        if previous := services.champion_previous():
+        if previous := promotions.champion_previous():
             choices.append(("rollback", f"Roll back to {previous}"))
     elif version.retired_at is None:
         choices.append(("promote", "Make it the champion"))
@@ -172,28 +171,26 @@ def _act(version: ModelVersion, action: str, reason: str, request: HttpRequest) 
     """Do it and tell; raises `RegistryError`."""
     by = cast(User, request.user)
     if action in {"pin", "unpin"}:
-        (services.version_pin if action == "pin" else services.version_unpin)(version)
+        (version_pin if action == "pin" else version_unpin)(version)
         return f"{version} is {action}ned."
     match action:
         case "promote":
-            services.version_promote(version, reason=reason, by=by)
+            promotions.version_promote(version, reason=reason, by=by)
             return f"{version} is the champion."
         case "challenge":
-            services.version_promote(version, alias=Alias.Name.CHALLENGER, reason=reason, by=by)
+            promotions.version_promote(version, alias=Alias.Name.CHALLENGER, reason=reason, by=by)
             return f"{version} is the challenger."
         case "rollback":
-            return (
-                f"{services.champion_rollback(reason=reason, by=by, expected=version)} is the champion again."
-            )
+            return f"{promotions.champion_rollback(reason=reason, by=by, expected=version)} is the champion again."
         case "clear":
-            services.challenger_clear(reason=reason, by=by, only=version)
+            promotions.challenger_clear(reason=reason, by=by, only=version)
             return f"{version} is no challenger any more."
     raise Http404("There is no such button.")
 
 
 @admin.register(Alias)
 class AliasAdmin(ReadOnlyAdmin):
-    list_display = ["name", "version", "updated_at"]
+    list_display = ["name", "version", "since"]
     list_select_related = ["version"]
 
 
@@ -201,7 +198,7 @@ class AliasAdmin(ReadOnlyAdmin):
 class PromotionAdmin(ReadOnlyAdmin):
     empty_value_display = ""
     list_display = ["created_at", "alias", "action", "version", "promoted_by", "reason"]
-    list_filter = ["alias", "action", "created_at"]
+    list_filter = ["alias", "action", "cause", "created_at"]
     list_select_related = ["version", "promoted_by"]
 
 
@@ -227,7 +224,7 @@ class RolloutAdmin(ModelAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        return redirect("admin:models_registry_rollout_change", services.rollout_update().pk)
+        return redirect("admin:models_registry_rollout_change", promotions.rollout_update().pk)
 
 
 @admin.register(ServingProcess)

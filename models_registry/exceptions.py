@@ -1,21 +1,14 @@
 """What can go wrong with versions of weights."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from models_registry.models import ModelVersion
-
 
 class RegistryError(Exception):
     """Base of this app's errors; `str(error)` is fit to be shown to a person."""
 
 
 class VersionExists(RegistryError):
-    """These files were published before, as `version`; versions are immutable."""
+    """These files were published before, as the version of the id `version`; versions are immutable."""
 
-    def __init__(self, message: str, version: ModelVersion) -> None:
+    def __init__(self, message: str, version: str) -> None:
         super().__init__(message)
         self.version = version
 

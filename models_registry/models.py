@@ -1,15 +1,14 @@
 """Which versions of the weights exist, which one serves, and what served when. The files are in `storage`."""
 
-from typing import Any, ClassVar, NoReturn, Self, TypeVar
+from typing import Any, NoReturn
 
 from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
+from django.utils import timezone
 
 from models_registry.exceptions import AppendOnly, VersionCorrupt
 from models_registry.manifest import Manifest
-
-M = TypeVar("M", bound=models.Model)
 
 _SHARE = [MinValueValidator(0.0), MaxValueValidator(1.0)]
 
@@ -81,7 +80,7 @@ class Alias(models.Model):
 
     name = models.CharField(primary_key=True, max_length=20, choices=Name)
     version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="aliases")
-    updated_at = models.DateTimeField(auto_now=True)
+    since = models.DateTimeField(default=timezone.now, help_text="When it was pointed at this version.")
 
     class Meta:
         verbose_name_plural = "aliases"
@@ -91,7 +90,7 @@ class Alias(models.Model):
 
 
 class Rollout(models.Model):
-    """How a challenger is tried, and what it may not do. There is one row; see `services.rollout_get`."""
+    """How a challenger is tried, and what it may not do. There is one row; see `promotions.rollout_get`."""
 
     canary_share = models.FloatField(
         default=0.0,
@@ -155,26 +154,19 @@ class ServingProcess(models.Model):
         return self.name
 
 
-class AppendOnlyQuerySet(models.QuerySet[M]):
-    """Rows that are written once: neither changed nor deleted, one by one or in bulk."""
-
-    def update(self, **_: Any) -> NoReturn:
-        raise AppendOnly(f"{self.model._meta.verbose_name_plural} are a log: they are never changed.")
-
-    def bulk_update(self, *_: Any, **__: Any) -> NoReturn:
-        self.update()
-
-    def delete(self) -> NoReturn:
-        raise AppendOnly(f"{self.model._meta.verbose_name_plural} are a log: they are never deleted.")
-
-
 class Promotion(models.Model):
-    """Append-only log of what an alias pointed at, since when, by whom and why."""
+    """Log of what an alias pointed at, since when, by whom and why: rows are added, never changed nor deleted."""
 
     class Action(models.TextChoices):
         PROMOTE = "promote", "Promoted"
         ROLLBACK = "rollback", "Rolled back to"
         CLEAR = "clear", "Taken back"  # the row names what the alias pointed at until then
+
+    class Cause(models.TextChoices):
+        PERSON = "person", "A person"
+        RUN = "run", "A training run whose candidate passed the gate"
+        BREACH = "breach", "A challenger that breached a limit of its rollout"
+        RELEASE = "release", "The starter that comes with a release"
 
     action = models.CharField(max_length=20, choices=Action, default=Action.PROMOTE)
     alias = models.CharField(max_length=20, choices=Alias.Name)
@@ -182,13 +174,17 @@ class Promotion(models.Model):
     promoted_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
+    cause = models.CharField(max_length=20, choices=Cause, default=Cause.PERSON)
+    training_run = models.PositiveBigIntegerField(
+        null=True,
+        blank=True,
+        help_text="The number of the run whose candidate it was, where a run is the cause.",
+    )
     reason = models.TextField()
     report = models.JSONField(
         null=True, blank=True, help_text="The gate's report, where one decided, or what a breach was seen by."
     )
     created_at = models.DateTimeField(auto_now_add=True)
-
-    objects: ClassVar[models.Manager[Self]] = models.Manager.from_queryset(AppendOnlyQuerySet)()
 
     class Meta:
         ordering = ["-created_at", "-id"]

@@ -46,7 +46,7 @@ def alerts_current() -> list[str]:
     # News until somebody acts, or for a day.
     lately = Promotion.objects.filter(created_at__gte=timezone.now() - _NEWS_FOR)
     last = lately.select_related("version").first()
-    if last is not None and last.action == Promotion.Action.CLEAR and last.report is not None:
+    if last is not None and (last.action, last.cause) == (Promotion.Action.CLEAR, Promotion.Cause.BREACH):
         alerts.append(f"The challenger {last.version_id} was taken back by itself: {last.reason}")
     return alerts
 

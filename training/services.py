@@ -21,7 +21,7 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from captioner.models import Feedback
-from models_registry import services as registry
+from models_registry import promotions, versions
 from models_registry.exceptions import RegistryError
 from models_registry.models import Alias, ModelVersion, Promotion
 from training.exceptions import (
@@ -202,7 +202,7 @@ def _run_judge(run: TrainingRun) -> None:
     progress = Progress(run)
     progress.tick("Collecting feedback", 0, 0)
     snapshot = snapshot_freeze(pipeline.run_folder(run))
-    champion = registry.champion_get()
+    champion = promotions.champion_get()
     base = _base_of(champion)
     same = run_same(run, snapshot.sha256, base)
     run.base, run.champion, run.data_sha256, run.counts = base, champion, snapshot.sha256, snapshot.counts
@@ -230,7 +230,7 @@ def run_same(run: TrainingRun, data_sha256: str, base: ModelVersion) -> Training
 def _base_of(champion: ModelVersion) -> ModelVersion:
     """Every run starts from the base and from all feedback, never from a champion that was learned itself."""
     base = champion.facts.lineage.base
-    return registry.version_get(base) if base else champion
+    return versions.version_get(base) if base else champion
 
 
 def _run_save(run: TrainingRun, *fields: str) -> None:
@@ -331,11 +331,11 @@ def _run_promote(run: TrainingRun) -> None:
     by_this_run = f"Passed the gate in {run}:"
     promoted = Promotion.objects.filter(alias=alias, version=run.candidate, reason__startswith=by_this_run)
     if not promoted.exists():
-        if (champion := registry.champion_get()) != run.champion:
+        if (champion := promotions.champion_get()) != run.champion:
             logger.warning("%s was judged against %s; now %s serves.", run, run.champion, champion)
             return
         reason = f"{by_this_run} {run.report.get('reason', '')}"
-        registry.version_promote(
+        promotions.version_promote(
             run.candidate, alias=alias, reason=reason, report=run.report, expected=run.champion
         )
     run.promoted_to = alias.value
@@ -372,7 +372,7 @@ def run_overrule(run: TrainingRun, verdict: str, *, reason: str, by: User) -> st
     if run.final_verdict == verdict:
         raise RunRefused(f"That is the verdict already: {verdict}.")
     try:
-        reason = registry.reason_require(reason)
+        reason = promotions.reason_require(reason)
         reason_logged = f"{reason} (overruling the gate in {run})"
         if verdict == _Verdict.PASSED:
             promoted_to, told = _candidate_promote(run, run.candidate, reason_logged, by)
@@ -394,7 +394,7 @@ def run_overrule(run: TrainingRun, verdict: str, *, reason: str, by: User) -> st
 
 def run_overrule_moves(run: TrainingRun, verdict: str) -> bool:
     """Whether a reviewer's verdict would change what serves or is tried."""
-    standing = {alias for alias, version in registry.aliases_get().items() if version == run.candidate}
+    standing = {alias for alias, version in promotions.aliases_get().items() if version == run.candidate}
     if verdict == _Verdict.REJECTED:
         return bool(standing)
     policy = settings.TRAINING_PROMOTE_TO
@@ -405,13 +405,13 @@ def _candidate_promote(run: TrainingRun, candidate: ModelVersion, reason: str, b
     """What it was promoted to, and that in words."""
     if not run_overrule_moves(run, _Verdict.PASSED):
         return run.promoted_to, f"What serves stays: TRAINING_PROMOTE_TO is {settings.TRAINING_PROMOTE_TO}."
-    if (champion := registry.champion_get()) != run.champion:
+    if (champion := promotions.champion_get()) != run.champion:
         raise RunRefused(
             f"{candidate} was compared with {run.champion}, and since then {champion} has become the champion. "
             "Train again to compare them, or promote it in the registry, on the version's own page."
         )
     alias = Alias.Name(settings.TRAINING_PROMOTE_TO)
-    registry.version_promote(
+    promotions.version_promote(
         candidate, alias=alias, reason=reason, by=by, report=run.report, expected=run.champion
     )
     return alias.value, f"{candidate} is the {alias.value}."
@@ -419,10 +419,10 @@ def _candidate_promote(run: TrainingRun, candidate: ModelVersion, reason: str, b
 
 def _candidate_withdraw(candidate: ModelVersion, reason: str, by: User) -> tuple[str, str]:
     """That it is promoted to nothing any more, and what serves instead in words."""
-    if registry.champion_get() == candidate:
-        previous = registry.champion_rollback(reason=reason, by=by, expected=candidate)
+    if promotions.champion_get() == candidate:
+        previous = promotions.champion_rollback(reason=reason, by=by, expected=candidate)
         return "", f"{previous} is the champion again."
-    if registry.challenger_clear(reason=reason, by=by, only=candidate):
+    if promotions.challenger_clear(reason=reason, by=by, only=candidate):
         return "", f"{candidate} is no challenger any more."
     return "", f"{candidate} does not serve."
 

@@ -15,9 +15,9 @@ from rest_framework.viewsets import ViewSet
 from captioner.api.parsers import JsonObjectParser
 from captioner.api.permissions import MayPromote
 from captioner.api.schema import problems
-from models_registry import processes
-from models_registry import services as registry
+from models_registry import processes, promotions
 from models_registry.models import Alias, ModelVersion, Rollout
+from models_registry.versions import version_get, version_pin, version_unpin, versions_retain
 
 
 class VersionSerializer(serializers.ModelSerializer[ModelVersion]):
@@ -185,11 +185,11 @@ class VersionViewSet(ViewSet):
     lookup_value_converter = "slug"
 
     def list(self, request: Request) -> Response:
-        aliases = registry.aliases_get()
+        aliases = promotions.aliases_get()
         answer = {
             "champion": aliases.get(Alias.Name.CHAMPION),
             "challenger": aliases.get(Alias.Name.CHALLENGER),
-            "previous": registry.champion_previous(),
+            "previous": promotions.champion_previous(),
             "alerts": processes.alerts_current(),
             "versions": ModelVersion.objects.prefetch_related("aliases"),
         }
@@ -199,32 +199,32 @@ class VersionViewSet(ViewSet):
     def promote(self, request: Request, pk: str) -> Response:
         wish = PromotionRequestSerializer(data=request.data)
         wish.is_valid(raise_exception=True)
-        version = registry.version_get(pk)
-        registry.version_promote(version, **wish.validated_data, by=cast(User, request.user))
+        version = version_get(pk)
+        promotions.version_promote(version, **wish.validated_data, by=cast(User, request.user))
         return Response(VersionSerializer(version).data)
 
     @action(detail=False, methods=["post"])
     def rollback(self, request: Request) -> Response:
         wish = RollbackRequestSerializer(data=request.data)
         wish.is_valid(raise_exception=True)
-        version = registry.champion_rollback(**wish.validated_data, by=cast(User, request.user))
+        version = promotions.champion_rollback(**wish.validated_data, by=cast(User, request.user))
         return Response(VersionSerializer(version).data)
 
     @action(detail=True, methods=["post"])
     def pin(self, request: Request, pk: str) -> Response:
-        registry.version_pin(registry.version_get(pk))
-        return Response(VersionSerializer(registry.version_get(pk)).data)
+        version_pin(version_get(pk))
+        return Response(VersionSerializer(version_get(pk)).data)
 
     @action(detail=True, methods=["post"])
     def unpin(self, request: Request, pk: str) -> Response:
-        registry.version_unpin(registry.version_get(pk))
-        return Response(VersionSerializer(registry.version_get(pk)).data)
+        version_unpin(version_get(pk))
+        return Response(VersionSerializer(version_get(pk)).data)
 
     @action(detail=False, methods=["delete"])
     def challenger(self, request: Request) -> Response:
         wish = ReasonSerializer(data=request.query_params)
         wish.is_valid(raise_exception=True)
-        if registry.challenger_clear(**wish.validated_data, by=cast(User, request.user)) is None:
+        if promotions.challenger_clear(**wish.validated_data, by=cast(User, request.user)) is None:
             raise NotFound("There is no challenger.")
         return Response(status=204)
 
@@ -232,12 +232,12 @@ class VersionViewSet(ViewSet):
     def rollout(self, request: Request) -> Response:
         wish = RolloutSerializer(data=request.data)
         wish.is_valid(raise_exception=True)
-        return Response(RolloutSerializer(registry.rollout_update(**wish.validated_data)).data)
+        return Response(RolloutSerializer(promotions.rollout_update(**wish.validated_data)).data)
 
     @action(detail=False, methods=["post"])
     def retain(self, request: Request) -> Response:
         wish = RetentionRequestSerializer(data=request.data)
         wish.is_valid(raise_exception=True)
-        versions = registry.versions_retain(**wish.validated_data)
+        versions = versions_retain(**wish.validated_data)
         answer = {"dry_run": wish.validated_data["dry_run"], "versions": versions}
         return Response(RetentionSerializer(answer).data)

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 
 from captioner.serving import runtime
-from models_registry import services as registry
+from models_registry import promotions, versions
 from models_registry.exceptions import RegistryError, VersionExists
 from models_registry.models import ModelVersion
 
@@ -55,14 +55,14 @@ def checkpoint_import(
     try:
         version, is_new = _checkpoint_publish(folder, name, origin, licence), True
     except VersionExists as error:
-        version, is_new = error.version, False
+        version, is_new = versions.version_get(error.version), False
     if promote:
-        registry.version_promote(version, reason=f"Imported from {origin}", by=by)
+        promotions.version_promote(version, reason=f"Imported from {origin}", by=by)
     return Imported(version, caption, is_new)
 
 
 def _checkpoint_publish(folder: Path, name: str, origin: str, licence: str) -> ModelVersion:
-    return registry.version_publish(
+    return versions.version_publish(
         folder, model_name=name, origin=origin, licence=licence, patterns=FILE_PATTERNS
     )
 

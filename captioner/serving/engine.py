@@ -26,7 +26,7 @@ from PIL import Image
 
 from captioner.exceptions import CaptionerError, ModelUnavailable
 from captioner.inference.types import DecodingParameters, Prediction
-from models_registry import services as registry
+from models_registry import versions
 from models_registry.models import ModelVersion, Rollout
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def version_load(version: ModelVersion, folder: Path | None = None) -> LoadedVer
     from captioner.inference.predictor import Predictor
 
     predictor = Predictor.load(
-        folder or registry.version_fetch(version),
+        folder or versions.version_fetch(version),
         model_version=version.pk,
         precision=cast("Precision", settings.CAPTION_PRECISION),
         num_threads=settings.CAPTION_THREADS or None,

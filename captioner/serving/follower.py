@@ -18,8 +18,7 @@ from captioner.inference.types import Prediction
 from captioner.ops import metrics
 from captioner.serving import runtime, trials
 from captioner.serving.engine import Engine, LoadedVersion, memory_return, version_load, version_warm
-from models_registry import cache, processes
-from models_registry import services as registry
+from models_registry import cache, processes, promotions, versions
 from models_registry.exceptions import NoChampion
 from models_registry.models import Alias, ModelVersion
 
@@ -120,7 +119,7 @@ def _look(*aliases: Alias.Name) -> list[_Missing]:
     """Do what the registry asks for and needs no loading; returns what does, the champion first."""
     with _switching:
         # Read inside: otherwise what was read before a switch could undo it.
-        wanted = registry.aliases_get()
+        wanted = promotions.aliases_get()
         engine = runtime.state.engine
         if engine is None:
             missing = [(Alias.Name.CHAMPION, wanted.get(Alias.Name.CHAMPION))]
@@ -163,7 +162,7 @@ def _load_and_serve(alias: Alias.Name, version: ModelVersion | None) -> bool:
     started = time.monotonic()
     loaded = _load_beside(engine, version)
     with _switching:
-        is_wanted = registry.aliases_get().get(alias) == version
+        is_wanted = promotions.aliases_get().get(alias) == version
         if is_wanted:
             _SERVE[alias](engine, version, loaded)
     seconds = time.monotonic() - started
@@ -226,7 +225,7 @@ def _challenger_follow(
         logger.info("The challenger %s is tried no more.", standing.version.model_version)
     if version is None:
         return True
-    rollout = registry.rollout_get()
+    rollout = promotions.rollout_get()
     if engine.challenger is not None:
         engine.challenger.rollout = rollout
         return True
@@ -252,7 +251,7 @@ def _shadow_report(caption: uuid.UUID, model_version: str, outcome: Prediction |
 
 def _load_beside(engine: Engine, version: ModelVersion) -> LoadedVersion:
     """Load a version while others serve. Three versions at most are in memory: the one before the last goes first."""
-    folder = registry.version_fetch(version)  # what cannot be had costs nothing that is warm
+    folder = versions.version_fetch(version)  # what cannot be had costs nothing that is warm
     with _switching:
         is_crowded = engine.challenger is not None and engine.previous is not None
         if is_crowded:

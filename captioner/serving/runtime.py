@@ -22,7 +22,7 @@ from PIL import Image
 from captioner.exceptions import CaptionerError, ModelUnavailable
 from captioner.ops import metrics
 from captioner.serving.engine import Engine, version_load
-from models_registry import services as registry
+from models_registry import promotions
 from models_registry.exceptions import RegistryError, StoreUnavailable
 from models_registry.models import Alias, ModelVersion
 
@@ -212,7 +212,7 @@ def engine_make(max_wait_seconds: float | None = None) -> None:
     bound = settings.CAPTION_MAX_WAIT_SECONDS if max_wait_seconds is None else max_wait_seconds
     trouble: Exception | None = None
     try:
-        champion = registry.champion_get()
+        champion = promotions.champion_get()
         try:
             engine = _engine_load(champion, bound)
         except Exception as error:  # noqa: BLE001  broken weights make the libraries raise almost anything
@@ -240,7 +240,7 @@ def _engine_load(version: ModelVersion, max_wait_seconds: float) -> Engine:
 
 def _engine_load_previous(trouble: Exception, max_wait_seconds: float) -> Engine:
     """The engine with the previous champion; raises `trouble`, the champion's, when that cannot be had either."""
-    previous = registry.champion_previous()
+    previous = promotions.champion_previous()
     if previous is None:
         raise trouble
     try:

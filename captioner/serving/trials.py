@@ -17,8 +17,8 @@ from django.utils import timezone
 from captioner.inference.types import Prediction
 from captioner.models import Caption, ChallengerTrial, Feedback
 from captioner.ops import metrics
-from models_registry import services as registry
-from models_registry.models import Alias, ModelVersion, Rollout
+from models_registry import promotions, versions
+from models_registry.models import Alias, ModelVersion, Promotion, Rollout
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +92,8 @@ def trial_failed(caption: Caption, model_version: str, error: str) -> None:
 
 def challenger_compare() -> Comparison | None:
     """The challenger beside the champion; None while there is no challenger."""
-    aliases = registry.aliases_get()
-    since = registry.challenger_since()
+    aliases = promotions.aliases_get()
+    since = promotions.challenger_since()
     if since is None or set(aliases) != set(Alias.Name):
         return None
     champion, challenger = aliases[Alias.Name.CHAMPION], aliases[Alias.Name.CHALLENGER]
@@ -112,13 +112,14 @@ def challenger_check() -> str | None:
     comparison = challenger_compare()
     if comparison is None:
         return None
-    reason = next(_breaches(comparison, registry.rollout_get()), None)
+    reason = next(_breaches(comparison, promotions.rollout_get()), None)
     if reason is None:
         return None
-    taken_back = registry.challenger_clear(
+    taken_back = promotions.challenger_clear(
         reason=reason,
         report=comparison.to_dict(),
-        only=registry.version_get(comparison.challenger.version),
+        only=versions.version_get(comparison.challenger.version),
+        cause=Promotion.Cause.BREACH,
     )
     if taken_back is not None:
         metrics.challengers_taken_back.inc()

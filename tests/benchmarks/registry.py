@@ -47,8 +47,9 @@ from django.core.management import call_command
 from PIL import Image
 
 from captioner.models import Caption, ChallengerTrial
-from models_registry import services as registry
+from models_registry import bundled, promotions
 from models_registry.models import Alias, ModelVersion, Promotion
+from models_registry.versions import version_publish
 from tests.captioner.inference.checkpoints import SAVERS
 
 
@@ -127,7 +128,7 @@ def draw_photo(seed: int) -> bytes:
 
 
 def make_versions(model: str, count: int) -> list[ModelVersion]:
-    base = registry.STARTER_DIR
+    base = bundled.STARTER_DIR
     if model != "starter":
         base = FOLDER / "tiny"
         SAVERS["vit_gpt2"](base)
@@ -136,9 +137,7 @@ def make_versions(model: str, count: int) -> list[ModelVersion]:
         folder = FOLDER / f"version-{number}"
         shutil.copytree(base, folder)
         (folder / "number.txt").write_text(str(number))
-        made.append(
-            registry.version_publish(folder, model_name=f"v{number}", origin="a benchmark", licence="none")
-        )
+        made.append(version_publish(folder, model_name=f"v{number}", origin="a benchmark", licence="none"))
     return made
 
 
@@ -186,11 +185,11 @@ def say(line: str) -> None:
 
 def swap(model: str, clients: int, seconds: float) -> None:
     versions = make_versions(model, 12)
-    registry.version_promote(versions[0], reason="first")
+    promotions.version_promote(versions[0], reason="first")
     with web() as site, Load(site.port, clients) as load:
         time.sleep(5)
         # The version before is kept from the first swap on: that is part of what serving costs.
-        registry.version_promote(versions[1], reason="before the measurement")
+        promotions.version_promote(versions[1], reason="before the measurement")
         site.wait(versions[1].pk)
         time.sleep(5)
         load.reset()
@@ -203,7 +202,7 @@ def swap(model: str, clients: int, seconds: float) -> None:
         began = time.monotonic()
         taken = []
         for version in versions[2:]:
-            registry.version_promote(version, reason="swap")
+            promotions.version_promote(version, reason="swap")
             taken.append(site.wait(version.pk))
             time.sleep(max(0.0, began + seconds / 10 * len(taken) - time.monotonic()))
         say(f"10 swaps:  {load.line()} in {time.monotonic() - began:.0f} s")
@@ -215,9 +214,9 @@ def swap(model: str, clients: int, seconds: float) -> None:
 
 def rollback(model: str, clients: int, seconds: float) -> None:
     first, second = make_versions(model, 2)
-    registry.version_promote(first, reason="first")
+    promotions.version_promote(first, reason="first")
     with web() as site, Load(site.port, clients) as load:
-        registry.version_promote(second, reason="second")
+        promotions.version_promote(second, reason="second")
         site.wait(second.pk)
         taken = []
         for target in (first, second) * 5:
@@ -225,9 +224,9 @@ def rollback(model: str, clients: int, seconds: float) -> None:
             load.versions.clear()
             started = time.monotonic()
             if target == first:
-                registry.champion_rollback(reason="bad")
+                promotions.champion_rollback(reason="bad")
             else:
-                registry.version_promote(second, reason="good")
+                promotions.version_promote(second, reason="good")
             while not load.versions[target.pk]:
                 time.sleep(0.005)
             taken.append(time.monotonic() - started)
@@ -238,9 +237,9 @@ def rollback(model: str, clients: int, seconds: float) -> None:
 
 def canary(model: str, clients: int, seconds: float) -> None:
     champion, challenger = make_versions(model, 2)
-    registry.version_promote(champion, reason="first")
-    registry.rollout_update(canary_share=0.2, shadow_share=0.0, max_latency_ratio=100.0)
-    registry.version_promote(challenger, alias=Alias.Name.CHALLENGER, reason="try it")
+    promotions.version_promote(champion, reason="first")
+    promotions.rollout_update(canary_share=0.2, shadow_share=0.0, max_latency_ratio=100.0)
+    promotions.version_promote(challenger, alias=Alias.Name.CHALLENGER, reason="try it")
     with web() as site:
         site.wait(challenger.pk, "challenger")
         with Load(site.port, clients, limit=2000) as load:
@@ -255,8 +254,8 @@ def canary(model: str, clients: int, seconds: float) -> None:
 
 def shadow(model: str, clients: int, seconds: float) -> None:
     champion, challenger = make_versions(model, 2)
-    registry.version_promote(champion, reason="first")
-    registry.rollout_update(canary_share=0.0, shadow_share=0.1, max_latency_ratio=100.0)
+    promotions.version_promote(champion, reason="first")
+    promotions.rollout_update(canary_share=0.0, shadow_share=0.1, max_latency_ratio=100.0)
     with web() as site, Load(site.port, 1, pause=0.5) as load:
         site.wait(champion.pk)
         time.sleep(5)
@@ -264,13 +263,13 @@ def shadow(model: str, clients: int, seconds: float) -> None:
         for turn in range(6):
             name = ("without", "with")[turn % 2]
             if name == "with":
-                registry.version_promote(challenger, alias=Alias.Name.CHALLENGER, reason="try it")
+                promotions.version_promote(challenger, alias=Alias.Name.CHALLENGER, reason="try it")
                 site.wait(challenger.pk, "challenger")
             load.reset()
             time.sleep(seconds)
             medians[name] += load.seconds
             say(f"{name}: {load.line()}")
-            registry.challenger_clear(reason="end of the turn")
+            promotions.challenger_clear(reason="end of the turn")
             time.sleep(1.5)
         ratio = statistics.median(medians["with"]) / statistics.median(medians["without"])
         say(f"p50 with / without: {ratio:.3f}; {ChallengerTrial.objects.count()} photos captioned along")
@@ -278,16 +277,16 @@ def shadow(model: str, clients: int, seconds: float) -> None:
 
 def breach(model: str, clients: int, seconds: float) -> None:
     versions = make_versions(model, 3)
-    registry.version_promote(versions[0], reason="first")
-    registry.rollout_update(canary_share=0.1, shadow_share=0.0)
+    promotions.version_promote(versions[0], reason="first")
+    promotions.rollout_update(canary_share=0.1, shadow_share=0.0)
     os.environ |= {"BROKEN_THROWS": versions[1].pk, "BROKEN_SLOW": versions[2].pk}
     broken = servers.ROOT / "tests" / "stack" / "gunicorn_broken.py"
     with web(broken) as site, Load(site.port, clients, pause=clients / 10) as load:
         for what, challenger in (("throws", versions[1]), ("is slow", versions[2])):
             load.reset()
-            registry.version_promote(challenger, alias=Alias.Name.CHALLENGER, reason="try it")
+            promotions.version_promote(challenger, alias=Alias.Name.CHALLENGER, reason="try it")
             started = time.monotonic()
-            servers.wait_until(lambda: registry.challenger_get() is None, "taken back", seconds=120)
+            servers.wait_until(lambda: promotions.challenger_get() is None, "taken back", seconds=120)
             taken = time.monotonic() - started
             time.sleep(2)
             say(f"a challenger that {what}: taken back after {taken:.1f} s; {load.line()}")

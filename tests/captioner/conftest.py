@@ -10,7 +10,7 @@ from django.core.files.storage import storages
 from PIL import Image
 
 from captioner.serving import runtime
-from models_registry import services as registry
+from models_registry import promotions, versions
 from models_registry.models import ModelVersion
 from tests.captioner.inference.checkpoints import SAVERS
 
@@ -32,7 +32,7 @@ def publish(tmp_path: Path) -> Callable[[str], ModelVersion]:
         folder = tmp_path / name
         SAVERS["blip"](folder)
         (folder / "name.txt").write_text(name)
-        return registry.version_publish(folder, model_name=name, origin="a test", licence="Apache-2.0")
+        return versions.version_publish(folder, model_name=name, origin="a test", licence="Apache-2.0")
 
     return publish
 
@@ -40,7 +40,7 @@ def publish(tmp_path: Path) -> Callable[[str], ModelVersion]:
 @pytest.fixture
 def champion(publish: Callable[[str], ModelVersion]) -> ModelVersion:
     version = publish("tiny")
-    registry.version_promote(version, reason="a test")
+    promotions.version_promote(version, reason="a test")
     return version
 
 

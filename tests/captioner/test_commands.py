@@ -6,7 +6,8 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from captioner.serving import runtime
-from models_registry import services as registry
+from models_registry import bundled, promotions
+from models_registry.exceptions import NoChampion
 from models_registry.models import ModelVersion
 from tests.captioner.inference.checkpoints import SAVERS
 from tests.conftest import FakeEngine, draw_jpeg
@@ -109,22 +110,22 @@ def test_a_folder_is_tried_and_published(checkpoint: Path) -> None:
     files = {entry["name"] for entry in version.manifest["files"]}
     assert "model.safetensors" in files
     assert "training_args.bin" not in files
-    with pytest.raises(registry.NoChampion):
-        registry.champion_get()
+    with pytest.raises(NoChampion):
+        promotions.champion_get()
 
 
 def test_an_imported_model_may_serve_at_once(checkpoint: Path) -> None:
     run("import_model", checkpoint, "--promote", "--name", "ours")
-    assert registry.champion_get().model_name == "ours"
+    assert promotions.champion_get().model_name == "ours"
 
 
 def test_importing_the_same_again_says_so_and_may_promote_it(checkpoint: Path) -> None:
     run("import_model", checkpoint)
     assert "Nothing new, published before: tiny-git-" in run("import_model", checkpoint)[0]
-    with pytest.raises(registry.NoChampion):
-        registry.champion_get()
+    with pytest.raises(NoChampion):
+        promotions.champion_get()
     assert "It is the champion." in run("import_model", checkpoint, "--promote")[0]
-    assert registry.champion_get() == ModelVersion.objects.get()
+    assert promotions.champion_get() == ModelVersion.objects.get()
 
 
 def test_a_folder_is_named_by_where_it_is(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,9 +176,9 @@ def test_setup_prepares_everything_and_shows_the_password_once(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, settings, tmp_path: Path, client
 ) -> None:
     settings.STATIC_ROOT = tmp_path / "static"
-    monkeypatch.setattr(registry, "STARTER_DIR", checkpoint)
+    monkeypatch.setattr(bundled, "STARTER_DIR", checkpoint)
     out, _ = run("setup")
     password = out.split("admin / ")[1].split()[0]
     assert client.login(username="admin", password=password)
-    assert registry.champion_get().pk in out
+    assert promotions.champion_get().pk in out
     assert "admin /" not in run("setup")[0]

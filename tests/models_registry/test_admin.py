@@ -8,8 +8,9 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
 
-from models_registry import processes, services
+from models_registry import processes, promotions
 from models_registry.models import Alias, ModelVersion, Promotion, Rollout
+from models_registry.versions import version_fetch, version_pin, version_publish
 from tests.models_registry.versions import versions_publish
 
 pytestmark = pytest.mark.django_db
@@ -26,7 +27,7 @@ def client(client: Client, reviewer: User) -> Client:
 @pytest.fixture
 def versions(tmp_path: Path) -> list[ModelVersion]:
     made = versions_publish(tmp_path, 2)
-    services.version_promote(made[0], reason="first")
+    promotions.version_promote(made[0], reason="first")
     return made
 
 
@@ -49,23 +50,23 @@ def test_a_version_is_promoted_with_a_reason_and_rolled_back(
     assert (entry.version, entry.promoted_by, entry.reason) == (versions[1], reviewer, "because")
     assert f"Roll back to {versions[0]}" in page(client, f"{LIST}{versions[1].pk}/change/")
     act(client, versions[1], "rollback")
-    assert services.champion_get() == versions[0]
+    assert promotions.champion_get() == versions[0]
 
 
 def test_a_second_click_rolls_back_once(client: Client, versions: list[ModelVersion]) -> None:
-    services.version_promote(versions[1], reason="better")
-    services.version_promote(versions[0], reason="better still")
+    promotions.version_promote(versions[1], reason="better")
+    promotions.version_promote(versions[0], reason="better still")
     act(client, versions[0], "rollback")
     assert "not the champion any more" in act(client, versions[0], "rollback").content.decode()
-    assert services.champion_get() == versions[1]
+    assert promotions.champion_get() == versions[1]
 
 
 def test_a_version_is_tried_and_taken_back(client: Client, versions: list[ModelVersion]) -> None:
     act(client, versions[1], "challenge")
-    assert services.challenger_get() == versions[1]
+    assert promotions.challenger_get() == versions[1]
     assert "Take the challenger back" in page(client, f"{LIST}{versions[1].pk}/change/")
     act(client, versions[1], "clear")
-    assert services.challenger_get() is None
+    assert promotions.challenger_get() is None
 
 
 def test_a_version_is_pinned_and_unpinned(client: Client, versions: list[ModelVersion]) -> None:
@@ -77,13 +78,13 @@ def test_a_version_is_pinned_and_unpinned(client: Client, versions: list[ModelVe
 
 def test_a_version_with_an_underscore_in_its_id_has_its_buttons_too(client: Client, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
-    version = services.version_publish(tmp_path, model_name="vit_gpt2", origin="a test", licence="MIT")
+    version = version_publish(tmp_path, model_name="vit_gpt2", origin="a test", licence="MIT")
     assert version.pk.startswith("vit_gpt2-")
     assert "Make it the champion" in page(client, f"{LIST}{quote(version.pk)}/change/")
     answer = act(client, version, "promote")
     assert answer.redirect_chain == [(f"{LIST}{quote(version.pk)}/change/", 302)]
     assert "is the champion." in answer.content.decode()
-    assert services.champion_get() == version
+    assert promotions.champion_get() == version
 
 
 def test_old_versions_are_shown_before_their_files_are_removed(
@@ -94,7 +95,7 @@ def test_old_versions_are_shown_before_their_files_are_removed(
     shown = page(client, f"{LIST}retain?keep=0")
     assert versions[1].pk in shown
     assert versions[0].pk not in shown
-    assert services.version_fetch(versions[1]).is_dir()
+    assert version_fetch(versions[1]).is_dir()
     assert f'<input type="hidden" name="version" value="{versions[1].pk}">' in shown
     answer = client.post(f"{LIST}retain", {"keep": "0", "version": versions[1].pk}, follow=True)
     assert f"Files removed: {versions[1]}." in answer.content.decode()
@@ -103,16 +104,16 @@ def test_old_versions_are_shown_before_their_files_are_removed(
 
 
 def test_what_was_not_shown_is_not_removed(client: Client, versions: list[ModelVersion]) -> None:
-    services.version_promote(versions[1], reason="better, and promoted after the page was shown")
+    promotions.version_promote(versions[1], reason="better, and promoted after the page was shown")
     answer = client.post(f"{LIST}retain", {"keep": "0", "version": "another"}, follow=True)
     assert "Files removed: none." in answer.content.decode()
-    services.champion_rollback(reason="worse")
+    promotions.champion_rollback(reason="worse")
     client.post(f"{LIST}retain", {"keep": "0"})
     assert not ModelVersion.objects.exclude(retired_at=None).exists()
 
 
 def test_a_version_says_what_is_particular_about_it(client: Client, versions: list[ModelVersion]) -> None:
-    services.version_pin(versions[0])
+    version_pin(versions[0])
     ModelVersion.objects.filter(pk=versions[1].pk).update(manifest={"schema": 99})
     for path in (LIST, f"{LIST}{versions[0].pk}/change/"):
         assert "champion, pinned" in page(client, path)
@@ -122,7 +123,7 @@ def test_a_version_says_what_is_particular_about_it(client: Client, versions: li
 
 def test_without_a_reason_nothing_changes(client: Client, versions: list[ModelVersion]) -> None:
     assert "Say why" in act(client, versions[1], "promote", reason=" ").content.decode()
-    assert services.champion_get() == versions[0]
+    assert promotions.champion_get() == versions[0]
 
 
 def test_what_cannot_be_done_is_told(client: Client, versions: list[ModelVersion]) -> None:
@@ -141,12 +142,12 @@ def test_who_may_only_look_changes_nothing(versions: list[ModelVersion]) -> None
     assert f"{LIST}retain" not in page(client, LIST)
     assert client.post(f"{LIST}retain", {"keep": "0"}).status_code == 403
     assert not ModelVersion.objects.exclude(retired_at=None).exists()
-    assert services.champion_get() == versions[0]
+    assert promotions.champion_get() == versions[0]
 
 
 def test_trouble_is_shown_above_the_versions(client: Client, versions: list[ModelVersion]) -> None:
-    services.version_promote(versions[1], alias=Alias.Name.CHALLENGER, reason="try it")
-    services.challenger_clear(reason="It failed 3 of 3 photos.", report={"failures": 3})
+    promotions.version_promote(versions[1], alias=Alias.Name.CHALLENGER, reason="try it")
+    promotions.challenger_clear(reason="It failed 3 of 3 photos.", cause=Promotion.Cause.BREACH)
     processes.process_report(
         state="ready",
         champion="v0",

@@ -8,7 +8,7 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from django.utils import timezone
 
-from models_registry import processes, services
+from models_registry import processes, promotions
 from models_registry.models import Alias, ModelVersion, Promotion, Rollout
 
 pytestmark = pytest.mark.django_db
@@ -146,13 +146,13 @@ def test_without_a_reason_nothing_is_promoted(versions: list[ModelVersion], reas
             run(*command, "--reason", reason)
     assert not Promotion.objects.exists()
     assert not Alias.objects.exists()
-    assert services.challenger_get() is None
+    assert promotions.challenger_get() is None
 
 
 def test_a_database_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise OperationalError("no such table: models_registry_alias")
 
-    monkeypatch.setattr(services, "aliases_get", fail)
+    monkeypatch.setattr(promotions, "aliases_get", fail)
     with pytest.raises(CommandError, match=r"no such table.*setup"):
         run("show", "champion")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from django.core.files.storage import storages
 
-from models_registry import services, storage
+from models_registry import storage, versions
 from models_registry.manifest import Lineage
 from models_registry.models import ModelVersion
 
@@ -16,7 +16,7 @@ def version_publish(root: Path, name: str, lineage: Lineage | None = None) -> Mo
     folder = root / name
     folder.mkdir()
     (folder / "model.safetensors").write_text(name)
-    return services.version_publish(folder, model_name=name, origin="a test", licence="MIT", lineage=lineage)
+    return versions.version_publish(folder, model_name=name, origin="a test", licence="MIT", lineage=lineage)
 
 
 def versions_publish(root: Path, count: int, lineage: Lineage | None = None) -> list[ModelVersion]:

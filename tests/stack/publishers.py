@@ -23,7 +23,7 @@ import botocore.client
 from django.conf import settings
 from django.db import connection
 
-from models_registry import services
+from models_registry import promotions, versions
 from models_registry.exceptions import VersionCorrupt, VersionExists
 from models_registry.models import Alias, ModelVersion
 
@@ -65,11 +65,11 @@ def make_folder(folder: Path) -> Path:
 
 
 def version_make(folder: Path) -> ModelVersion:
-    return services.version_publish(folder, model_name="tiny", origin="a test", licence="Apache-2.0")
+    return versions.version_publish(folder, model_name="tiny", origin="a test", licence="Apache-2.0")
 
 
 def publish(folder: Path) -> None:
-    services.version_promote(version_make(folder), reason="better")
+    promotions.version_promote(version_make(folder), reason="better")
 
 
 def publish_killed(folder: Path, step: int, when: str) -> None:
@@ -102,7 +102,7 @@ def partial_versions() -> list[str]:
     broken = []
     for version in ModelVersion.objects.all():
         try:
-            services.version_fetch(version)
+            versions.version_fetch(version)
         except VersionCorrupt:
             broken.append(version.pk)
     return broken

@@ -42,7 +42,7 @@ class Service:
             SAVERS["vit_gpt2"](self.folder / name)
             (self.folder / name / "name.txt").write_text(name)
         code = (
-            "from pathlib import Path; from models_registry.services import version_publish\n"
+            "from pathlib import Path; from models_registry.versions import version_publish\n"
             f"for name in {names!r}: print(version_publish(Path({str(self.folder)!r}, name),"
             " model_name=name, origin='a test', licence='MIT'))"
         )

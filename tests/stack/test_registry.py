@@ -13,7 +13,7 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import storages
 
 import captioner.settings
-from models_registry import cache, services, storage
+from models_registry import cache, promotions, storage, versions
 from models_registry.exceptions import StoreUnavailable, VersionCorrupt
 from models_registry.manifest import CARD_NAME, MANIFEST_NAME, DataSnapshot, Lineage, Manifest
 from models_registry.models import ModelVersion
@@ -64,7 +64,7 @@ def make_folder(folder: Path, weights: bytes = b"weights" * 2_000_000) -> Path:
 
 def publish(folder: Path, name: str = "tiny") -> ModelVersion:
     lineage = Lineage(base="tiny-0", data=DataSnapshot("data/feedback.jsonl", "1" * 64, {"train": 1}))
-    return services.version_publish(
+    return versions.version_publish(
         folder, model_name=name, origin="a test", licence="Apache-2.0", lineage=lineage
     )
 
@@ -76,13 +76,13 @@ def stored(version: ModelVersion | Manifest, name: str) -> str:
 def test_a_version_is_published_fetched_promoted_and_rolled_back(folder: Path, tmp_path: Path) -> None:
     first = publish(folder)
     second = publish(make_folder(tmp_path / "better", b"better"), "better")
-    fetched = services.version_fetch(first)
+    fetched = versions.version_fetch(first)
     assert (fetched / "model.safetensors").read_bytes() == b"weights" * 2_000_000
     assert (fetched / "data" / "feedback.jsonl").exists()
     for version in (first, second):
-        services.version_promote(version, reason="better")
-    assert services.champion_get() == second
-    assert services.champion_rollback(reason="worse") == services.champion_get() == first
+        promotions.version_promote(version, reason="better")
+    assert promotions.champion_get() == second
+    assert promotions.champion_rollback(reason="worse") == promotions.champion_get() == first
 
 
 def test_the_card_tells_people_in_the_bucket_where_a_version_comes_from(folder: Path) -> None:
@@ -103,7 +103,7 @@ def test_one_flipped_byte_in_the_store_is_refused_and_nothing_of_it_is_kept(fold
     flipped[3] ^= 1
     storages["weights"].save(stored(version, "model.safetensors"), ContentFile(bytes(flipped)))
     with pytest.raises(VersionCorrupt, match=r"model\.safetensors is not what was published"):
-        services.version_fetch(version)
+        versions.version_fetch(version)
     assert not list(cache._root().iterdir())
 
 
@@ -112,28 +112,28 @@ def test_what_is_missing_in_the_store_is_told(folder: Path, name: str) -> None:
     version = publish(folder)
     storages["weights"].delete(stored(version, name))
     with pytest.raises(VersionCorrupt, match=r"(missing|no manifest) in the store"):
-        services.version_fetch(version)
+        versions.version_fetch(version)
 
 
 def test_what_was_fetched_once_needs_no_store(folder: Path, store: Callable[..., None]) -> None:
     version = publish(folder)
-    services.version_fetch(version)
+    versions.version_fetch(version)
     store(S3_ENDPOINT_URL=f"http://127.0.0.1:{servers.free_port()}")
-    assert services.version_fetch(version).is_dir()
+    assert versions.version_fetch(version).is_dir()
 
 
 def test_what_was_never_fetched_needs_the_store_and_says_so(folder: Path, store: Callable[..., None]) -> None:
     version = publish(folder)
     store(S3_ENDPOINT_URL=f"http://127.0.0.1:{servers.free_port()}")
     with pytest.raises(StoreUnavailable, match="S3_ENDPOINT_URL"):
-        services.version_fetch(version)
+        versions.version_fetch(version)
 
 
 def test_a_copy_that_rotted_is_fetched_again(folder: Path) -> None:
     version = publish(folder)
-    copy = services.version_fetch(version) / "model.safetensors"
+    copy = versions.version_fetch(version) / "model.safetensors"
     copy.write_bytes(b"rotten")
-    assert services.version_fetch(version) == copy.parent
+    assert versions.version_fetch(version) == copy.parent
     assert copy.read_bytes() == b"weights" * 2_000_000
 
 
@@ -148,8 +148,10 @@ def test_a_wrong_key_is_refused_readably(folder: Path, store: Callable[..., None
 
 def test_retention_removes_what_the_store_holds(folder: Path, tmp_path: Path) -> None:
     version = publish(folder)
-    services.version_promote(publish(make_folder(tmp_path / "better", b"better"), "better"), reason="better")
-    assert services.versions_retain(keep=0, dry_run=False) == [version]
+    promotions.version_promote(
+        publish(make_folder(tmp_path / "better", b"better"), "better"), reason="better"
+    )
+    assert versions.versions_retain(keep=0, dry_run=False) == [version]
     assert not list(storage._names(storages["weights"], stored(version, "")))
     assert publish(folder) == version
 

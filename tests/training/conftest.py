@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from captioner.captions.captions import caption_create
 from captioner.captions.feedback import feedback_review, feedback_submit
 from captioner.models import Caption, Feedback, Owner
-from models_registry import services as registry
+from models_registry import promotions, versions
 from models_registry.models import Alias, ModelVersion
 from tests.captioner.inference.checkpoints import save_vit_gpt2
 from tests.stack.client import draw_scene
@@ -33,8 +33,8 @@ def base(db: None, tiny_checkpoint: Path, settings, tmp_path: Path) -> ModelVers
     """A published tiny champion; runs are short and keep their files in a folder of the test's own."""
     settings.DATA_DIR = tmp_path / "data"
     settings.CELERY_TASK_ALWAYS_EAGER = False
-    version = registry.version_publish(tiny_checkpoint, model_name="tiny", origin="random", licence="none")
-    registry.version_promote(version, alias=Alias.Name.CHAMPION, reason="test")
+    version = versions.version_publish(tiny_checkpoint, model_name="tiny", origin="random", licence="none")
+    promotions.version_promote(version, alias=Alias.Name.CHAMPION, reason="test")
     return version
 
 

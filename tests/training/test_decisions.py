@@ -15,8 +15,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from models_registry import services as registry
-from models_registry import storage
+from models_registry import promotions, storage, versions
 from models_registry.exceptions import StoreUnavailable
 from models_registry.manifest import Lineage
 from models_registry.models import Alias, ModelVersion, Promotion
@@ -30,7 +29,7 @@ Decided = Callable[[str], TrainingRun]
 
 
 def publish(folder: Path, name: str, **options) -> ModelVersion:
-    return registry.version_publish(folder, model_name=name, origin="test", licence="none", **options)
+    return versions.version_publish(folder, model_name=name, origin="test", licence="none", **options)
 
 
 @pytest.fixture
@@ -68,10 +67,10 @@ def test_rejecting_what_serves_brings_the_champion_before_it_back(
     base, candidate, decided, reviewer: User
 ) -> None:
     run = decided("passed")
-    registry.version_promote(candidate, reason="Passed the gate")
+    promotions.version_promote(candidate, reason="Passed the gate")
     TrainingRun.objects.update(promoted_to="champion")
     told = services.run_overrule(run, "rejected", reason="It invents giraffes", by=reviewer)
-    assert registry.champion_get() == base
+    assert promotions.champion_get() == base
     assert told == f"{base} is the champion again."
     run.refresh_from_db()
     assert (run.final_verdict, run.promoted_to) == ("rejected", "")
@@ -82,9 +81,9 @@ def test_rejecting_what_serves_brings_the_champion_before_it_back(
 
 def test_rejecting_the_challenger_takes_it_back(base, candidate, decided, reviewer: User) -> None:
     run = decided("passed")
-    registry.version_promote(candidate, alias=Alias.Name.CHALLENGER, reason="Passed the gate")
+    promotions.version_promote(candidate, alias=Alias.Name.CHALLENGER, reason="Passed the gate")
     told = services.run_overrule(run, "rejected", reason="no", by=reviewer)
-    assert registry.challenger_get() is None
+    assert promotions.challenger_get() is None
     assert "no challenger any more" in told
 
 
@@ -92,10 +91,10 @@ def test_rejecting_what_was_replaced_since_leaves_the_newer_champion(
     base, candidate, newer, decided, reviewer: User
 ) -> None:
     run = decided("passed")
-    registry.version_promote(candidate, reason="Passed the gate")
-    registry.version_promote(newer, reason="by hand")
+    promotions.version_promote(candidate, reason="Passed the gate")
+    promotions.version_promote(newer, reason="by hand")
     told = services.run_overrule(run, "rejected", reason="no", by=reviewer)
-    assert registry.champion_get() == newer
+    assert promotions.champion_get() == newer
     assert "does not serve" in told
 
 
@@ -117,10 +116,10 @@ def test_passing_what_was_judged_against_another_champion_is_refused_and_names_b
     base, candidate, newer, decided, reviewer: User
 ) -> None:
     run = decided("rejected")
-    registry.version_promote(newer, reason="by hand")
+    promotions.version_promote(newer, reason="by hand")
     with pytest.raises(RunRefused) as refused:
         services.run_overrule(run, "passed", reason="I like it", by=reviewer)
-    assert registry.champion_get() == newer
+    assert promotions.champion_get() == newer
     for name in (base.pk, newer.pk, "promote"):
         assert name in str(refused.value)
     run.refresh_from_db()
@@ -217,7 +216,7 @@ def test_a_verdict_that_changes_what_serves_needs_the_permission_for_it(
     assert 'value="passed"' not in page.text
     assert 'value="rejected"' in page.text, "it changes nothing that serves"
     assert trainer.post(act, {"action": "passed", "reason": "mine"}).status_code == 403
-    assert registry.champion_get() == base
+    assert promotions.champion_get() == base
     trainer.post(act, {"action": "rejected", "reason": "no"})
     run.refresh_from_db()
     assert run.final_verdict == "rejected"
@@ -225,12 +224,12 @@ def test_a_verdict_that_changes_what_serves_needs_the_permission_for_it(
 
 def test_taking_back_what_serves_needs_it_too(base, candidate, decided, trainer: Client) -> None:
     run = decided("passed")
-    registry.version_promote(candidate, reason="Passed the gate")
+    promotions.version_promote(candidate, reason="Passed the gate")
     page = trainer.get(reverse("admin:training_trainingrun_change", args=[run.pk]))
     assert 'value="rejected"' not in page.text
     act = reverse("admin:training_trainingrun_act", args=[run.pk])
     assert trainer.post(act, {"action": "rejected", "reason": "no"}).status_code == 403
-    assert registry.champion_get() == candidate
+    assert promotions.champion_get() == candidate
 
 
 # --- An attempt that was cut short after the verdict ---
@@ -276,15 +275,15 @@ def test_a_candidate_that_serves_already_is_not_judged_again(
     run = services.run_execute(died_after_promotion.pk)
     assert judged == [base], "never against itself"
     assert (run.status, run.attempts, run.verdict, run.promoted_to) == ("finished", 2, "passed", "champion")
-    assert registry.champion_get() == candidate
+    assert promotions.champion_get() == candidate
 
 
 def test_what_was_taken_back_meanwhile_is_not_promoted_again(
     base, candidate, died_after_promotion: TrainingRun
 ) -> None:
-    registry.champion_rollback(reason="It invents giraffes")
+    promotions.champion_rollback(reason="It invents giraffes")
     services.run_execute(died_after_promotion.pk)
-    assert registry.champion_get() == base
+    assert promotions.champion_get() == base
 
 
 # --- Photos do not outlive the run ---

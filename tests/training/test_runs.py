@@ -16,7 +16,7 @@ from captioner.captions.captions import caption_delete
 from captioner.captions.feedback import feedback_review, feedback_submit
 from captioner.captions.photos import photos_hash
 from captioner.models import Feedback, Owner, Photo
-from models_registry import services as registry
+from models_registry import promotions, versions
 from models_registry.models import Promotion
 from tests.stack.client import draw_scene
 from tests.training.conftest import feedback_give
@@ -67,7 +67,7 @@ def test_a_run_learns_publishes_and_tells_what_it_saw(base, approved) -> None:
     assert run.report["holdout"]["groups"] == run.counts["holdout_photos"]
     assert run.report["figures"]["holdout"]["candidate"]["cider_d"] >= 0
     assert run.report["checks"]
-    assert registry.champion_get() == base, "nothing was promoted"
+    assert promotions.champion_get() == base, "nothing was promoted"
     lineage = run.candidate.facts.lineage
     assert (lineage.base, lineage.parent, lineage.seed) == (base.pk, base.pk, 0)
     assert lineage.data.sha256 == run.data_sha256
@@ -85,7 +85,7 @@ def test_captions_that_are_too_long_to_teach_an_end_are_counted(base, approved, 
 
 def test_lineage_leads_from_a_version_to_the_feedback_and_names_nobody(base, approved, user) -> None:
     run = execute(services.run_request())
-    stored = registry.version_fetch(run.candidate) / run.candidate.facts.lineage.data.uri
+    stored = versions.version_fetch(run.candidate) / run.candidate.facts.lineage.data.uri
     rows = [json.loads(line) for line in stored.read_text().splitlines()]
     assert {row["feedback"] for row in rows} == {feedback.pk for feedback in approved}
     assert {row["split"] for row in rows} == {"train", "holdout"}
@@ -154,7 +154,7 @@ def test_a_person_may_train_on_the_same_feedback_with_another_seed(base, approve
 def test_every_run_starts_from_the_base_never_from_what_was_learned(base, approved, gate_says) -> None:
     gate_says(Verdict.PASSED)
     first = execute(services.run_request())
-    assert registry.champion_get() == first.candidate
+    assert promotions.champion_get() == first.candidate
     second = execute(services.run_request(seed=1))
     assert second.base == base
     assert second.champion == first.candidate
@@ -267,7 +267,7 @@ def test_what_was_deleted_or_rejected_meanwhile_is_not_learned_from(base, approv
     feedback_review(Feedback.objects.filter(pk=approved[1].pk), Feedback.Status.REJECTED, reviewer=reviewer)
     run = execute(run)
     assert run.status == Status.FINISHED
-    stored = registry.version_fetch(run.candidate) / run.candidate.facts.lineage.data.uri
+    stored = versions.version_fetch(run.candidate) / run.candidate.facts.lineage.data.uri
     taught = {json.loads(line)["feedback"] for line in stored.read_text().splitlines()}
     assert taught == {feedback.pk for feedback in approved[2:]}
 
@@ -365,24 +365,24 @@ def test_a_version_that_passed_becomes_what_the_policy_says(
     settings.TRAINING_PROMOTE_TO = policy
     gate_says(Verdict.PASSED)
     run = execute(services.run_request())
-    challenger = registry.challenger_get()
+    challenger = promotions.challenger_get()
     assert run.promoted_to == ("" if policy == "nothing" else policy)
-    assert registry.champion_get() == (run.candidate if policy == "champion" else base)
+    assert promotions.champion_get() == (run.candidate if policy == "champion" else base)
     assert challenger == (run.candidate if policy == "challenger" else None)
 
 
 def test_a_rejected_version_is_kept_with_its_report_and_serves_nobody(base, approved, gate_says) -> None:
     gate_says(Verdict.REJECTED)
     run = execute(services.run_request())
-    assert registry.champion_get() == base
+    assert promotions.champion_get() == base
     assert run.candidate.facts.lineage.gate["reason"] == "because"
-    assert (registry.version_fetch(run.candidate) / "config.json").exists()
+    assert (versions.version_fetch(run.candidate) / "config.json").exists()
 
 
 def test_a_verdict_against_a_champion_that_was_replaced_meanwhile_promotes_nothing(
     base, approved, gate_says, tiny_checkpoint
 ) -> None:
-    other = registry.version_publish(
+    other = versions.version_publish(
         tiny_checkpoint,
         model_name="other",
         origin="test",
@@ -393,13 +393,13 @@ def test_a_verdict_against_a_champion_that_was_replaced_meanwhile_promotes_nothi
     decide = pipeline.decide
 
     def and_meanwhile(**questions):
-        registry.version_promote(other, reason="by hand")
+        promotions.version_promote(other, reason="by hand")
         return decide(**questions)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "decide", and_meanwhile)
         run = execute(services.run_request())
-    assert registry.champion_get() == other
+    assert promotions.champion_get() == other
     assert (run.verdict, run.promoted_to) == (Verdict.PASSED, "")
 
 
@@ -411,7 +411,7 @@ def test_a_reviewer_overrules_with_a_reason_that_is_logged(base, approved, gate_
     services.run_overrule(run, "passed", reason="The captions are plainly better", by=reviewer)
     run.refresh_from_db()
     assert (run.verdict, run.final_verdict, run.overruled_by) == ("rejected", "passed", reviewer)
-    assert registry.champion_get() == run.candidate
+    assert promotions.champion_get() == run.candidate
     entry = Promotion.objects.first()
     assert entry.promoted_by == reviewer
     assert "plainly better" in entry.reason
@@ -453,7 +453,7 @@ def test_photos_that_cannot_be_read_are_left_out_and_counted(base, approved, rev
     assert (run.status, run.error) == (Status.FINISHED, "")
     assert run.counts["left_out_photo_unreadable"] == 3
     assert run.counts["replayed_photos"] == 1
-    stored = registry.version_fetch(run.candidate) / run.candidate.facts.lineage.data.uri
+    stored = versions.version_fetch(run.candidate) / run.candidate.facts.lineage.data.uri
     taught = {json.loads(line)["feedback"] for line in stored.read_text().splitlines()}
     assert not taught & {row.feedback for row in [*hurt, unhashed]}
     assert len(taught) == len(approved) - 3

@@ -22,10 +22,10 @@ from captioner.captions.photos import photo_open
 from captioner.exceptions import InvalidImage
 from captioner.inference.loading import thread_count
 from captioner.models import Photo
-from models_registry import services as registry
 from models_registry.exceptions import VersionExists
 from models_registry.manifest import DataSnapshot, Lineage
 from models_registry.models import ModelVersion
+from models_registry.versions import version_fetch, version_get, version_publish
 from training.data.features import FeatureFiles, features_write
 from training.data.photo_sets import PhotoSetFile, photo_set_open
 from training.exceptions import NothingToLearn
@@ -102,7 +102,7 @@ def run_work(
             "No approved correction to learn from, and no rating either." + _capped(snapshot)
         )
     work.folder.mkdir(parents=True, exist_ok=True)
-    captioner = FeatureCaptioner.load(registry.version_fetch(base))
+    captioner = FeatureCaptioner.load(version_fetch(base))
     original = _original_set(work, captioner)
     photos = _FeedbackPhotos(work, captioner, snapshot)
     data = _training_set(work, captioner, photos, snapshot, config)
@@ -324,7 +324,7 @@ def _evaluate(
     """Champion and candidate on the same photos, each as its published files load. They share the base's encoder."""
     versions = {
         "candidate": FeatureCaptioner.load(folder),
-        "champion": FeatureCaptioner.load(registry.version_fetch(work.champion)),
+        "champion": FeatureCaptioner.load(version_fetch(work.champion)),
     }
     sets = {"holdout": holdout} | ({"original": original} if original else {})
     measured: dict[str, dict[str, Measured]] = {
@@ -399,7 +399,7 @@ def _publish(
         gate={"verdict": str(decision.verdict), "reason": decision.reason, "checks": report["checks"]},
     )
     try:
-        return registry.version_publish(
+        return version_publish(
             folder,
             model_name=name,
             origin=f"learned from feedback, starting at {work.base.pk}",
@@ -408,4 +408,4 @@ def _publish(
         )
     except VersionExists as error:
         # An earlier attempt got this far: the same base, feedback and seed give the same bytes.
-        return error.version
+        return version_get(error.version)

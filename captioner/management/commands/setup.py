@@ -12,7 +12,7 @@ from captioner.exceptions import ServersUnavailable
 from captioner.ops import dependencies as servers
 from captioner.ops.static_files import static_files_collect
 from captioner.ops.storage import data_dir_close
-from models_registry import services as registry
+from models_registry import bundled
 from models_registry.exceptions import RegistryError
 
 
@@ -37,7 +37,7 @@ class Command(BaseCommand):
             call_command("migrate", interactive=False, verbosity=0)
             if not settings.STATIC_COLLECTED:
                 static_files_collect()
-            version = registry.starter_register()
+            version = bundled.starter_register()
         except (ServersUnavailable, RegistryError) as error:
             raise CommandError(str(error)) from error
         finally:

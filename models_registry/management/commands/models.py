@@ -8,10 +8,18 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
-from models_registry import processes, services
+from models_registry import processes, promotions
 from models_registry.card import card_text
 from models_registry.exceptions import RegistryError
 from models_registry.models import Alias, ModelVersion, Promotion
+from models_registry.versions import (
+    version_export,
+    version_get,
+    version_pin,
+    version_publish,
+    version_unpin,
+    versions_retain,
+)
 
 _MOST = 1_000_000  # things that anybody counts here
 
@@ -109,7 +117,7 @@ class Command(BaseCommand):
 
     def _publish(self, options: dict[str, Any]) -> None:
         folder: Path = options["folder"]
-        version = services.version_publish(
+        version = version_publish(
             folder,
             model_name=options["name"],
             origin=options["origin"] or f"folder {folder.resolve().name}",
@@ -120,35 +128,35 @@ class Command(BaseCommand):
     def _promote(self, options: dict[str, Any]) -> None:
         version = self._version(options)
         alias = Alias.Name(options["alias"])
-        services.version_promote(version, alias=alias, reason=options["reason"])
+        promotions.version_promote(version, alias=alias, reason=options["reason"])
         self.stdout.write(f"{version} is the {alias}. Web processes take it up within seconds.")
 
     def _rollback(self, options: dict[str, Any]) -> None:
-        version = services.champion_rollback(reason=options["reason"], expected=options["expected"])
+        version = promotions.champion_rollback(reason=options["reason"], expected=options["expected"])
         self.stdout.write(f"{version} is the champion again.")
 
     def _clear(self, options: dict[str, Any]) -> None:
-        version = services.challenger_clear(reason=options["reason"])
+        version = promotions.challenger_clear(reason=options["reason"])
         self.stdout.write(f"{version} is no challenger any more." if version else "There is no challenger.")
 
     def _canary(self, options: dict[str, Any]) -> None:
         shares = {"canary_share": options["share"], "shadow_share": options["shadow"]}
         changes = {name: share for name, share in shares.items() if share is not None}
-        rollout = services.rollout_update(**changes) if changes else services.rollout_get()
-        self.stdout.write(f"Challenger: {services.challenger_get() or 'none'}. {rollout}.")
+        rollout = promotions.rollout_update(**changes) if changes else promotions.rollout_get()
+        self.stdout.write(f"Challenger: {promotions.challenger_get() or 'none'}. {rollout}.")
 
     def _pin(self, options: dict[str, Any]) -> None:
         version = self._version(options)
-        services.version_pin(version)
+        version_pin(version)
         self.stdout.write(f"{version} is pinned: retention keeps it.")
 
     def _unpin(self, options: dict[str, Any]) -> None:
         version = self._version(options)
-        services.version_unpin(version)
+        version_unpin(version)
         self.stdout.write(f"{version} is not pinned: retention may remove it.")
 
     def _retain(self, options: dict[str, Any]) -> None:
-        versions = services.versions_retain(keep=options["keep"], dry_run=not options["yes"])
+        versions = versions_retain(keep=options["keep"], dry_run=not options["yes"])
         for version in versions:
             facts = version.readable_facts
             self.stdout.write(f"{version.pk}  {facts.size / 1e6:.0f} MB" if facts else version.pk)
@@ -157,12 +165,12 @@ class Command(BaseCommand):
 
     def _export(self, options: dict[str, Any]) -> None:
         version = self._version(options)
-        services.version_export(version, options["folder"])
+        version_export(version, options["folder"])
         self.stdout.write(f"Exported {version} to {options['folder']}.")
 
     def _version(self, options: dict[str, Any]) -> ModelVersion:
         name = options["version"]
-        return services.aliases_get().get(name) or services.version_get(name)
+        return promotions.aliases_get().get(name) or version_get(name)
 
     def _write_log(self, entries: Any) -> None:
         for entry in entries.select_related("promoted_by"):

@@ -17,7 +17,7 @@ django.setup()
 
 from django.conf import settings  # noqa: E402  after the set-up
 
-from models_registry import services as registry  # noqa: E402
+from models_registry import bundled, promotions, versions  # noqa: E402
 from models_registry.exceptions import NoChampion, RegistryError  # noqa: E402
 from tests.benchmarks.speed.comparison import Plan, benchmark_run  # noqa: E402
 from tests.benchmarks.speed.errors import BenchmarkError  # noqa: E402
@@ -65,10 +65,10 @@ def main(arguments: list[str] | None = None) -> None:
 def weights_in_use() -> tuple[Path, str]:
     """Folder and name of the version that serves, or of the bundled starter where nothing was set up yet."""
     try:
-        version = registry.champion_get()
+        version = promotions.champion_get()
     except NoChampion:
-        return registry.STARTER_DIR, "The bundled starter"
-    return registry.version_fetch(version), version.pk
+        return bundled.STARTER_DIR, "The bundled starter"
+    return versions.version_fetch(version), version.pk
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from models_registry import services as registry
+from models_registry import bundled, promotions, versions
 from tests.benchmarks.speed import __main__ as command
 from tests.benchmarks.speed import processes
 from tests.benchmarks.speed.comparison import Plan, benchmark_run
@@ -347,8 +347,8 @@ def measured_plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
 @pytest.mark.django_db
 def test_the_weights_that_serve_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text("{}")
-    version = registry.version_publish(tmp_path, model_name="mine", origin="a test", licence="none")
-    registry.version_promote(version, reason="a test")
+    version = versions.version_publish(tmp_path, model_name="mine", origin="a test", licence="none")
+    promotions.version_promote(version, reason="a test")
     plan = measured_plan(monkeypatch)
     assert plan.model_version == version.pk
     assert (plan.weights / "config.json").read_text() == "{}"
@@ -356,7 +356,7 @@ def test_the_weights_that_serve_are_measured(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.django_db
 def test_before_the_set_up_the_bundled_starter_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert measured_plan(monkeypatch).weights == registry.STARTER_DIR
+    assert measured_plan(monkeypatch).weights == bundled.STARTER_DIR
 
 
 @pytest.mark.stack

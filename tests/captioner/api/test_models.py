@@ -6,9 +6,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from models_registry import services
+from models_registry import promotions
 from models_registry.manifest import Lineage
 from models_registry.models import Alias, ModelVersion, Promotion
+from models_registry.versions import version_fetch
 from tests.models_registry.versions import versions_publish
 
 pytestmark = pytest.mark.django_db
@@ -26,7 +27,7 @@ def staff(client: Client, reviewer: User) -> Client:
 def versions(tmp_path: Path) -> list[ModelVersion]:
     lineage = Lineage(base="base", metrics={"holdout": {"cider": 80.0}})
     made = versions_publish(tmp_path, 2, lineage)
-    services.version_promote(made[0], reason="first")
+    promotions.version_promote(made[0], reason="first")
     return made
 
 
@@ -56,7 +57,7 @@ def test_a_promotion_is_logged_with_who_and_why(
 def test_a_version_may_be_tried_as_the_challenger(staff: Client, versions: list[ModelVersion]) -> None:
     answer = post(staff, f"{versions[1].pk}/promote", reason="try it", alias="challenger")
     assert answer.json()["serves_as"] == ["challenger"]
-    assert services.champion_get() == versions[0]
+    assert promotions.champion_get() == versions[0]
 
 
 def test_a_version_with_an_unreadable_manifest_is_listed_and_not_promoted(
@@ -69,7 +70,7 @@ def test_a_version_with_an_unreadable_manifest_is_listed_and_not_promoted(
     assert (listed[0]["id"], listed[0]["licence"], listed[0]["metrics"]) == (versions[1].pk, None, None)
     answer = post(staff, f"{versions[1].pk}/promote", reason="better")
     assert (answer.status_code, answer.json()["type"]) == (409, "urn:captioner:problem:not-promotable")
-    assert services.champion_get() == versions[0]
+    assert promotions.champion_get() == versions[0]
 
 
 def test_a_rollback_goes_to_the_champion_before(staff: Client, versions: list[ModelVersion]) -> None:
@@ -95,7 +96,7 @@ def test_what_cannot_be_done_is_a_problem(
     answer = post(staff, path.format(versions[0].pk), **body)
     assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
     assert answer.json()["type"].endswith(kind)
-    assert services.champion_get() == versions[0]
+    assert promotions.champion_get() == versions[0]
     assert not Alias.objects.filter(name=Alias.Name.CHALLENGER).exists()
 
 
@@ -116,7 +117,7 @@ def test_the_challenger_is_taken_back_with_a_reason(
 ) -> None:
     post(staff, f"{versions[1].pk}/promote", reason="try it", alias="challenger")
     assert staff.delete(f"{MODELS}/challenger").status_code == 422
-    assert services.challenger_get() == versions[1]
+    assert promotions.challenger_get() == versions[1]
     assert staff.delete(f"{MODELS}/challenger?reason=slow").status_code == 204
     entry = Promotion.objects.first()
     assert (entry.action, entry.reason, entry.promoted_by) == ("clear", "slow", reviewer)
@@ -133,13 +134,13 @@ def test_how_a_challenger_is_tried_is_changed_in_part(staff: Client) -> None:
 def test_a_share_is_a_share(staff: Client, share: object) -> None:
     answer = patch(staff, "rollout", canary_share=share)
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "canary_share")
-    assert services.rollout_get().canary_share == 0.0
+    assert promotions.rollout_get().canary_share == 0.0
 
 
 def test_retention_tells_first_and_removes_when_asked_to(staff: Client, versions: list[ModelVersion]) -> None:
     answer = post(staff, "retain", keep=0).json()
     assert (answer["dry_run"], [version["id"] for version in answer["versions"]]) == (True, [versions[1].pk])
-    assert services.version_fetch(versions[1]).is_dir()
+    assert version_fetch(versions[1]).is_dir()
     answer = post(staff, "retain", keep=0, dry_run=False).json()
     assert [version["id"] for version in answer["versions"]] == [versions[1].pk]
     assert answer["versions"][0]["retired_at"]
@@ -172,7 +173,7 @@ def test_other_people_see_and_change_nothing(
         assert client.get(MODELS).status_code in {401, 403}
         assert post(client, f"{versions[1].pk}/promote", reason="mine").status_code in {401, 403}
         assert post(client, "rollback", reason="mine").status_code in {401, 403}
-    assert services.champion_get() == versions[0]
+    assert promotions.champion_get() == versions[0]
 
 
 def test_staff_without_the_permission_changes_nothing(client: Client, versions: list[ModelVersion]) -> None:

@@ -15,7 +15,7 @@ from captioner.exceptions import ModelUnavailable
 from captioner.serving import follower as registry_follower
 from captioner.serving import runtime
 from captioner.serving.engine import LoadedVersion
-from models_registry import services as registry
+from models_registry import promotions, versions
 from models_registry.exceptions import StoreUnavailable, VersionCorrupt
 from models_registry.models import Alias, ModelVersion, ServingProcess
 from tests.captioner.conftest import break_weights, caption_text, weights
@@ -36,13 +36,13 @@ def test_a_new_champion_is_swapped_in_and_a_rollback_needs_no_loading(
 ) -> None:
     engine = runtime.engine_load()
     better = publish("better")
-    registry.version_promote(better, reason="better")
+    promotions.version_promote(better, reason="better")
     registry_follower.registry_follow()
     assert runtime.engine() is engine
     assert (engine.model_name, engine.model_version) == ("better", better.pk)
     assert caption_text(engine)
     monkeypatch.setattr(registry_follower, "version_load", lambda *_: pytest.fail("it is warm"))
-    registry.champion_rollback(reason="worse")
+    promotions.champion_rollback(reason="worse")
     registry_follower.registry_follow()
     assert engine.model_version == champion.pk
     assert runtime.engine_status()["previous"] == {"version": better.pk}
@@ -76,7 +76,7 @@ def test_what_is_damaged_leaves_the_last_good_serving_with_an_alert_until_it_is_
     engine = runtime.engine_load()
     better = publish("better")
     good = weights(better).read_bytes()
-    registry.version_promote(better, reason="better")
+    promotions.version_promote(better, reason="better")
     damage(better)
     registry_follower.registry_follow()
     assert engine.model_version == champion.pk
@@ -101,8 +101,8 @@ def test_what_is_no_captioner_leaves_the_last_good_serving(
     engine = runtime.engine_load()
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "model.safetensors").write_bytes(b"no weights at all")
-    version = registry.version_publish(tmp_path / "text", model_name="text", origin="a test", licence="MIT")
-    registry.version_promote(version, reason="why not")
+    version = versions.version_publish(tmp_path / "text", model_name="text", origin="a test", licence="MIT")
+    promotions.version_promote(version, reason="why not")
     registry_follower.registry_follow()
     assert engine.model_version == champion.pk
     assert f"champion {version.pk} cannot be served" in client.get("/readyz").json()["alerts"][0]
@@ -113,7 +113,7 @@ def test_it_is_tried_again_later_and_later(
 ) -> None:
     runtime.engine_load()
     better = publish("better")
-    registry.version_promote(better, reason="better")
+    promotions.version_promote(better, reason="better")
     break_weights(better)
     registry_follower.registry_follow()
     attempts: list[ModelVersion] = []
@@ -134,16 +134,16 @@ def test_a_challenger_is_tried_beside_the_champion_and_ended(
 ) -> None:
     engine = runtime.engine_load()
     challenger = publish("challenger")
-    registry.version_promote(challenger, alias=Alias.Name.CHALLENGER, reason="try it")
-    registry.rollout_update(canary_share=1.0)
+    promotions.version_promote(challenger, alias=Alias.Name.CHALLENGER, reason="try it")
+    promotions.rollout_update(canary_share=1.0)
     registry_follower.registry_follow()
     ticket = engine.photo_submit(Image.new("RGB", (40, 30)), "0" * 64, None, math.inf)
     assert ticket.result(60).model_version == challenger.pk
     assert runtime.engine_status()["challenger"]["canary_share"] == 1.0
-    registry.rollout_update(canary_share=0.0)
+    promotions.rollout_update(canary_share=0.0)
     registry_follower.registry_follow()
     assert engine.challenger.rollout.canary_share == 0.0
-    registry.version_promote(challenger, reason="it is better")
+    promotions.version_promote(challenger, reason="it is better")
     registry_follower.registry_follow()
     assert (engine.model_version, engine.challenger) == (challenger.pk, None)
     assert caption_text(engine)
@@ -159,8 +159,8 @@ def test_three_versions_at_most_are_in_memory(
     champion: ModelVersion, publish: Callable[[str], ModelVersion], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = runtime.engine_load()
-    registry.version_promote(publish("second"), reason="better")
-    registry.version_promote(publish("third"), alias=Alias.Name.CHALLENGER, reason="try it")
+    promotions.version_promote(publish("second"), reason="better")
+    promotions.version_promote(publish("third"), alias=Alias.Name.CHALLENGER, reason="try it")
     registry_follower.registry_follow()
     assert len(engine.versions()) == 3
     load, seen = registry_follower.version_load, []
@@ -170,7 +170,7 @@ def test_three_versions_at_most_are_in_memory(
         return load(version, folder)
 
     monkeypatch.setattr(registry_follower, "version_load", counted)
-    registry.version_promote(publish("fourth"), reason="better")
+    promotions.version_promote(publish("fourth"), reason="better")
     registry_follower.registry_follow()
     assert seen == [3]
     assert len(engine.versions()) == 3
@@ -181,7 +181,7 @@ def test_a_worker_that_does_not_follow_is_brought_to_the_champion_when_it_asks(
 ) -> None:
     assert registry_follower.engine_refresh().model_version == champion.pk
     better = publish("better")
-    registry.version_promote(better, reason="better")
+    promotions.version_promote(better, reason="better")
     assert registry_follower.engine_refresh().model_version == better.pk
 
 
@@ -206,7 +206,7 @@ def test_a_worker_that_starts_while_the_champion_is_damaged_serves_the_one_befor
 ) -> None:
     better = publish("better")
     good = weights(better).read_bytes()
-    registry.version_promote(better, reason="better")
+    promotions.version_promote(better, reason="better")
     break_weights(better)
     registry_follower.registry_follow()
     ready = client.get("/readyz")
@@ -285,16 +285,16 @@ def test_what_is_wanted_no_more_once_it_is_loaded_is_dropped(
     def taken_back_meanwhile(version: ModelVersion, folder: Path) -> LoadedVersion:
         loaded = load(version, folder)
         if alias == Alias.Name.CHAMPION:
-            registry.champion_rollback(reason="worse")
+            promotions.champion_rollback(reason="worse")
         else:
-            registry.challenger_clear(reason="worse")
+            promotions.challenger_clear(reason="worse")
         return loaded
 
     monkeypatch.setattr(registry_follower, "version_load", taken_back_meanwhile)
     swapped: list[object] = []
     monkeypatch.setattr(engine, "champion_swap", swapped.append)
     monkeypatch.setattr(engine, "challenger_start", lambda *started: swapped.append(started))
-    registry.version_promote(publish("better"), alias=alias, reason="better")
+    promotions.version_promote(publish("better"), alias=alias, reason="better")
     registry_follower.registry_follow()
     assert swapped == []
     assert [each.model_version for each in engine.versions()] == [champion.pk]
@@ -304,9 +304,9 @@ def test_a_rollback_to_a_warm_version_does_not_wait_for_one_that_is_loading(
     champion: ModelVersion, publish: Callable[[str], ModelVersion], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = runtime.engine_load()
-    registry.version_promote(publish("better"), reason="better")
+    promotions.version_promote(publish("better"), reason="better")
     registry_follower.registry_follow()
-    registry.version_promote(publish("best"), reason="best")
+    promotions.version_promote(publish("best"), reason="best")
     begun, goes_on = threading.Event(), threading.Event()
 
     def slow(*_: object) -> None:
@@ -322,7 +322,7 @@ def test_a_rollback_to_a_warm_version_does_not_wait_for_one_that_is_loading(
         turn.take()
         assert begun.wait(30)
         for _ in range(2):
-            registry.champion_rollback(reason="worse")
+            promotions.champion_rollback(reason="worse")
         turn.take()
         assert engine.model_version == champion.pk
         goes_on.set()
@@ -336,10 +336,10 @@ def test_what_is_in_memory_stays_in_the_cache_of_fetched_versions(
     monkeypatch.setattr(registry_follower.cache, "cache_clean", lambda keep: kept.append(keep) or [])
     runtime.engine_load()
     better = publish("better")
-    registry.version_promote(better, reason="better")
+    promotions.version_promote(better, reason="better")
     registry_follower.registry_follow()
     other = publish("other")
-    registry.version_promote(other, alias=Alias.Name.CHALLENGER, reason="try it")
+    promotions.version_promote(other, alias=Alias.Name.CHALLENGER, reason="try it")
     registry_follower.registry_follow()
     assert kept == [{champion.pk, better.pk}, {better.pk, champion.pk, other.pk}]
 
@@ -349,7 +349,7 @@ def test_one_version_is_loaded_at_a_time_and_the_next_after_it(
 ) -> None:
     runtime.engine_load()
     better = publish("better")
-    registry.version_promote(better, reason="better")
+    promotions.version_promote(better, reason="better")
     loads: list[ModelVersion] = []
     goes_on = threading.Event()
 
@@ -374,11 +374,11 @@ def test_what_cannot_be_fetched_costs_nothing_that_is_warm(
     champion: ModelVersion, publish: Callable[[str], ModelVersion]
 ) -> None:
     engine = runtime.engine_load()
-    registry.version_promote(publish("second"), reason="better")
-    registry.version_promote(publish("third"), alias=Alias.Name.CHALLENGER, reason="try it")
+    promotions.version_promote(publish("second"), reason="better")
+    promotions.version_promote(publish("third"), alias=Alias.Name.CHALLENGER, reason="try it")
     registry_follower.registry_follow()
     broken = publish("fourth")
-    registry.version_promote(broken, reason="better")
+    promotions.version_promote(broken, reason="better")
     break_weights(broken)
     registry_follower.registry_follow()
     assert engine.previous is not None

@@ -13,7 +13,7 @@ from PIL import Image
 from captioner.exceptions import IncompatibleModel, ModelUnavailable
 from captioner.serving import runtime
 from captioner.serving.engine import LoadedVersion
-from models_registry import services as registry
+from models_registry import promotions, versions
 from models_registry.exceptions import NoChampion, VersionCorrupt
 from models_registry.models import ModelVersion
 from tests.captioner.conftest import caption_text, weights
@@ -80,7 +80,7 @@ def test_a_drain_in_the_middle_of_loading_leaves_no_thread_that_serves(
         return load(version)
 
     monkeypatch.setattr(runtime, "version_load", slow_load)
-    monkeypatch.setattr(registry, "champion_get", lambda: champion)  # no other thread sees this test's rows
+    monkeypatch.setattr(promotions, "champion_get", lambda: champion)  # no other thread sees this test's rows
     with ThreadPoolExecutor() as pool:
         loaded = pool.submit(runtime.engine_load)
         assert is_loading.wait(60)
@@ -100,7 +100,7 @@ def test_an_exported_version_is_loaded_by_transformers_alone(champion: ModelVers
     from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
     folder = tmp_path / "exported"
-    registry.version_export(champion, folder)
+    versions.version_export(champion, folder)
     model = AutoModelForImageTextToText.from_pretrained(folder)
     pixels = AutoImageProcessor.from_pretrained(folder, backend="pil")(
         Image.new("RGB", (40, 30), "teal"), return_tensors="pt"

@@ -13,7 +13,7 @@ from captioner.captions.captions import caption_create, caption_delete
 from captioner.models import Caption, ChallengerTrial, Feedback, Owner
 from captioner.serving import trials
 from captioner.serving.engine import ChallengerFailure
-from models_registry import services as registry
+from models_registry import promotions
 from models_registry.models import Alias, ModelVersion, Promotion
 from tests.conftest import FakeEngine, draw_jpeg, fake_prediction, metric
 from tests.models_registry.versions import version_publish
@@ -24,14 +24,14 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def champion(tmp_path: Path) -> ModelVersion:
     version = version_publish(tmp_path, "champion")
-    registry.version_promote(version, reason="first")
+    promotions.version_promote(version, reason="first")
     return version
 
 
 @pytest.fixture
 def challenger(tmp_path: Path, champion: ModelVersion) -> ModelVersion:
     version = version_publish(tmp_path, "challenger")
-    registry.version_promote(version, alias=Alias.Name.CHALLENGER, reason="try it")
+    promotions.version_promote(version, alias=Alias.Name.CHALLENGER, reason="try it")
     return version
 
 
@@ -72,7 +72,7 @@ def log(user: User, fake_engine: FakeEngine):
 
 def taken_back() -> str | None:
     reason = trials.challenger_check()
-    assert (registry.challenger_get() is None) == (reason is not None)
+    assert (promotions.challenger_get() is None) == (reason is not None)
     return reason
 
 
@@ -107,8 +107,9 @@ def test_one_that_fails_is_taken_back_logged_counted_and_alerted(client, champio
     assert taken_back() == "It failed 3 of 3 photos; at most 2.0% may fail."
     assert metric(client, "captioner_challengers_taken_back_total") == counted + 1
     entry = Promotion.objects.first()
-    assert (entry.action, entry.version, entry.reason) == (
+    assert (entry.action, entry.cause, entry.version, entry.reason) == (
         Promotion.Action.CLEAR,
+        Promotion.Cause.BREACH,
         challenger,
         "It failed 3 of 3 photos; at most 2.0% may fail.",
     )
@@ -116,7 +117,7 @@ def test_one_that_fails_is_taken_back_logged_counted_and_alerted(client, champio
     from models_registry.processes import alerts_current
 
     assert "taken back by itself" in alerts_current()[0]
-    registry.version_promote(challenger, alias=Alias.Name.CHALLENGER, reason="mended")
+    promotions.version_promote(challenger, alias=Alias.Name.CHALLENGER, reason="mended")
     assert alerts_current() == []
     assert taken_back() is None, "what it did before does not count"
 
@@ -240,10 +241,10 @@ def test_a_successor_is_not_taken_back_for_it(champion, challenger, log, tmp_pat
         trials.trial_failed(caption, challenger.pk, "RuntimeError: it cannot")
     comparison = trials.challenger_compare()
     successor = version_publish(tmp_path, "successor")
-    registry.version_promote(successor, alias=Alias.Name.CHALLENGER, reason="better")
+    promotions.version_promote(successor, alias=Alias.Name.CHALLENGER, reason="better")
     monkeypatch.setattr(trials, "challenger_compare", lambda: comparison)
     trials.challenger_check()
-    assert registry.challenger_get() == successor
+    assert promotions.challenger_get() == successor
 
 
 @pytest.mark.django_db(transaction=True)
@@ -276,10 +277,10 @@ def test_the_alert_that_it_was_taken_back_ends_with_what_is_done_next(
 ) -> None:
     from models_registry import processes
 
-    registry.challenger_clear(reason="It failed.", report={"failures": 3})
+    promotions.challenger_clear(reason="It failed.", report={"failures": 3}, cause=Promotion.Cause.BREACH)
     assert len(processes.alerts_current()) == 1
     with monkeypatch.context() as patch:
         patch.setattr(processes, "_NEWS_FOR", timedelta(0))
         assert processes.alerts_current() == []
-    registry.version_promote(version_publish(tmp_path, "next"), reason="better")
+    promotions.version_promote(version_publish(tmp_path, "next"), reason="better")
     assert processes.alerts_current() == []

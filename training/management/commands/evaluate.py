@@ -11,8 +11,9 @@ from django.db import DatabaseError
 from django.template.loader import render_to_string
 
 from captioner.exceptions import IncompatibleModel
+from models_registry.bundled import STARTER_DIR
 from models_registry.exceptions import RegistryError
-from models_registry.services import STARTER_DIR, version_fetch, version_get
+from models_registry.versions import version_fetch, version_get
 
 
 class Command(BaseCommand):
