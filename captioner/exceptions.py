@@ -1,6 +1,6 @@
 """What can go wrong in the captioning domain. No Django and no torch: every layer may raise and catch these.
 
-`captioner.http.problems` and `webui.views` turn them into answers; nothing else maps errors to HTTP.
+`captioner.http.problems` turns them into HTTP answers, for pages and the API; nothing else does.
 """
 
 

@@ -68,6 +68,7 @@ class Photo(models.Model):
 class Owned(models.Model):
     """What somebody made: a signed-in user, an API key in the name of its user, or an anonymous visitor."""
 
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="%(class)ss"
     )
@@ -80,9 +81,11 @@ class Owned(models.Model):
         help_text="The key it was made with; `user` is then the key's user.",
     )
     visitor = models.UUIDField(null=True, blank=True, help_text="The anonymous visitor's cookie.")
+    created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         abstract = True
+        ordering = ["-created_at", "-id"]
         constraints = [
             models.CheckConstraint(
                 name="%(class)s_user_or_visitor",
@@ -107,6 +110,14 @@ class OwnedQuerySet(models.QuerySet[OwnedT]):
             return self.filter(user=owner.user)
         return self.filter(visitor=owner.visitor)
 
+    def older_than(self, created_at: datetime, pk: uuid.UUID) -> Self:
+        """Those after this place in the newest-first order; the index finds it at any depth."""
+        return self.filter(Q(created_at__lt=created_at) | Q(pk__lt=pk), created_at__lte=created_at)
+
+    def newer_than(self, created_at: datetime, pk: uuid.UUID) -> Self:
+        """Those before this place in the newest-first order."""
+        return self.filter(Q(created_at__gt=created_at) | Q(pk__gt=pk), created_at__gte=created_at)
+
 
 class CaptionQuerySet(OwnedQuerySet["Caption"]):
     def with_details(self) -> "CaptionQuerySet":
@@ -115,14 +126,6 @@ class CaptionQuerySet(OwnedQuerySet["Caption"]):
     def search(self, text: str) -> "CaptionQuerySet":
         """Those that `text` occurs in: what the model wrote, or what the person would have written."""
         return self.filter(Q(text__icontains=text) | Q(feedback__ideal_caption__icontains=text))
-
-    def older_than(self, created_at: datetime, pk: uuid.UUID) -> "CaptionQuerySet":
-        """Those after this place in the newest-first order; the index finds it at any depth."""
-        return self.filter(Q(created_at__lt=created_at) | Q(pk__lt=pk), created_at__lte=created_at)
-
-    def newer_than(self, created_at: datetime, pk: uuid.UUID) -> "CaptionQuerySet":
-        """Those before this place in the newest-first order."""
-        return self.filter(Q(created_at__gt=created_at) | Q(pk__gt=pk), created_at__gte=created_at)
 
 
 class Caption(Owned):
@@ -133,7 +136,6 @@ class Caption(Owned):
         API = "api", "REST API"
         BATCH = "batch", "Batch job"
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     photo = models.ForeignKey(Photo, on_delete=models.PROTECT, related_name="captions")
     source = models.CharField(max_length=8, choices=Source)
 
@@ -155,12 +157,10 @@ class Caption(Owned):
     batch_size = models.PositiveSmallIntegerField(
         null=True, blank=True, help_text="Photos that were captioned at once, this one included."
     )
-    created_at = models.DateTimeField(auto_now_add=True)
 
     objects = CaptionQuerySet.as_manager()
 
     class Meta(Owned.Meta):
-        ordering = ["-created_at", "-id"]
         # Each person's history is read newest first, a page at a time: one index per kind of owner does it.
         indexes = [
             models.Index(fields=["-created_at", "-id"], name="caption_newest"),
@@ -288,17 +288,14 @@ class Job(Owned):
         FINISHED = "finished", "Finished"
         CANCELLED = "cancelled", "Cancelled"
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     status = models.CharField(max_length=9, choices=Status, default=Status.RECEIVING)
     photo_count = models.PositiveIntegerField()
     options = models.JSONField(default=dict, help_text="The decoding parameters that were asked for.")
-    created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True, blank=True)
 
     objects = JobQuerySet.as_manager()
 
     class Meta(Owned.Meta):
-        ordering = ["-created_at", "-id"]
         indexes = [
             models.Index(fields=["user", "-created_at", "-id"], name="job_user_newest"),
             models.Index(fields=["visitor", "-created_at", "-id"], name="job_visitor_newest"),

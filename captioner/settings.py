@@ -69,11 +69,11 @@ MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "captioner.http.middleware.request_body.RequestBodyMiddleware",
-    "captioner.api.throttles.RateLimitMiddleware",
+    "captioner.http.middleware.rate_limits.RateLimitMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "captioner.http.sign_in.SignInMiddleware",
-    "captioner.http.owner.VisitorMiddleware",
+    "captioner.http.middleware.too_many_attempts.TooManyAttemptsMiddleware",
+    "captioner.http.middleware.visitors.VisitorMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -277,15 +277,15 @@ USE_TZ = True
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "captioner.api.authentication.ApiKeyAuthentication",
+        "captioner.api.access.ApiKeyAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["captioner.api.permissions.MayCaption"],
-    "DEFAULT_THROTTLE_CLASSES": ["captioner.api.throttles.CallerThrottle"],
+    "DEFAULT_PERMISSION_CLASSES": ["captioner.api.access.MayCaption"],
+    "DEFAULT_THROTTLE_CLASSES": ["captioner.api.access.CallerThrottle"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "captioner.http.problems.problem_response",
+    "EXCEPTION_HANDLER": "captioner.api.exception_handler.problem_response",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
 SPECTACULAR_SETTINGS = {

@@ -13,8 +13,8 @@ from django.views.decorators.http import require_http_methods
 
 from captioner.captions import api_keys
 from captioner.models import ApiKey
+from webui.base import SeeOther
 from webui.forms import ApiKeyForm
-from webui.views import SeeOther
 
 
 @login_required

@@ -9,7 +9,7 @@ STEP_NAMES = ("sure", "fairly sure", "unsure", "guessing")
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class ShownWord:
     text: str
     probability: float
 
@@ -31,6 +31,6 @@ def percent_of(share: float) -> int:
     return round(100 * share)
 
 
-def words_of(words: Iterable[Mapping[str, object]]) -> list[Word]:
+def shown_words(words: Iterable[Mapping[str, object]]) -> list[ShownWord]:
     """The words of `Caption.words`, ready to be shown."""
-    return [Word(text=str(word["text"]), probability=float(str(word["probability"]))) for word in words]
+    return [ShownWord(text=str(word["text"]), probability=float(str(word["probability"]))) for word in words]

@@ -1,61 +1,54 @@
 """The pages of batch jobs: send many photos, see how far they are, take the captions away."""
 
 import uuid
+from collections.abc import Mapping
 
 from django.conf import settings
 from django.contrib import messages
-from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from captioner.exceptions import InvalidArchive
-from captioner.http import rates
 from captioner.http.owner import owner_of
 from captioner.http.problems import problem_from
-from captioner.jobs import services as batch
-from captioner.jobs.archives import SentPhoto
+from captioner.jobs import services
 from captioner.jobs.uploads import photos_sent
 from captioner.models import Job, JobPhoto, JobQuerySet
-from webui.views import SeeOther, may_caption
+from webui.base import SeeOther, may_caption, upload_refusal
 
 _SHOWN = 50  # jobs, and photos that failed
+_LATEST_SHOWN = 4  # captions
 _REFRESH_SECONDS = 3
 
 
 @may_caption
 @require_http_methods(["GET", "HEAD", "POST"])
 def jobs(request: HttpRequest) -> HttpResponse:
-    """The form, and the person's jobs."""
+    """The form, and the person's jobs. Photos sent with the form, or one ZIP of them, become a job."""
     if request.method != "POST":
         return _jobs(request)
     uploads = request.FILES.getlist("photos")
     if not uploads:
         return _jobs(request, "Choose a ZIP or some photos first.", status=400)
-    wait = rates.retry_after(rates.caller_take(request, request.user.pk, api_key_id=None))
-    if wait is not None:
-        problem = f"You sent photos more often than allowed. Try again in {rates.seconds_in_words(wait)}."
-        refusal = _jobs(request, problem, status=429)
-        refusal["Retry-After"] = str(wait)
-        return refusal
+    if refusal := upload_refusal(request):
+        return _jobs(request, refusal.detail, refusal.status, refusal.headers)
+    archives = [upload for upload in uploads if str(upload.name).lower().endswith(".zip")]
     try:
-        job = batch.job_create(_sent(uploads), owner=owner_of(request))
+        if archives and len(uploads) > 1:
+            raise InvalidArchive("Send one ZIP alone, or photos.", reason="too_many")
+        photos = photos_sent(archives[0], []) if archives else photos_sent(None, uploads)
+        job = services.job_create(photos, owner=owner_of(request))
     except InvalidArchive as error:
         refused = problem_from(error)
         return _jobs(request, str(error), status=refused.status if refused else 422)
     return SeeOther(reverse("job", args=[job.pk]))
 
 
-def _sent(uploads: "list[UploadedFile[bytes]]") -> list[SentPhoto]:
-    """One ZIP, or photos. Raises `InvalidArchive`."""
-    archives = [upload for upload in uploads if str(upload.name).lower().endswith(".zip")]
-    if archives and len(uploads) > 1:
-        raise InvalidArchive("Send one ZIP alone, or photos.", reason="too_many")
-    return photos_sent(uploads[0], []) if archives else photos_sent(None, uploads)
-
-
-def _jobs(request: HttpRequest, problem: str = "", status: int = 200) -> HttpResponse:
+def _jobs(
+    request: HttpRequest, problem: str = "", status: int = 200, headers: Mapping[str, str] | None = None
+) -> HttpResponse:
     context = {
         "jobs": _own(request)[:_SHOWN],
         "problem": problem,
@@ -63,7 +56,10 @@ def _jobs(request: HttpRequest, problem: str = "", status: int = 200) -> HttpRes
         "max_megabytes": settings.JOB_MAX_MEGABYTES,
         "max_files": settings.DATA_UPLOAD_MAX_NUMBER_FILES,
     }
-    return render(request, "webui/jobs.html", context, status=status)
+    response = render(request, "webui/jobs.html", context, status=status)
+    for name, value in (headers or {}).items():
+        response[name] = value
+    return response
 
 
 @may_caption
@@ -72,26 +68,23 @@ def job(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """How far a job got; the page looks again by itself until the job is over."""
     shown = get_object_or_404(_own(request), pk=pk)
     failures = shown.photos.filter(state=JobPhoto.State.FAILED).order_by("index")
+    captioned = shown.photos.filter(caption__isnull=False).order_by("-index")
+    latest = captioned.select_related("caption__photo", "caption__feedback")[:_LATEST_SHOWN]
     context = {
         "job": shown,
         "done": shown.photo_count - shown.photos.pending().count(),
         "failures": failures[:_SHOWN],
         "refresh": None if shown.is_over else _REFRESH_SECONDS,
-        "latest": [photo.caption for photo in _latest(shown)],
+        "latest": [photo.caption for photo in latest],
     }
     return render(request, "webui/job.html", context)
-
-
-def _latest(shown: Job) -> "list[JobPhoto]":
-    captioned = shown.photos.filter(caption__isnull=False).order_by("-index")
-    return list(captioned.select_related("caption__photo", "caption__feedback")[:4])
 
 
 @may_caption
 @require_POST
 def job_cancel(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     shown = get_object_or_404(_own(request), pk=pk)
-    batch.job_cancel(shown)
+    services.job_cancel(shown)
     messages.success(request, "No more photos of this job are captioned.")
     return SeeOther(reverse("job", args=[pk]))
 

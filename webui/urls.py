@@ -3,13 +3,13 @@
 from django.contrib.auth.views import LoginView, LogoutView, PasswordChangeView, PasswordResetConfirmView
 from django.urls import path, reverse_lazy
 
-from webui import account, jobs, views
+from webui import account, caption, history, home, jobs
 
 urlpatterns = [
-    path("", views.home, name="home"),
-    path("captions/", views.captions, name="captions"),
-    path("captions/<uuid:pk>", views.caption, name="caption"),
-    path("captions/<uuid:pk>/delete", views.delete, name="caption-delete"),
+    path("", home.home, name="home"),
+    path("captions/", history.captions, name="captions"),
+    path("captions/<uuid:pk>", caption.caption, name="caption"),
+    path("captions/<uuid:pk>/delete", caption.delete, name="caption-delete"),
     path("jobs/", jobs.jobs, name="jobs"),
     path("jobs/<uuid:pk>", jobs.job, name="job"),
     path("jobs/<uuid:pk>/cancel", jobs.job_cancel, name="job-cancel"),

@@ -1,27 +1,27 @@
 """REST over the services: each method reads its request, calls one service and shows the result."""
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+import django_filters
+from django.core.exceptions import ValidationError as DjangoValidationError
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import FileResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
-from rest_framework import mixins, status
+from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import GenericViewSet
 
 from captioner.api import schema
-from captioner.api.filters import CaptionFilter
 from captioner.api.idempotency import create_as_asked
-from captioner.api.negotiation import OneRepresentation
-from captioner.api.pagination import CaptionPagination
-from captioner.api.parsers import JsonObjectParser, OctetStreamParser, PhotoParser, body_bound, is_photo
+from captioner.api.owned import OwnedViewSet
+from captioner.api.parsers import JsonObjectParser, OctetStreamParser, PhotoParser, is_photo
 from captioner.api.serializers import (
     DECODING_OPTIONS,
     CaptionBase64Serializer,
@@ -35,33 +35,62 @@ from captioner.captions.feedback import feedback_submit
 from captioner.captions.photos import photo_open
 from captioner.http.client import client_gone
 from captioner.http.owner import owner_of
-from captioner.models import Caption, CaptionQuerySet, Photo
+from captioner.models import Caption, CaptionQuerySet, Feedback
+
+
+def _validate_in_utc(value: datetime) -> None:
+    """A time of year 1 or 9999 may have no counterpart in UTC, in which the database compares."""
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        raise DjangoValidationError("This time is out of range.") from None
+
+
+class CaptionFilter(django_filters.FilterSet):  # type: ignore[misc]  # the library is untyped
+    search = django_filters.CharFilter(
+        method="search_both", help_text="Part of the caption, or of what you would have written."
+    )
+    model_version = django_filters.CharFilter(help_text="The model version that wrote the caption.")
+    feedback_status = django_filters.ChoiceFilter(
+        field_name="feedback__status",
+        choices=Feedback.Status.choices,
+        null_label="No feedback",
+        null_value="none",
+        help_text="How far the review of your feedback got; `none` for captions without feedback.",
+    )
+    created_after = django_filters.IsoDateTimeFilter(
+        field_name="created_at",
+        lookup_expr="gte",
+        validators=[_validate_in_utc],
+        help_text="At this time or later.",
+    )
+    created_before = django_filters.IsoDateTimeFilter(
+        field_name="created_at",
+        lookup_expr="lt",
+        validators=[_validate_in_utc],
+        help_text="Before this time.",
+    )
+
+    def search_both(self, captions: CaptionQuerySet, _name: str, text: str) -> CaptionQuerySet:
+        return captions.search(text)
+
+    class Meta:
+        model = Caption
+        fields: list[str] = []
 
 
 @schema.CAPTIONS
-class CaptionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[Caption]):
-    """The captions of whoever asks; other people's do not exist here."""
+class CaptionViewSet(OwnedViewSet[Caption]):
+    """The caller's own captions; those of others are not found."""
 
     queryset = Caption.objects.with_details()
     serializer_class = CaptionSerializer
+    not_found_message = "You have no caption with this id."
     filterset_class = CaptionFilter
-    pagination_class = CaptionPagination
-    lookup_value_converter = "uuid"
-    content_negotiation_class = OneRepresentation
     parser_classes = [MultiPartParser, JsonObjectParser, PhotoParser, OctetStreamParser]
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        body_bound(request._request)
-        super().initial(request, *args, **kwargs)
 
     def get_queryset(self) -> CaptionQuerySet:
         return Caption.objects.owned_by(owner_of(self.request)).with_details()
-
-    def get_object(self) -> Caption:
-        caption = self.get_queryset().filter(pk=self.kwargs["pk"]).first()
-        if caption is None:
-            raise NotFound("You have no caption with this id.")
-        return caption
 
     def create(self, request: Request) -> Response:
         photo = _photo_request(request)
@@ -92,7 +121,12 @@ class CaptionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericVi
     def photo(self, request: Request, pk: str) -> HttpResponseBase:
         photo = self.get_object().photo
         etag = f'"{photo.sha256}"'
-        response = get_conditional_response(request._request, etag=etag) or _photo_response(photo)
+        response: HttpResponseBase | None = get_conditional_response(request._request, etag=etag)
+        if response is None:
+            try:
+                response = FileResponse(photo_open(photo), content_type="image/jpeg")
+            except FileNotFoundError:
+                raise NotFound("The photo of this caption is lost; only its caption is left.") from None
         response["ETag"] = etag
         # For the owner's browser only, which asks again each time: what was deleted must not linger.
         response["Cache-Control"] = "private, no-cache"
@@ -110,13 +144,6 @@ class CaptionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericVi
         )
         answer = FeedbackSerializer(feedback).data
         return Response(answer, status.HTTP_201_CREATED if is_new else status.HTTP_200_OK)
-
-
-def _photo_response(photo: Photo) -> FileResponse:
-    try:
-        return FileResponse(photo_open(photo), content_type="image/jpeg")
-    except FileNotFoundError:
-        raise NotFound("The photo of this caption is lost; only its caption is left.") from None
 
 
 def _photo_request(request: Request) -> dict[str, Any]:

@@ -5,19 +5,17 @@ from typing import Any
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
 from django.http import QueryDict, StreamingHttpResponse
-from rest_framework import mixins, status
+from rest_framework import status
 from rest_framework.decorators import action
-from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.exceptions import ValidationError
 from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import GenericViewSet
 
 from captioner.api import schema
 from captioner.api.idempotency import create_as_asked
-from captioner.api.negotiation import OneRepresentation
-from captioner.api.pagination import CaptionPagination
-from captioner.api.parsers import ZipParser, body_bound
+from captioner.api.owned import OwnedViewSet
+from captioner.api.parsers import ZipParser
 from captioner.api.serializers import DECODING_OPTIONS, JobOptionsSerializer, JobSerializer
 from captioner.http.owner import owner_of
 from captioner.jobs import services as jobs
@@ -28,30 +26,21 @@ from captioner.models import Job, JobQuerySet
 
 
 @schema.JOBS
-class JobViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[Job]):
-    """The batch jobs of whoever asks; other people's do not exist here."""
+class JobViewSet(OwnedViewSet[Job]):
+    """The caller's own batch jobs; those of others are not found."""
 
     queryset = Job.objects.with_progress()
     serializer_class = JobSerializer
-    pagination_class = CaptionPagination
+    not_found_message = "You have no job with this id."
     filter_backends = []
-    lookup_value_converter = "uuid"
-    content_negotiation_class = OneRepresentation
     parser_classes = [MultiPartParser, ZipParser]
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        body_bound(request._request, settings.JOB_MAX_MEGABYTES * 2**20)
-        super().initial(request, *args, **kwargs)
 
     def get_queryset(self) -> JobQuerySet:
         jobs = Job.objects.owned_by(owner_of(self.request))
         return jobs.exclude(status=Job.Status.RECEIVING).with_progress()
 
-    def get_object(self) -> Job:
-        job = self.get_queryset().filter(pk=self.kwargs["pk"]).first()
-        if job is None:
-            raise NotFound("You have no job with this id.")
-        return job
+    def body_limit(self) -> int:
+        return settings.JOB_MAX_MEGABYTES * 2**20
 
     def create(self, request: Request) -> Response:
         data: Any = request.data  # a QueryDict or, by our parser, a dict

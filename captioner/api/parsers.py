@@ -15,35 +15,29 @@ from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser, JSONParser
 
 
-def body_bound(request: HttpRequest, limit: int | None = None) -> None:
+def body_bound(request: HttpRequest, limit: int) -> None:
     """Raise `RequestDataTooBig` before a body above `limit` bytes is read, files included.
 
-    By default that is `DATA_UPLOAD_MAX_MEMORY_SIZE`, which is also the most that is taken in chunks.
+    In chunks at most `DATA_UPLOAD_MAX_MEMORY_SIZE` are taken.
 
     Django sees no body at all where no length is given. Where the server marks the body's end, one sent in
     chunks is taken here, up to the limit, and has a length from then on. Raises `ParseError` where its chunks are
     malformed, or end before the body does.
     """
     most_in_memory = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-    limit = most_in_memory if limit is None else limit
     is_chunked = not request.META.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" in request.META
     if is_chunked and request.META.get("wsgi.input_terminated"):
         limit = min(limit, most_in_memory)
-        body = _chunks_read(request.META["wsgi.input"], limit + 1)
+        try:
+            body: bytes = request.META["wsgi.input"].read(limit + 1)
+        except ParseException as error:
+            raise ParseError(f"The chunks of the request body are malformed: {error}.") from error
+        except (NoMoreData, ConnectionError) as error:
+            raise ParseError("The request body ended before its last chunk.") from error
         request.META["CONTENT_LENGTH"] = str(len(body))
         request._stream = io.BytesIO(body)
     if int(request.META.get("CONTENT_LENGTH") or 0) > limit:
         raise RequestDataTooBig
-
-
-def _chunks_read(stream: Any, size: int) -> bytes:
-    try:
-        body: bytes = stream.read(size)
-    except ParseException as error:
-        raise ParseError(f"The chunks of the request body are malformed: {error}.") from error
-    except (NoMoreData, ConnectionError) as error:
-        raise ParseError("The request body ended before its last chunk.") from error
-    return body
 
 
 class JsonObjectParser(JSONParser):

@@ -16,7 +16,7 @@ from drf_spectacular.utils import (
 )
 
 from captioner.api.idempotency import HEADER
-from captioner.api.pagination import CaptionPagination
+from captioner.api.pagination import NewestFirstPagination
 from captioner.api.serializers import (
     CaptionBase64Serializer,
     CaptionSerializer,
@@ -34,8 +34,8 @@ from captioner.jobs.results import FORMATS
 _PAGE_SIZE = {
     "type": "integer",
     "minimum": 1,
-    "maximum": CaptionPagination.max_page_size,
-    "default": CaptionPagination.page_size,
+    "maximum": NewestFirstPagination.max_page_size,
+    "default": NewestFirstPagination.page_size,
 }
 _UUID = "7c0f3d36-93a1-4a8e-9d3f-0a2f5f2f6d11"
 _CAPTION = {
@@ -43,7 +43,7 @@ _CAPTION = {
     "caption": "a dog runs across a field",
     "confidence": None,
     "alternatives": [{"caption": "a brown dog is running on grass", "confidence": None}],
-    "tokens": [{"text": "a", "probability": 0.98}, {"text": "dog", "probability": 0.91}],
+    "words": [{"text": "a", "probability": 0.98}, {"text": "dog", "probability": 0.91}],
     "model": {"name": "captioner", "version": "starter-1"},
     "image": {
         "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
@@ -62,7 +62,7 @@ _CAPTION = {
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    target_class = "captioner.api.authentication.ApiKeyAuthentication"
+    target_class = "captioner.api.access.ApiKeyAuthentication"
     name = "apiKey"
 
     def get_security_requirement(self, auto_schema: AutoSchema) -> list[dict[str, list[Any]]]:
@@ -127,7 +127,7 @@ CAPTIONS = extend_schema_view(
     create=_CREATE,
     list=extend_schema(
         summary="Your captions, newest first",
-        parameters=[OpenApiParameter(CaptionPagination.page_size_query_param, _PAGE_SIZE)],
+        parameters=[OpenApiParameter(NewestFirstPagination.page_size_query_param, _PAGE_SIZE)],
         responses={200: CaptionSerializer, **problems(422)},
     ),
     retrieve=extend_schema(
@@ -163,7 +163,7 @@ JOBS = extend_schema_view(
     ),
     list=extend_schema(
         summary="Your jobs, newest first",
-        parameters=[OpenApiParameter(CaptionPagination.page_size_query_param, _PAGE_SIZE)],
+        parameters=[OpenApiParameter(NewestFirstPagination.page_size_query_param, _PAGE_SIZE)],
         responses={200: JobSerializer, **problems(422)},
     ),
     retrieve=extend_schema(summary="How far a job got", responses={200: JobSerializer, **problems(404)}),

@@ -148,7 +148,7 @@ class AlternativeSerializer(serializers.Serializer[Any]):
     confidence = serializers.FloatField(allow_null=True)
 
 
-class TokenSerializer(serializers.Serializer[Any]):
+class WordSerializer(serializers.Serializer[Any]):
     text = serializers.CharField()
     probability = serializers.FloatField(min_value=0, max_value=1)
 
@@ -186,7 +186,7 @@ class CaptionSerializer(serializers.ModelSerializer[Caption]):
         help_text="Calibrated probability that the caption is right, once there is one.",
     )
     alternatives = AlternativeSerializer(many=True, read_only=True)
-    tokens = TokenSerializer(source="words", many=True, read_only=True)
+    words = WordSerializer(many=True, read_only=True)
     model = ServingModelSerializer(source="*", read_only=True)
     image = ImageSerializer(source="photo", read_only=True)
     timings_ms = serializers.DictField(child=serializers.FloatField(), read_only=True)
@@ -200,7 +200,7 @@ class CaptionSerializer(serializers.ModelSerializer[Caption]):
             "caption",
             "confidence",
             "alternatives",
-            "tokens",
+            "words",
             "model",
             "image",
             "timings_ms",

@@ -5,9 +5,9 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from rest_framework.routers import SimpleRouter
 
 from captioner.api.captions import CaptionViewSet
+from captioner.api.exception_handler import no_such_url
 from captioner.api.jobs import JobViewSet
 from captioner.api.versions import VersionViewSet
-from captioner.http.problems import no_such_url
 
 app_name = "api"
 

@@ -12,8 +12,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
+from captioner.api.access import MayPromote
 from captioner.api.parsers import JsonObjectParser
-from captioner.api.permissions import MayPromote
 from captioner.api.schema import problems
 from models_registry import processes, promotions
 from models_registry.models import Alias, ModelVersion, Rollout

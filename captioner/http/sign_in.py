@@ -1,12 +1,10 @@
-"""Signing in with a password, and how often that may fail: per account and per address, on every page that asks."""
+"""Limits how often signing in may fail, per account and per address, on every page that asks for a password."""
 
-from collections.abc import Callable
 from typing import Any
 
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import User
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.http import HttpRequest
 
 from captioner.exceptions import TooManyAttempts
 from captioner.http import rates
@@ -43,20 +41,3 @@ class ThrottledBackend(ModelBackend):
             for who in whose:
                 rates.rate_give_back(rate, who)
         return user
-
-
-class SignInMiddleware:
-    """Shows the page of an attempt too many."""
-
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        self.get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        return self.get_response(request)
-
-    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        if not isinstance(exception, TooManyAttempts):
-            return None
-        response = render(request, "429.html", {"error": exception}, status=429)
-        response["Retry-After"] = str(exception.retry_after)
-        return response

@@ -58,7 +58,7 @@ def _row(photo: JobPhoto) -> dict[str, Any]:
 def _jsonl(job: Job) -> Iterator[str]:
     for photo in _done(job):
         more = (
-            {"alternatives": photo.caption.alternatives, "tokens": photo.caption.words}
+            {"alternatives": photo.caption.alternatives, "words": photo.caption.words}
             if photo.caption
             else {}
         )

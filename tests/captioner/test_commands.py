@@ -61,7 +61,7 @@ def test_json_lines_carry_alternatives_and_word_probabilities(engine: FakeEngine
         "photo": f"{folder}/b.jpg",
         "caption": "a 20 by 10 photo",
         "alternatives": ["a 20 by 10 photo number 1"],
-        "tokens": [{"text": "a", "probability": 0.9}, {"text": "photo", "probability": 0.4}],
+        "words": [{"text": "a", "probability": 0.9}, {"text": "photo", "probability": 0.4}],
         "model_version": "fake-1",
     }
     assert engine.submitted[0].num_beams == 2

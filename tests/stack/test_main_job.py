@@ -22,7 +22,7 @@ def test_a_photo_goes_in_and_a_caption_comes_out_logged_and_rated(site: Site) ->
     answer = client.caption_multipart(site.url, client.draw_photo(1))
     assert answer.status == 201
     assert re.fullmatch(r"[a-z].+ .+", answer.body["caption"]), "words, not nothing"
-    assert all(0 < token["probability"] <= 1 for token in answer.body["tokens"])
+    assert all(0 < word["probability"] <= 1 for word in answer.body["words"])
     assert answer.body["model"]["version"].startswith("captioner-starter-")
     cookie = answer.headers["Set-Cookie"].split(";")[0]
     feedback = client.request(

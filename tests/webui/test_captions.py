@@ -11,7 +11,7 @@ from captioner.captions.feedback import feedback_submit
 from captioner.models import Caption, Owner
 from tests.conftest import FakeEngine
 from tests.webui.pages import make_captions, text
-from webui.paging import PAGE_SIZE
+from webui.history import PAGE_SIZE
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pytest_django import Settings
 from captioner.wsgi import application
 from tests.conftest import FakeEngine
 from tests.webui.pages import jpeg, text
-from webui import views
+from webui import home
 
 pytestmark = pytest.mark.django_db
 
@@ -51,7 +51,7 @@ def test_a_body_above_every_limit_is_refused_before_it_is_read(
 
 def test_a_defect(client: Client, fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     client.raise_request_exception = False
-    monkeypatch.setattr(views, "_home", lambda _request: 1 / 0)
+    monkeypatch.setattr(home, "_home", lambda _request: 1 / 0)
     response = client.get("/")
     assert response.status_code == 500
     assert_designed(text(response))

@@ -62,7 +62,7 @@ class Command(BaseCommand):
             self.stdout.write("\t".join([str(path), *captions]))
             return True
         words = [asdict(word) for word in outcome.candidates[0].words]
-        row = {"photo": str(path), "caption": captions[0], "alternatives": captions[1:], "tokens": words}
+        row = {"photo": str(path), "caption": captions[0], "alternatives": captions[1:], "words": words}
         self.stdout.write(json.dumps(row | {"model_version": outcome.model_version}, ensure_ascii=False))
         return True
 

@@ -57,7 +57,7 @@ def test_form_upload_is_captioned_and_logged(client: Client, photo_bytes: bytes)
         "caption": "a 64 by 48 photo",
         "confidence": None,
         "alternatives": [],
-        "tokens": [{"text": "a", "probability": 0.9}, {"text": "photo", "probability": 0.4}],
+        "words": [{"text": "a", "probability": 0.9}, {"text": "photo", "probability": 0.4}],
         "model": {"name": "fake", "version": "fake-1"},
         "image": {"sha256": caption.photo.sha256, "width": 64, "height": 48},
         "feedback": None,

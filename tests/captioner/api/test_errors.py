@@ -14,6 +14,7 @@ from django.http.multipartparser import MultiPartParserError
 from django.test import Client, RequestFactory
 from rest_framework import exceptions as rest
 
+from captioner.api.exception_handler import rest_problem_from
 from captioner.exceptions import (
     ClientGone,
     DeadlineExceeded,
@@ -62,7 +63,7 @@ URL = "/api/v1/captions"
     ],
 )
 def test_kind_and_status_of_each_error(error: Exception, kind: str, status: int) -> None:
-    problem = problem_from(error)
+    problem = rest_problem_from(error)
     assert (problem.kind, problem.status) == (kind, status)
     assert problem.detail
     assert problem.body()["type"] == f"urn:captioner:problem:{kind}"
@@ -71,7 +72,7 @@ def test_kind_and_status_of_each_error(error: Exception, kind: str, status: int)
 
 
 def test_defects_are_no_problems() -> None:
-    assert problem_from(ZeroDivisionError("x")) is None
+    assert rest_problem_from(ZeroDivisionError("x")) is None
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_defects_are_no_problems() -> None:
     ],
 )
 def test_retry_after_is_in_whole_seconds_rounded_up(error: Exception, seconds: int) -> None:
-    problem = problem_from(error)
+    problem = rest_problem_from(error)
     assert problem.headers == {"Retry-After": str(seconds)}
     assert problem.extensions == {"retry_after": seconds}
 
@@ -99,7 +100,7 @@ def test_details_of_the_database_stay_inside() -> None:
 
 
 def test_nested_fields_are_named_by_path() -> None:
-    problem = problem_from(rest.ValidationError({"outer": {"inner": ["Too big.", "Too odd."]}}))
+    problem = rest_problem_from(rest.ValidationError({"outer": {"inner": ["Too big.", "Too odd."]}}))
     assert problem.extensions["errors"] == [
         {"field": "outer.inner", "detail": "Too big."},
         {"field": "outer.inner", "detail": "Too odd."},

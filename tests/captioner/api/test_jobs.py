@@ -198,7 +198,7 @@ def test_json_lines_tell_all_of_each_photo(program: Client, done: dict) -> None:
     first, second, third = map(json.loads, results(program, done, "jsonl").splitlines())
     assert (first["index"], first["name"], first["status"]) == (0, "img_0007.jpg", "captioned")
     assert first["caption"] == "a 20 by 10 photo"
-    assert first["tokens"][0] == {"text": "a", "probability": 0.9}
+    assert first["words"][0] == {"text": "a", "probability": 0.9}
     assert program.get(f"/api/v1/captions/{first['caption_id']}").status_code == 200
     assert (second["status"], second["reason"], second["caption"]) == ("failed", "not_an_image", None)
     assert "JPEG" in second["error"]

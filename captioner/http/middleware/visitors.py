@@ -1,0 +1,29 @@
+"""The cookie by which an anonymous visitor is known again."""
+
+from collections.abc import Callable
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+
+from captioner.http.owner import COOKIE, COOKIE_MAX_AGE
+
+
+class VisitorMiddleware:
+    """Sets the visitor cookie once an anonymous request made `owner_of` invent a visitor."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        visitor = getattr(request, "new_visitor", None)
+        if visitor is not None:
+            response.set_signed_cookie(
+                COOKIE,
+                str(visitor),
+                max_age=COOKIE_MAX_AGE,
+                httponly=True,
+                samesite="Lax",
+                secure=settings.SESSION_COOKIE_SECURE,
+            )
+        return response

@@ -1,0 +1,73 @@
+"""The page of one caption, with its photo, how sure the model was, and the feedback form; and the one to delete it."""
+
+import uuid
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods
+
+from captioner.captions.captions import caption_delete
+from captioner.captions.feedback import feedback_submit
+from captioner.exceptions import InvalidFeedback
+from captioner.models import Caption
+from webui.base import SeeOther, may_caption, own_captions
+from webui.doubt import percent_of, shown_words
+from webui.forms import FeedbackForm
+
+
+@may_caption
+@require_http_methods(["GET", "HEAD", "POST"])
+def caption(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """The result, and the form that says what the person thinks of it.
+
+    `?use=N` proposes the caption of rank N, 0 for the one shown large, as the person's own.
+    """
+    shown = get_object_or_404(own_captions(request), pk=pk)
+    feedback = getattr(shown, "feedback", None)
+    if request.method != "POST":
+        initial = {"rating": feedback.rating, "ideal_caption": feedback.ideal_caption} if feedback else {}
+        candidates = [shown.text, *(alternative["caption"] for alternative in shown.alternatives)]
+        by_rank = {str(rank): candidate for rank, candidate in enumerate(candidates)}
+        if (proposed := by_rank.get(request.GET.get("use", ""))) is not None:
+            initial["ideal_caption"] = proposed
+        return _caption(request, shown, FeedbackForm(initial=initial))
+    form = FeedbackForm(request.POST)
+    if form.is_valid():
+        try:
+            feedback_submit(shown, **form.cleaned_data)
+        except InvalidFeedback as error:
+            form.add_error(error.field, str(error))
+        except Caption.DoesNotExist:
+            raise Http404("The caption was deleted meanwhile.") from None
+        else:
+            messages.success(request, "Saved. Thank you!", extra_tags="feedback")
+            return SeeOther(f"{reverse('caption', args=[pk])}#feedback")
+    return _caption(request, shown, form, status=400)
+
+
+def _caption(request: HttpRequest, shown: Caption, form: FeedbackForm, status: int = 200) -> HttpResponse:
+    context = {
+        "caption": shown,
+        "feedback": getattr(shown, "feedback", None),
+        "words": shown_words(shown.words),
+        "confidence": None if shown.confidence is None else percent_of(shown.confidence),
+        "form": form,
+        # Once, however many saves hastily followed each other.
+        "saved": next((told for told in messages.get_messages(request) if "feedback" in told.tags), ""),
+    }
+    return render(request, "webui/caption.html", context, status=status)
+
+
+@may_caption
+@require_http_methods(["GET", "HEAD", "POST"])
+def delete(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """Ask first, then delete."""
+    shown = get_object_or_404(own_captions(request), pk=pk)
+    if request.method != "POST":
+        is_shared = own_captions(request).filter(photo=shown.photo).exclude(pk=pk).exists()
+        return render(request, "webui/caption_delete.html", {"caption": shown, "is_shared": is_shared})
+    caption_delete(shown)
+    messages.success(request, "The caption was deleted.")
+    return SeeOther(reverse("captions"))

@@ -1,0 +1,111 @@
+"""The first page: the form that photos are sent with. It works without JavaScript."""
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods
+
+from captioner.captions.captions import captions_create, parameters_from
+from captioner.exceptions import CaptionerError, ClientGone, ModelUnavailable
+from captioner.http.client import client_gone
+from captioner.http.owner import owner_of
+from captioner.http.problems import no_error_logged, problem_from
+from captioner.intake.limits import MAX_BYTES
+from captioner.models import Caption
+from captioner.serving import runtime
+from webui.base import SeeOther, may_caption, own_captions, upload_refusal
+
+_LATEST_SHOWN = 4
+# How many captions the page asks the model for: the one it shows large, and its alternatives.
+_CANDIDATES = 3
+_MODEL_RETRY_SECONDS = 5
+
+
+@may_caption
+@require_http_methods(["GET", "HEAD", "POST"])
+def home(request: HttpRequest) -> HttpResponse:
+    """The form; photos sent with it are captioned, and the answer leads to their captions."""
+    try:
+        parameters = parameters_from(runtime.engine().default_parameters, num_captions=_CANDIDATES)
+    except ModelUnavailable as error:
+        return _model_unavailable(request, error)
+    if request.method != "POST":
+        return _home(request)
+    uploads = request.FILES.getlist("image")
+    most = settings.UPLOAD_MAX_PHOTOS
+    if not uploads:
+        return _home(request, ["Choose at least one photo first."], status=400)
+    if len(uploads) > most:
+        told = f"You sent {len(uploads)} photos; at most {most} are captioned at a time."
+        return _home(request, [told], status=400)
+    if refusal := upload_refusal(request):
+        return _home(request, [refusal.detail], status=refusal.status, headers=refusal.headers)
+    try:
+        outcomes = captions_create(
+            # One byte more than allowed is enough to be refused as too large.
+            (upload.read(MAX_BYTES + 1) for upload in uploads),
+            owner=owner_of(request),
+            source=Caption.Source.WEB,
+            parameters=parameters,
+            is_abandoned=lambda: client_gone(request),
+        )
+    except ClientGone:
+        return HttpResponse(status=400)  # for the server's log: nobody is left to read it
+    names = [upload.name or "photo" for upload in uploads]
+    captions = [outcome for outcome in outcomes if isinstance(outcome, Caption)]
+    failures = [
+        (name, outcome)
+        for name, outcome in zip(names, outcomes, strict=True)
+        if isinstance(outcome, CaptionerError)
+    ]
+    if not captions:
+        return _all_failed(request, failures)
+    for name, failure in failures:
+        messages.error(request, f"{name}: {failure}")
+    if len(captions) == 1:
+        return SeeOther(reverse("caption", args=[captions[0].pk]))
+    new = ",".join(str(caption.pk) for caption in captions)
+    return SeeOther(f"{reverse('captions')}?{urlencode({'new': new}, safe=',')}")
+
+
+def _all_failed(request: HttpRequest, failures: list[tuple[str, CaptionerError]]) -> HttpResponse:
+    """The form again, with what was wrong with each photo; the gravest reason makes the status."""
+    for _, error in failures:
+        if isinstance(error, ModelUnavailable):
+            return _model_unavailable(request, error)
+    problems = [problem for _, error in failures if (problem := problem_from(error))]
+    gravest = max(problems, key=lambda problem: problem.status)
+    told = [f"{name}: {error}" for name, error in failures]
+    return _home(request, told, status=gravest.status, headers=gravest.headers)
+
+
+def _home(
+    request: HttpRequest,
+    problems: Sequence[str] = (),
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> HttpResponse:
+    context = {
+        "problems": problems,
+        "busy": status == 429,
+        "latest": own_captions(request)[:_LATEST_SHOWN],
+        "max_photos": settings.UPLOAD_MAX_PHOTOS,
+        "max_megabytes": MAX_BYTES // 2**20,
+    }
+    response = render(request, "webui/home.html", context, status=status)
+    for name, value in (headers or {}).items():
+        response[name] = value
+    return response
+
+
+def _model_unavailable(request: HttpRequest, error: ModelUnavailable) -> HttpResponse:
+    context = {"reason": str(error), "retry_after": _MODEL_RETRY_SECONDS}
+    response = render(request, "webui/unavailable.html", context, status=503)
+    response["Retry-After"] = str(_MODEL_RETRY_SECONDS)
+    no_error_logged(response)
+    return response
