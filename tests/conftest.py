@@ -37,7 +37,6 @@ import django
 
 django.setup()
 
-import io
 import uuid
 from concurrent.futures import Future
 
@@ -52,6 +51,7 @@ from captioner.inference.types import Candidate, DecodingParameters, Prediction,
 from captioner.models import Caption, Owner
 from captioner.serving import runtime
 from captioner.serving.engine import Ticket
+from tests.photos import draw_jpeg
 
 
 class FakeEngine:
@@ -157,12 +157,6 @@ def fake_engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
 @pytest.fixture
 def photo_bytes() -> bytes:
     return draw_jpeg()
-
-
-def draw_jpeg(size: tuple[int, int] = (64, 48), colour: str = "teal") -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, "JPEG")
-    return buffer.getvalue()
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ import resource
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 
-from tests.stack import client, production
+from tests.client import Load
+from tests.stack import production
 
 os.environ["CI"] = "true"  # what is missing is an error
 
@@ -28,7 +28,7 @@ def main(photos: list[Path], seconds: float) -> None:
         web.start()
         web.wait_ready()
         site.nginx.web_servers(web.address)
-        source = iter(photos)
+        source = (photo.read_bytes() for photo in photos)
         for clients in (1, 8):
             run(site, source, clients, 5)  # to warm up
             before = cpu_of_all(site)
@@ -40,32 +40,19 @@ def main(photos: list[Path], seconds: float) -> None:
             say(f"  p50 {quantiles[9] * 1000:.0f} ms, p95 {quantiles[18] * 1000:.0f} ms")
             for name, cpu in cpu_of_all(site).items():
                 say(f"  CPU of {name}: {(cpu - before[name]) / len(times) * 1000:.1f} ms a caption")
-        for name, pid in (("web", web.process.pid), ("nginx", site.nginx.server.process.pid)):
+        for name, pid in (("web", web.pid), ("nginx", site.nginx.server.pid)):
             memory = sum(resident_bytes(member) for member in family(pid))
             say(f"memory of {name}: {memory / 2**20:.0f} MiB")
         storage(site)
 
 
-def run(site: production.Production, source: Iterator[Path], clients: int, seconds: float) -> list[float]:
+def run(site: production.Production, source: Iterator[bytes], clients: int, seconds: float) -> list[float]:
     """Seconds of each answered caption."""
-    times: list[float] = []
-    lock, end = threading.Lock(), time.monotonic() + seconds
-
-    def work() -> None:
-        while time.monotonic() < end:
-            with lock:
-                photo = next(source).read_bytes()
-            started = time.monotonic()
-            answer = client.caption(site.url, photo, **site.key)
-            assert answer.status == 201, answer
-            times.append(time.monotonic() - started)
-
-    threads = [threading.Thread(target=work) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return times
+    with Load(site.url, clients, site.key, photos=source) as load:
+        time.sleep(seconds)
+    assert set(load.statuses()) == {201}, load.statuses()
+    assert not load.broken
+    return [answer.seconds for answer in load.answers]
 
 
 def storage(site: production.Production) -> None:
@@ -83,10 +70,10 @@ def storage(site: production.Production) -> None:
 def cpu_of_all(site: production.Production) -> dict[str, float]:
     """CPU seconds so far of each part of the service."""
     processes = {
-        "web": site.webs[0].process,
-        "nginx": site.nginx.server.process,
-        "PostgreSQL": site.postgresql.process,
-        "Redis": site.redis.process,
+        "web": site.webs[0],
+        "nginx": site.nginx.server,
+        "PostgreSQL": site.postgresql,
+        "Redis": site.redis,
     }
     return {name: sum(map(cpu_seconds, family(process.pid))) for name, process in processes.items()}
 

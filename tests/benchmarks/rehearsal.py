@@ -10,8 +10,6 @@ machine that is busy otherwise, TRAINING_NICENESS=0 lets the run come to an end.
 """
 
 import argparse
-import http.cookiejar
-import io
 import json
 import os
 import random
@@ -21,8 +19,6 @@ import statistics
 import sys
 import tempfile
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -31,10 +27,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from tests import client
 from tests.benchmarks.experiments.domains import DomainPhoto, catalogue_photos, drawn_photos
 from tests.benchmarks.experiments.drawn import draw_everyday
 from tests.benchmarks.experiments.people import PEOPLE
-from tests.stack import client, learning, servers
+from tests.photos import jpeg_bytes
+from tests.processes import BIN, ROOT, process, wait_until
+from tests.stack import learning, servers
 from tests.stack.servers import Site
 from training.judging.scores import captions_score
 
@@ -112,7 +111,7 @@ def main(data: Path | None, corrections: int) -> None:
 
 def rehearse(site: Site, world: World) -> None:
     """Raises `AssertionError` where anything does not come out as it should."""
-    servers.wait_until(lambda: everything_served(site) != "", "both web processes serve", seconds=600)
+    wait_until(lambda: everything_served(site) != "", "both web processes serve", seconds=600)
     base, before = everything_served(site), captions(site, world.unseen)
     say(f"{WEB_PROCESSES} web processes serve {base}.")
     visitors_come(site, world)
@@ -135,9 +134,7 @@ def rehearse(site: Site, world: World) -> None:
         run = runs(site)[0]
     assert "passed" in (run["verdict"], run["overruled"]), run
     assert run["promoted_to"] == "champion", run
-    servers.wait_until(
-        lambda: everything_served(site) == run["candidate"], "all web processes serve it", seconds=300
-    )
+    wait_until(lambda: everything_served(site) == run["candidate"], "all web processes serve it", seconds=300)
     stored = learning.version_objects(site.environment, run["candidate"])
     learning.assert_version_is_whole(stored)
     say(f"All web processes serve {run['candidate']}; in S3: {', '.join(sorted(stored))}.")
@@ -166,9 +163,9 @@ def visit(site: Site, number: int, photos: Sequence[DomainPhoto | Image.Image]) 
     generator, cookie = random.Random(number), {}
     for photo in photos:
         image = photo.image if isinstance(photo, DomainPhoto) else photo
-        answer = client.caption(site.url, jpeg(image), **cookie)
+        answer = client.caption(site.url, jpeg_bytes(image, quality=95), **cookie)
         assert answer.status == 201, answer
-        cookie = cookie or {"Cookie": answer.headers["Set-Cookie"].split(";")[0]}
+        cookie = cookie or answer.cookie
         said: dict[str, object] = {"rating": generator.randint(7, 9)}
         if isinstance(photo, DomainPhoto):
             person = number % PEOPLE
@@ -182,9 +179,9 @@ def approve(site: Site) -> None:
     """A reviewer signs in to the admin and approves all feedback that waits."""
     password = re.search(r"admin / (\S+)", site.setup_output)
     assert password, site.setup_output
-    browser = Browser()
-    browser.post(f"{site.url}/admin/login/", username="admin", password=password[1])
-    queue = f"{site.url}/admin/captioner/feedback/?status__exact=pending"
+    browser = client.Browser(site.url)
+    browser.post("/admin/login/", username="admin", password=password[1])
+    queue = "/admin/captioner/feedback/?status__exact=pending"
     page = browser.get(queue)
     first = re.search(r'name="_selected_action" value="(\d+)"', page)
     seen = re.search(r'name="seen" value="([^"]+)"', page)
@@ -198,26 +195,6 @@ def approve(site: Site) -> None:
     say(f"The reviewer: {told[0]}.")
 
 
-class Browser:
-    """Keeps cookies and sends Django's CSRF token along."""
-
-    def __init__(self) -> None:
-        self._cookies = http.cookiejar.CookieJar()
-        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self._cookies))
-
-    def get(self, url: str) -> str:
-        with self._opener.open(url, timeout=120) as response:
-            return str(response.read().decode())
-
-    def post(self, url: str, **fields: str) -> str:
-        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', self.get(url))
-        assert token, url
-        body = urllib.parse.urlencode(fields | {"csrfmiddlewaretoken": token[1]}).encode()
-        request = urllib.request.Request(url, body, {"Referer": url})
-        with self._opener.open(request, timeout=300) as response:
-            return str(response.read().decode())
-
-
 # --- The service --------------------------------------------------------------------------------------------------
 
 
@@ -225,12 +202,11 @@ def captions(site: Site, photos: Sequence[DomainPhoto]) -> list[str]:
     """What the service says of photos nobody ever gives feedback on. Deleted at once: they leave no trace."""
     texts = []
     for photo in photos:
-        answer = client.caption(site.url, jpeg(photo.image))
+        answer = client.caption(site.url, jpeg_bytes(photo.image, quality=95))
         assert answer.status == 201, answer
         texts.append(answer.body["caption"])
-        cookie = answer.headers["Set-Cookie"].split(";")[0]
         url = f"{site.url}/api/v1/captions/{answer.body['id']}"
-        assert client.request(url, method="DELETE", Cookie=cookie).status == 204
+        assert client.request(url, method="DELETE", **answer.cookie).status == 204
     return texts
 
 
@@ -252,20 +228,22 @@ def everything_served(site: Site) -> str:
         return ""
     said = json.loads(learning.shell(site.manage, SERVED).splitlines()[-1])
     generator = random.Random(str(said))
-    answers = [client.caption(site.url, jpeg(draw_everyday(generator)[0])) for _ in range(6 * WEB_PROCESSES)]
+    answers = [
+        client.caption(site.url, jpeg_bytes(draw_everyday(generator)[0], quality=95))
+        for _ in range(6 * WEB_PROCESSES)
+    ]
     if any(answer.status != 201 for answer in answers):
         return ""
     for answer in answers:
-        cookie = answer.headers["Set-Cookie"].split(";")[0]
-        client.request(f"{site.url}/api/v1/captions/{answer.body['id']}", method="DELETE", Cookie=cookie)
+        client.request(f"{site.url}/api/v1/captions/{answer.body['id']}", method="DELETE", **answer.cookie)
     versions = {*said, *(answer.body["model"]["version"] for answer in answers)}
     return versions.pop() if len(said) == WEB_PROCESSES and len(versions) == 1 else ""
 
 
 def second_beat(site: Site) -> AbstractContextManager[object]:
     """Another beat beside the service's own, as after a careless deployment."""
-    arguments = [servers.BIN / "celery", "--app", "captioner.celery", "beat", "--pidfile="]
-    return servers.process(arguments, site.log, env=site.environment, cwd=servers.ROOT)
+    arguments = [BIN / "celery", "--app", "captioner.celery", "beat", "--pidfile="]
+    return process(arguments, site.log, env=site.environment, cwd=ROOT)
 
 
 def runs(site: Site) -> list[dict]:
@@ -305,12 +283,6 @@ def table(photos: Sequence[DomainPhoto], before: list[str], after: list[str]) ->
         f"{statistics.fmean(new):.1f} ({gain:+.1f})"
     )
     assert gain > 0, "captions of unseen photos did not get better"
-
-
-def jpeg(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=95)
-    return buffer.getvalue()
 
 
 def say(text: str) -> None:

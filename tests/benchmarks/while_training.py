@@ -5,6 +5,7 @@ first without a run, then for as long as a run takes.
 """
 
 import argparse
+import itertools
 import random
 import statistics
 import tempfile
@@ -15,8 +16,11 @@ from pathlib import Path
 
 from tests.benchmarks.experiments.domains import drawn_photos
 from tests.benchmarks.experiments.drawn import draw_everyday
-from tests.benchmarks.rehearsal import World, approve, jpeg, runs, say, visitors_come
-from tests.stack import client, servers
+from tests.benchmarks.rehearsal import World, approve, runs, say, visitors_come
+from tests.client import Load
+from tests.photos import jpeg_bytes
+from tests.processes import wait_until
+from tests.stack import servers
 from tests.stack.servers import Site
 
 
@@ -25,7 +29,7 @@ def main(seconds: float, clients: int) -> None:
         folder = Path(name)
         settings = {"TRAINING_PROMOTE_TO": "nothing", "CAPTION_MAX_WAIT_SECONDS": "60"}
         with servers.captioner(folder, wait=False, **settings) as site:
-            servers.wait_until(lambda: site.status().get("state") == "ready", "it serves", seconds=600)
+            wait_until(lambda: site.status().get("state") == "ready", "it serves", seconds=600)
             visitors_come(site, World(drawn_photos(100)))
             approve(site)
             deadline = time.monotonic() + seconds
@@ -46,7 +50,7 @@ class RunWatch:
     def __init__(self, site: Site) -> None:
         self._ended = False
         self._site = site
-        servers.wait_until(lambda: runs(site)[0]["status"] == "running", "the run starts", seconds=120)
+        wait_until(lambda: runs(site)[0]["status"] == "running", "the run starts", seconds=120)
         threading.Thread(target=self._look, daemon=True).start()
 
     def _look(self) -> None:
@@ -60,23 +64,13 @@ class RunWatch:
 
 def times(site: Site, clients: int, ended: Callable[[], bool]) -> list[float]:
     """Seconds of each caption until `ended` says so."""
-    found: list[float] = []
-
-    def work(number: int) -> None:
-        generator = random.Random(f"{number} {time.monotonic()}")
+    generator = random.Random(time.monotonic())
+    photos = (jpeg_bytes(draw_everyday(generator)[0], quality=95) for _ in itertools.count())
+    with Load(site.url, clients, photos=photos) as load:
         while not ended():
-            photo = jpeg(draw_everyday(generator)[0])
-            started = time.monotonic()
-            answer = client.caption(site.url, photo)
-            found.append(time.monotonic() - started)
-            assert answer.status == 201, answer
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
+            time.sleep(0.1)
+    assert set(load.statuses()) == {201}, load.statuses()
+    return [answer.seconds for answer in load.answers]
 
 
 if __name__ == "__main__":

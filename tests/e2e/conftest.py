@@ -1,15 +1,12 @@
 """A real Chromium, and the site it visits."""
 
 import io
-import os
 import shutil
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
 from django.contrib.auth.models import User
-from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
@@ -19,6 +16,8 @@ from captioner.jobs import worker
 from captioner.jobs.archives import archive_photos
 from captioner.models import Owner
 from tests.conftest import FakeEngine
+from tests.photos import draw_landscape, zip_of
+from tests.processes import missing
 
 _CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -53,15 +52,8 @@ def job(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, site: Site) ->
     """The address of a job of whoever `site` signs in, half done."""
     monkeypatch.setattr("captioner.serving.follower.engine_refresh", lambda **_: fake_engine)
     monkeypatch.setattr(app, "send_task", lambda *_, **__: None)
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, data in {
-            "hills.jpg": draw_landscape(),
-            "notes.txt": b"no photo",
-            "more.jpg": draw_landscape(),
-        }.items():
-            archive.writestr(name, data)
-    photos = archive_photos(file, max_photos=10, max_bytes=10**8)
+    files = {"hills.jpg": draw_landscape(), "notes.txt": b"no photo", "more.jpg": draw_landscape()}
+    photos = archive_photos(io.BytesIO(zip_of(files)), max_photos=10, max_bytes=10**8)
     made = jobs.job_create(photos, owner=Owner(user=User.objects.get(username=site.username)))
     worker.job_photos_caption(made.pk, [0, 1])
     return f"/jobs/{made.pk}"
@@ -72,8 +64,7 @@ def browser() -> Iterator[Browser]:
     """Headless Chromium. Without one the tests are skipped, saying so; where `CI` is set they fail."""
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
-        message = "No Chromium, chromium-browser or google-chrome is installed here"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+        missing("No Chromium, chromium-browser or google-chrome is installed here")
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
         # Playwright keeps an event loop in this thread, in which Django would refuse to use its database.
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
@@ -106,20 +97,6 @@ def page(new_context: NewContext) -> Page:
     page = new_context(permissions=["clipboard-read", "clipboard-write"]).new_page()
     page.on("pageerror", lambda error: pytest.fail(f"JavaScript: {error}"))
     return page
-
-
-def draw_landscape(size: tuple[int, int] = (640, 480)) -> bytes:
-    """A JPEG that looks somewhat like a photo: a sky, a sun, and hills."""
-    width, height = size
-    image = Image.linear_gradient("L").resize(size).convert("RGB")
-    image = Image.blend(image, Image.new("RGB", size, (90, 150, 230)), 0.7)
-    draw = ImageDraw.Draw(image)
-    draw.ellipse((0.7 * width, 0.1 * height, 0.8 * width, 0.1 * height + 0.1 * width), fill=(255, 240, 190))
-    draw.ellipse((-0.3 * width, 0.6 * height, 0.7 * width, 1.6 * height), fill=(60, 110, 60))
-    draw.ellipse((0.3 * width, 0.7 * height, 1.4 * width, 1.8 * height), fill=(40, 85, 50))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG")
-    return buffer.getvalue()
 
 
 def photo_file(name: str = "landscape.jpg", size: tuple[int, int] = (640, 480)) -> FilePayload:

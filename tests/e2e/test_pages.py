@@ -7,7 +7,8 @@ import pytest
 from playwright.sync_api import JSHandle, Page, Route, expect
 
 from captioner.models import Caption, Feedback
-from tests.e2e.conftest import NewContext, caption_photo, draw_landscape, photo_file
+from tests.e2e.conftest import NewContext, caption_photo, photo_file
+from tests.photos import draw_landscape
 
 pytestmark = [pytest.mark.e2e, pytest.mark.django_db(transaction=True)]
 

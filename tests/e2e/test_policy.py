@@ -8,8 +8,9 @@ from playwright.sync_api import Page, expect
 
 from captioner.captions.api_keys import api_key_create
 from captioner.models import Feedback
-from tests.e2e.conftest import NewContext, Site, caption_photo, draw_landscape
+from tests.e2e.conftest import NewContext, Site, caption_photo
 from tests.e2e.test_design import sign_in
+from tests.photos import draw_landscape
 
 pytestmark = [pytest.mark.e2e, pytest.mark.django_db(transaction=True)]
 

@@ -7,7 +7,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.stack.servers import bucket_make, find_program, free_port, listens, process, wait_until
+from tests.processes import Process, find_program, free_port, listens, process, wait_until
+from tests.stack.servers import bucket_make
 
 _PROGRAMS = (
     "ceph",
@@ -72,7 +73,7 @@ class _Cluster:
         assert result.returncode == 0, f"{program} {arguments}: {result.stdout} {result.stderr}"
         return result.stdout
 
-    def daemon(self, program: str, *arguments: str) -> contextlib.AbstractContextManager[subprocess.Popen]:
+    def daemon(self, program: str, *arguments: str) -> contextlib.AbstractContextManager[Process]:
         command = [self.programs[program], "-f", "-c", self.folder / "ceph.conf", *arguments]
         return process(command, self.folder / f"{program}.out", cwd=self.folder)
 

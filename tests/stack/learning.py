@@ -11,8 +11,9 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from tests.stack import client, servers
-from tests.stack.client import draw_scene
+from tests import client
+from tests.photos import draw_scene
+from tests.stack import servers
 
 Manage = Callable[..., str]  # what runs `manage.py` on the servers in question and returns its output
 
@@ -37,8 +38,7 @@ def correct(url: str, number: int, **headers: str) -> None:
     """Somebody captions photo `number` and says what the caption should have been; a visitor where nobody signs in."""
     answer = client.caption(url, draw_scene(number), **headers)
     assert answer.status == 201, answer
-    if "Set-Cookie" in answer.headers:
-        headers["Cookie"] = answer.headers["Set-Cookie"].split(";")[0]
+    headers |= answer.cookie
     said = {"rating": 2, "ideal_caption": f"a mosaic of coloured tiles, pattern {number % 3}"}
     address = f"{url}/api/v1/captions/{answer.body['id']}/feedback"
     feedback = client.request(address, json.dumps(said).encode(), Content_Type="application/json", **headers)

@@ -5,16 +5,12 @@ engine would do (start processes, render nginx's templates) is done here.
 """
 
 import contextlib
-import json
 import os
 import re
 import shutil
-import signal
 import ssl
 import subprocess
 import tempfile
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,8 +21,10 @@ import psycopg
 import yaml
 from psycopg.sql import SQL, Identifier
 
-from tests.stack import client, servers
-from tests.stack.servers import BIN, ROOT, Server
+from tests import client
+from tests.processes import BIN, ROOT, Process, find_program, free_port, listens, wait_until
+from tests.stack import servers
+from tests.stack.servers import Server
 
 DEPLOY = ROOT / "deploy"
 DOMAIN = "localhost"
@@ -45,7 +43,7 @@ def compose_command(service: str) -> list[str | Path]:
 
 def certificates_make(folder: Path) -> Path:
     """An authority of our own, and a certificate by it for `DOMAIN`; returns the authority's certificate."""
-    openssl = servers.find_program("openssl")
+    openssl = find_program("openssl")
     folder.mkdir()
 
     def run(*arguments: str | Path) -> None:
@@ -112,7 +110,7 @@ def nginx_running(web_server: str, **limits: str) -> Iterator[Nginx]:
 
 
 def _nginx_make(folder: Path, web_server: str, limits: dict[str, str]) -> Nginx:
-    program = servers.find_program("nginx", "/usr/sbin")
+    program = find_program("nginx", "/usr/sbin")
     etc, prefix = folder / "etc", folder / "run"
     for needed in (etc / "conf.d", prefix, folder / "acme"):
         needed.mkdir(parents=True)
@@ -120,7 +118,7 @@ def _nginx_make(folder: Path, web_server: str, limits: dict[str, str]) -> Nginx:
     for name in ("errors", "templates"):
         shutil.copytree(DEPLOY / "nginx" / name, etc / name)
     shutil.copy("/etc/nginx/mime.types", etc)
-    ports = servers.free_port(), servers.free_port()
+    ports = free_port(), free_port()
     variables = {
         "DOMAIN": DOMAIN,
         "WEB_SERVER": web_server,
@@ -138,7 +136,7 @@ def _nginx_make(folder: Path, web_server: str, limits: dict[str, str]) -> Nginx:
     }
     for template in (etc / "templates").glob("*.template"):
         text = subprocess.run(
-            [servers.find_program("envsubst"), " ".join(f"${{{name}}}" for name in variables)],
+            [find_program("envsubst"), " ".join(f"${{{name}}}" for name in variables)],
             input=template.read_text(),
             env=variables,
             text=True,
@@ -154,70 +152,27 @@ def _nginx_make(folder: Path, web_server: str, limits: dict[str, str]) -> Nginx:
             shutil.chown(path, _NGINX_USER)
     arguments = [program, "-p", f"{prefix}/", "-c", etc / "nginx.conf", "-g", "daemon off;"]
     subprocess.run([*arguments, "-t", "-q"], check=True, user=_NGINX_USER, stdout=subprocess.DEVNULL)
-    answers = partial(servers.listens, ports[0])
-    server = Server(
-        f"https://{DOMAIN}:{ports[0]}", arguments, log, answers, {"user": _NGINX_USER, "cwd": "/"}
-    )
+    answers = partial(listens, ports[0])
+    server = Server(arguments, log, {"user": _NGINX_USER, "cwd": "/"}, answers)
     return Nginx(folder, *ports, server, variables)
 
 
 @dataclass
-class Web:
-    """A web process of gunicorn; `prefix` is what starts it elsewhere than on this host."""
+class Web(Process):
+    """A web process of gunicorn; it is ready some time after it was started."""
 
-    host: str
-    port: int
-    environment: dict[str, str]
-    log: Path
-    prefix: Sequence[str] = ()
-    process: subprocess.Popen | None = None
+    host: str = "127.0.0.1"
+    port: int = 0
 
     @property
     def address(self) -> str:
         return f"{self.host}:{self.port}"
 
-    def start(self) -> None:
-        with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [*self.prefix, BIN / "gunicorn", "--config", DEPLOY / "gunicorn.conf.py"],
-                cwd=ROOT,
-                env=self.environment | {"HOST": self.host, "PORT": str(self.port)},
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-
     def is_ready(self) -> bool:
-        with contextlib.suppress(OSError):
-            url = f"http://{self.address}/readyz"
-            return json.load(urllib.request.urlopen(url, timeout=5))["state"] == "ready"
-        return False
+        return servers.status(f"http://{self.address}").get("state") == "ready"
 
     def wait_ready(self) -> None:
-        servers.wait_until(self.is_ready, f"ready (see {self.log})", seconds=120)
-
-    def stop(self) -> None:
-        """TERM, and wait for the end."""
-        if self.process is None or self.process.poll() is not None:
-            return
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(timeout=60)
-
-
-@dataclass
-class Service:
-    """A worker or beat."""
-
-    process: subprocess.Popen
-
-    def stop(self) -> None:
-        """TERM, and KILL after a while, as Docker's engine does."""
-        self.process.terminate()
-        try:
-            self.process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        wait_until(self.is_ready, f"ready (see {self.log})", seconds=120)
 
 
 @dataclass
@@ -233,7 +188,7 @@ class Production:
     stack: contextlib.ExitStack
     api_key: str = ""
     webs: list[Web] = field(default_factory=list)
-    services: dict[str, "Service"] = field(default_factory=dict)
+    services: dict[str, Process] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -258,10 +213,15 @@ class Production:
 
     def web_add(self, host: str = "127.0.0.1", prefix: Sequence[str] = ()) -> Web:
         """One more web process with data of its own, like a container's; not started yet."""
-        number = len(self.webs)
-        environment = self.environment | {"CAPTIONER_DATA_DIR": str(self.folder / f"web-{number}")}
-        port = servers.free_port()
-        web = Web(host, port, environment, self.folder / f"web-{number}.log", prefix)
+        number, port = len(self.webs), free_port()
+        environment = self.environment | {
+            "CAPTIONER_DATA_DIR": str(self.folder / f"web-{number}"),
+            "HOST": host,
+            "PORT": str(port),
+        }
+        arguments = [*prefix, BIN / "gunicorn", "--config", DEPLOY / "gunicorn.conf.py"]
+        options = {"cwd": ROOT, "env": environment}
+        web = Web(arguments, self.folder / f"web-{number}.log", options, host=host, port=port)
         self.webs.append(web)
         self.stack.callback(web.stop)
         return web
@@ -269,17 +229,9 @@ class Production:
     def service_start(self, name: str) -> None:
         """A worker or beat, by its command in deploy/compose.yml, with data of its own."""
         environment = self.environment | {"CAPTIONER_DATA_DIR": str(self.folder / name)}
-        with (self.folder / f"{name}.log").open("ab") as output:
-            process = subprocess.Popen(
-                compose_command(name),
-                cwd=ROOT,
-                env=environment,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        self.services[name] = Service(process)
-        self.stack.callback(self.services[name].stop)
+        options = {"cwd": ROOT, "env": environment}
+        service = Process(compose_command(name), self.folder / f"{name}.log", options)
+        self.services[name] = self.stack.enter_context(service.running())
 
     def logged_ids(self) -> list[str]:
         """The ids of all captions in the database."""

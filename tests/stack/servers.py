@@ -6,112 +6,36 @@ Each is a context manager that picks a free port of the loopback address, waits 
 import contextlib
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.client import request
+from tests.processes import BIN, ROOT, Process, find_program, free_port, listens, process, wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
 # PostgreSQL refuses to run as root; its Debian package brings this user.
 _SERVER_USER = "postgres" if os.geteuid() == 0 else None
 
 
-def find_program(name: str, *folders: str) -> str:
-    """The path of a server program, or the test is skipped, saying why; where `CI` is set it fails instead."""
-    path = shutil.which(name, path=os.pathsep.join([os.environ["PATH"], *folders]))
-    if path is None:
-        message = f"{name} is not installed here; .ci/run names the packages"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
-    return path
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"{what} within {seconds:.0f} s")
-        time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def process(arguments: list[str | Path], log: Path, **options) -> Iterator[subprocess.Popen]:
-    """A child process in a session of its own, told to stop at the end and killed if it does not."""
-    with log.open("ab") as output:
-        child = subprocess.Popen(arguments, stdout=output, stderr=output, start_new_session=True, **options)
-    try:
-        yield child
-    finally:
-        if child.poll() is None:
-            child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(timeout=45)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-
-
-def listens(port: int, host: str = "127.0.0.1") -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
-        return True
-    return False
-
-
 @dataclass
-class Server:
-    """A server that can be killed and started again where it was. `url` is how clients find it."""
+class Server(Process):
+    """A server, which clients find by its `url`. `scratch` is a folder that goes with it."""
 
-    url: str
-    arguments: list[str | Path]
-    log: Path
-    answers: Callable[[], bool]
-    options: dict = field(default_factory=dict)
+    url: str = ""
     scratch: tempfile.TemporaryDirectory | None = None
-    process: subprocess.Popen | None = None
-
-    def start(self) -> None:
-        with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
-                self.arguments, stdout=output, stderr=output, start_new_session=True, **self.options
-            )
-        wait_until(self.answers, f"{Path(self.arguments[0]).name} answers (see {self.log})")
-
-    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal that ends the server, and wait for the end."""
-        self.process.send_signal(number)
-        self.process.wait(timeout=60)
 
     @contextlib.contextmanager
     def running(self) -> Iterator["Server"]:
         try:
-            self.start()
-            yield self
+            with super().running():
+                yield self
         finally:
-            if self.process is not None and self.process.poll() is None:
-                self.process.send_signal(signal.SIGCONT)
-                self.process.terminate()
-                try:
-                    self.process.wait(timeout=45)
-                except subprocess.TimeoutExpired:
-                    os.killpg(self.process.pid, signal.SIGKILL)
-                    self.process.wait()
             if self.scratch is not None:
                 self.scratch.cleanup()
 
@@ -150,7 +74,7 @@ def postgresql_server(folder: Path, host: str = "127.0.0.1") -> Server:
 
     arguments = [postgres, "-D", data, "-p", str(port), "-h", host, "-k", data, "-F"]
     options = {"user": _SERVER_USER, "cwd": "/"}
-    return Server(url, arguments, folder / "postgresql.log", answers, options, scratch)
+    return Server(arguments, folder / "postgresql.log", options, answers, url=url, scratch=scratch)
 
 
 @contextlib.contextmanager
@@ -183,7 +107,8 @@ def pgbouncer_server(folder: Path, database: Server, host: str = "127.0.0.1") ->
     url = f"postgres://captioner@{host}:{port}/postgres"
     options = {"user": _SERVER_USER, "cwd": "/"}
     answers = partial(listens, port, host)
-    return Server(url, [program, configuration], folder / "pgbouncer.log", answers, options, scratch)
+    arguments = [program, configuration]
+    return Server(arguments, folder / "pgbouncer.log", options, answers, url=url, scratch=scratch)
 
 
 def redis_server(folder: Path, host: str = "127.0.0.1") -> Server:
@@ -191,7 +116,8 @@ def redis_server(folder: Path, host: str = "127.0.0.1") -> Server:
     program, port = find_program("redis-server"), free_port()
     arguments = [program, "--port", str(port), "--bind", host, "--protected-mode", "no", "--dir", str(folder)]
     arguments += ["--appendonly", "yes", "--save", ""]
-    return Server(f"redis://{host}:{port}/0", arguments, folder / "redis.log", partial(listens, port, host))
+    url, answers = f"redis://{host}:{port}/0", partial(listens, port, host)
+    return Server(arguments, folder / "redis.log", answers=answers, url=url)
 
 
 @contextlib.contextmanager
@@ -205,7 +131,8 @@ def s3_server(folder: Path, host: str = "127.0.0.1") -> Server:
     """An S3 server (moto) that holds everything in memory, not started yet; `s3_variables` name it."""
     port = free_port()
     arguments = [BIN / "moto_server", "-H", host, "-p", str(port)]
-    return Server(f"http://{host}:{port}", arguments, folder / "s3.log", partial(listens, port, host))
+    url, answers = f"http://{host}:{port}", partial(listens, port, host)
+    return Server(arguments, folder / "s3.log", answers=answers, url=url)
 
 
 def s3_variables(server: Server) -> dict[str, str]:
@@ -249,7 +176,7 @@ class Site:
     url: str
     environment: dict[str, str]
     log: Path
-    process: subprocess.Popen
+    process: Process
     setup_output: str
 
     def manage(self, *arguments: str) -> str:
@@ -257,18 +184,17 @@ class Site:
 
     def status(self) -> dict:
         """The answer of `/readyz`, or an empty one where nothing listens."""
-        import json
-
-        with contextlib.suppress(OSError):
-            try:
-                with urllib.request.urlopen(f"{self.url}/readyz", timeout=5) as response:
-                    return json.load(response)
-            except urllib.error.HTTPError as error:
-                return json.load(error)
-        return {}
+        return status(self.url)
 
     def wait_ready(self) -> None:
         wait_until(lambda: self.status().get("state") == "ready", f"ready (see {self.log})", seconds=120)
+
+
+def status(url: str) -> dict:
+    """What `/readyz` of a web process says; empty where nothing listens."""
+    with contextlib.suppress(OSError):
+        return request(f"{url}/readyz").body
+    return {}
 
 
 def manage(environment: dict[str, str], *arguments: str) -> str:

@@ -8,20 +8,23 @@ from pathlib import Path
 
 import pytest
 
+from tests import client
 from tests.captioner.inference.checkpoints import SAVERS
-from tests.stack import client, servers
+from tests.photos import draw_photo
+from tests.processes import BIN, ROOT, free_port, process, wait_until
+from tests.stack import servers
 
 pytestmark = pytest.mark.stack
 
-DEPLOYED = servers.ROOT / "deploy" / "gunicorn.conf.py"
-BROKEN = servers.ROOT / "tests" / "stack" / "gunicorn_broken.py"
+DEPLOYED = ROOT / "deploy" / "gunicorn.conf.py"
+BROKEN = ROOT / "tests" / "stack" / "gunicorn_broken.py"
 
 
 class Service:
     """A database and a store with tiny versions, and a web process to start on them."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
-        self.folder, self.port = folder, servers.free_port()
+        self.folder, self.port = folder, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = {
             "PATH": os.environ["PATH"],
@@ -53,9 +56,9 @@ class Service:
 
     @contextmanager
     def web(self, configuration: Path = DEPLOYED, **variables: str) -> Iterator[None]:
-        command = [servers.BIN / "gunicorn", "--config", configuration]
+        command = [BIN / "gunicorn", "--config", configuration]
         environment = self.environment | variables
-        with servers.process(command, self.folder / "web.log", env=environment, cwd=servers.ROOT):
+        with process(command, self.folder / "web.log", env=environment, cwd=ROOT):
             yield
 
     def status(self) -> dict:
@@ -66,7 +69,7 @@ class Service:
         return answer.body if isinstance(answer.body, dict) else json.loads(answer.body)
 
     def wait(self, version: str, alias: str = "model") -> None:
-        servers.wait_until(
+        wait_until(
             lambda: (self.status().get(alias) or {}).get("version") == version,
             f"{version} serves (see {self.folder / 'web.log'})",
             seconds=120,
@@ -121,9 +124,9 @@ def test_a_flipped_byte_is_refused_and_the_last_good_serves_with_an_alert(servic
         # And where it was damaged only after it had been promoted:
         alias = f"from models_registry.models import Alias; Alias.objects.update(version_id={bad!r})"
         service.manage("shell", "--no-imports", "-c", alias)
-        servers.wait_until(lambda: bool(service.status().get("alerts")), "an alert")
+        wait_until(lambda: bool(service.status().get("alerts")), "an alert")
         assert "is not what was published" in service.status()["alerts"][0]
-        assert client.caption(service.url, client.draw_photo(1)).body["model"]["version"] == good
+        assert client.caption(service.url, draw_photo(1)).body["model"]["version"] == good
         assert "ready, serves" in service.manage("models", "list")
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
@@ -143,7 +146,7 @@ def test_a_challenger_that_throws_or_is_slow_is_taken_back_and_costs_nobody_an_a
         with client.Load(service.url, clients=2) as load:
             service.promote(challenger, "challenger")
             service.wait(challenger, "challenger")
-            servers.wait_until(lambda: not service.status().get("challenger"), "taken back", seconds=60)
+            wait_until(lambda: not service.status().get("challenger"), "taken back", seconds=60)
         assert {answer.status for answer in load.answers} == {201}
         assert not load.broken
     log = service.manage("models", "log")
@@ -166,7 +169,7 @@ def test_with_the_store_down_a_process_starts_from_its_verified_cache_or_says_wh
         assert client.request(f"{service.url}/readyz").status == 200
     (service.folder / "var" / "model-cache").rename(service.folder / "away")
     with service.web():
-        servers.wait_until(lambda: service.status().get("state") == "failed", "a reason")
+        wait_until(lambda: service.status().get("state") == "failed", "a reason")
         answer = client.request(f"{service.url}/readyz")
         assert answer.status == 503
         assert "store of the weights cannot be reached" in answer.body["reason"]

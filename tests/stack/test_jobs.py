@@ -1,13 +1,10 @@
 """Batch jobs through real servers: spread over workers, and whole whatever dies meanwhile."""
 
 import http.client
-import io
 import json
-import os
 import shutil
 import signal
 import time
-import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,19 +14,18 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from tests.stack import client, servers
-from tests.stack.servers import BIN, ROOT, Server, Site
+from tests import client
+from tests.photos import draw_photo, zip_of
+from tests.processes import BIN, ROOT, process, wait_until
+from tests.stack import servers
+from tests.stack.servers import Server, Site
 
 pytestmark = pytest.mark.stack
 
 
 def archive(count: int, start: int = 0) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as zipped:
-        for number in range(start, start + count):
-            zipped.writestr(f"{number:04}.jpg", client.draw_photo(number))
-        zipped.writestr("notes.txt", "no photo")
-    return file.getvalue()
+    photos = {f"{number:04}.jpg": draw_photo(number) for number in range(start, start + count)}
+    return zip_of(photos | {"notes.txt": b"no photo"})
 
 
 @dataclass
@@ -50,7 +46,7 @@ class Caller:
         return client.request(address, Authorization=f"Bearer {self.key}").body
 
     def wait_finished(self, address: str, seconds: float = 120) -> dict:
-        servers.wait_until(lambda: self.job(address)["status"] == "finished", "the job is finished", seconds)
+        wait_until(lambda: self.job(address)["status"] == "finished", "the job is finished", seconds)
         return self.job(address)
 
     def results(self, address: str) -> list[dict]:
@@ -107,7 +103,7 @@ class Cluster:
             "CAPTIONER_DATA_DIR": str(self.folder / name),
             "LOG_FORMAT": "json",
         }
-        return servers.process(arguments, self.folder / f"{name}.log", env=environment, cwd=ROOT)
+        return process(arguments, self.folder / f"{name}.log", env=environment, cwd=ROOT)
 
     def log(self, name: str) -> list[dict]:
         lines = (self.folder / f"{name}.log").read_text().splitlines()
@@ -136,15 +132,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def test_workers_share_a_job_and_one_that_is_killed_loses_nothing(cluster: Cluster) -> None:
     program = caller(cluster.site)
     with cluster.worker("second") as second:
-        servers.wait_until(lambda: bool(cluster.log("second")), "the second worker logs")
+        wait_until(lambda: bool(cluster.log("second")), "the second worker logs")
         # Enough for both; the second loads its model with its first photos.
         address = program.send(archive(160))
         seconds = "SELECT count(*) FROM captioner_jobphoto WHERE state = 'captioned'"
         serving = lambda: any("Serving" in line["message"] for line in cluster.log("second"))  # noqa: E731
-        servers.wait_until(serving, "the second worker has its model")
+        wait_until(serving, "the second worker has its model")
         before = cluster.rows(seconds)
-        servers.wait_until(lambda: cluster.rows(seconds) != before, "it goes on")
-        os.killpg(second.pid, signal.SIGKILL)
+        wait_until(lambda: cluster.rows(seconds) != before, "it goes on")
+        second.signal_all(signal.SIGKILL)
         job = program.wait_finished(address, seconds=180)
     assert job["photos"] == {"total": 161, "captioned": 160, "failed": 1, "cancelled": 0, "pending": 0}
     assert cluster.rows("SELECT count(*), count(DISTINCT photo_id) FROM captioner_caption") == [(160, 160)]
@@ -154,12 +150,11 @@ def test_workers_share_a_job_and_one_that_is_killed_loses_nothing(cluster: Clust
 def test_a_worker_that_is_told_to_stop_ends_its_chunk_and_itself(cluster: Cluster) -> None:
     program = caller(cluster.site)
     with cluster.worker("third") as third:
-        servers.wait_until(lambda: bool(cluster.log("third")), "the third worker logs")
+        wait_until(lambda: bool(cluster.log("third")), "the third worker logs")
         address = program.send(archive(120, start=1000))
         serving = lambda: any("Serving" in line["message"] for line in cluster.log("third"))  # noqa: E731
-        servers.wait_until(serving, "the third worker has its model")
-        third.send_signal(signal.SIGTERM)
-        assert third.wait(timeout=60) == 0
+        wait_until(serving, "the third worker has its model")
+        assert third.stop(60) == 0
         job = program.wait_finished(address, seconds=180)
     assert job["photos"]["captioned"] == 120
 
@@ -169,7 +164,7 @@ def test_jobs_are_accepted_while_redis_is_gone_and_done_once_it_is_back(cluster:
     cluster.redis.kill()
     address = program.send(archive(10, start=2000))
     assert program.job(address)["status"] == "queued"
-    assert client.caption(cluster.site.url, client.draw_photo(1)).status == 201, "captions do not need it"
+    assert client.caption(cluster.site.url, draw_photo(1)).status == 201, "captions do not need it"
     cluster.redis.start()
     assert program.wait_finished(address)["photos"]["captioned"] == 10
 
@@ -192,13 +187,11 @@ def test_a_request_repeated_at_once_makes_one_caption(site: Site) -> None:
     program = caller(site)
     headers = {"Authorization": f"Bearer {program.key}", "Idempotency_Key": "at once"}
     with ThreadPoolExecutor(8) as pool:
-        answers = list(
-            pool.map(lambda _: client.caption(site.url, client.draw_photo(7), **headers), range(8))
-        )
+        answers = list(pool.map(lambda _: client.caption(site.url, draw_photo(7), **headers), range(8)))
     assert {answer.status for answer in answers} <= {201, 409}
     made = {answer.body["id"] for answer in answers if answer.status == 201}
     assert len(made) == 1
-    assert client.caption(site.url, client.draw_photo(7), **headers).body["id"] in made
+    assert client.caption(site.url, draw_photo(7), **headers).body["id"] in made
 
 
 def test_a_request_whose_connection_was_cut_is_repeated_safely(site: Site) -> None:
@@ -210,13 +203,13 @@ def test_a_request_whose_connection_was_cut_is_repeated_safely(site: Site) -> No
     }
     for pause in (0, 0.02, 0.05, 0.1, 0.2):
         connection = http.client.HTTPConnection(urlsplit(site.url).netloc)
-        connection.request("POST", "/api/v1/captions", client.draw_photo(8), headers)
+        connection.request("POST", "/api/v1/captions", draw_photo(8), headers)
         time.sleep(pause)
         connection.close()
     answer = None
     while answer is None or answer.status == 409:
         answer = client.caption(
-            site.url, client.draw_photo(8), Authorization=headers["Authorization"], Idempotency_Key="cut"
+            site.url, draw_photo(8), Authorization=headers["Authorization"], Idempotency_Key="cut"
         )
     assert answer.status == 201
     history = client.request(

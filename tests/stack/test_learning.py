@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import client, learning, servers
-from tests.stack.client import draw_scene
+from tests import client
+from tests.photos import draw_scene
+from tests.processes import wait_until
+from tests.stack import learning, servers
 from tests.stack.servers import Site
 
 pytestmark = pytest.mark.stack
@@ -42,7 +44,7 @@ def test_from_nothing_to_a_learned_version_that_all_web_processes_serve(learning
         answers = [client.caption(site.url, draw_scene(100 + number)) for number in range(12)]
         return {a.body["model"]["version"] if a.status == 201 else None for a in answers}
 
-    servers.wait_until(lambda: None not in served(), "both web processes caption", seconds=120)
+    wait_until(lambda: None not in served(), "both web processes caption", seconds=120)
     [starter] = served()
     for number in range(PHOTOS):
         learning.correct(site.url, number)
@@ -55,9 +57,7 @@ def test_from_nothing_to_a_learned_version_that_all_web_processes_serve(learning
     assert served() == {starter}
     learning.overrule(site.manage)
 
-    servers.wait_until(
-        lambda: served() == {run["candidate"]}, "all web processes serve the new version", seconds=60
-    )
+    wait_until(lambda: served() == {run["candidate"]}, "all web processes serve the new version", seconds=60)
     learning.assert_version_is_whole(learning.version_objects(site.environment, run["candidate"]))
     caption = client.caption(site.url, draw_scene(500)).body["caption"]
     assert "tiles" in caption, "a photo nobody corrected"

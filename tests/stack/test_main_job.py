@@ -11,28 +11,29 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests import corpus
-from tests.stack import client, servers
+from tests import client, corpus
+from tests.photos import draw_photo
+from tests.processes import wait_until
+from tests.stack import servers
 from tests.stack.servers import Site
 
 pytestmark = pytest.mark.stack
 
 
 def test_a_photo_goes_in_and_a_caption_comes_out_logged_and_rated(site: Site) -> None:
-    answer = client.caption_multipart(site.url, client.draw_photo(1))
+    answer = client.caption_multipart(site.url, draw_photo(1))
     assert answer.status == 201
     assert re.fullmatch(r"[a-z].+ .+", answer.body["caption"]), "words, not nothing"
     assert all(0 < word["probability"] <= 1 for word in answer.body["words"])
     assert answer.body["model"]["version"].startswith("captioner-starter-")
-    cookie = answer.headers["Set-Cookie"].split(";")[0]
     feedback = client.request(
         answer.body["links"]["feedback"],
         b'{"rating": 7, "ideal_caption": "an orange egg"}',
         Content_Type="application/json",
-        Cookie=cookie,
+        **answer.cookie,
     )
     assert feedback.status == 201
-    detail = client.request(answer.body["links"]["self"], Cookie=cookie)
+    detail = client.request(answer.body["links"]["self"], **answer.cookie)
     assert detail.body["feedback"]["ideal_caption"] == "an orange egg"
     assert client.request(answer.body["links"]["self"]).status == 404, "nobody else sees it"
 
@@ -52,12 +53,12 @@ def test_readiness_says_what_serves_and_liveness_does_not_need_the_model(site: S
 
 def test_a_killed_web_worker_loses_no_answered_caption_and_comes_back(site: Site) -> None:
     with client.Load(site.url, clients=4) as load:
-        servers.wait_until(lambda: len(load.answered()) > 20, "captions under load")
+        wait_until(lambda: len(load.answered()) > 20, "captions under load")
         victim = site.status()["pid"]
         os.kill(victim, signal.SIGKILL)
         before = len(load.answered())
-        servers.wait_until(lambda: site.status().get("state") == "ready", "ready again", seconds=120)
-        servers.wait_until(lambda: len(load.answered()) > before + 20, "captions after the kill")
+        wait_until(lambda: site.status().get("state") == "ready", "ready again", seconds=120)
+        wait_until(lambda: len(load.answered()) > before + 20, "captions after the kill")
     assert site.status()["pid"] != victim
     assert load.answered() <= logged_ids_sqlite(site)
 
@@ -70,11 +71,10 @@ def logged_ids_sqlite(site: Site) -> set[str]:
 
 def test_one_term_stops_everything_and_loses_nothing(tmp_path: Path) -> None:
     with servers.captioner(tmp_path) as site, client.Load(site.url, clients=4) as load:
-        servers.wait_until(lambda: len(load.answered()) > 20, "captions under load")
+        wait_until(lambda: len(load.answered()) > 20, "captions under load")
         children = child_pids(site.process.pid)
         assert len(children) >= 3
-        site.process.send_signal(signal.SIGTERM)
-        site.process.wait(timeout=60)
+        site.process.stop(60)
         load.stop()
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
     assert {answer.status for answer in load.answers} == {201}
@@ -93,14 +93,14 @@ def child_pids(pid: int) -> list[int]:
 def test_the_same_on_postgresql_redis_and_s3(production_site: Site) -> None:
     site = production_site
     with client.Load(site.url, clients=4) as load:
-        servers.wait_until(lambda: len(load.answered()) > 20, "captions under load")
+        wait_until(lambda: len(load.answered()) > 20, "captions under load")
     assert {answer.status for answer in load.answers} == {201}
     with psycopg.connect(site.environment["DATABASE_URL"]) as database:
         logged = {str(row[0]) for row in database.execute("SELECT id FROM captioner_caption")}
     assert load.answered() <= logged
     assert not list(Path(site.environment["CAPTIONER_DATA_DIR"]).glob("**/*.jpg")), "photos are in S3 alone"
-    answer = client.caption(site.url, client.draw_photo(1))
-    photo = client.request(answer.body["links"]["photo"], Cookie=answer.headers["Set-Cookie"].split(";")[0])
+    answer = client.caption(site.url, draw_photo(1))
+    photo = client.request(answer.body["links"]["photo"], **answer.cookie)
     assert photo.body.startswith(b"\xff\xd8")
 
 
@@ -110,12 +110,12 @@ def test_background_work_reaches_the_worker(which: str, request: pytest.FixtureR
     site.manage(
         "shell", "-c", "from captioner.celery import app; app.send_task('captioner.tasks.photos_sweep_task')"
     )
-    servers.wait_until(lambda: "no caption shows any more" in site.log.read_text(), "the worker ran the task")
+    wait_until(lambda: "no caption shows any more" in site.log.read_text(), "the worker ran the task")
 
 
 def test_connections_to_postgresql_stay_few_while_many_wait(production_site: Site) -> None:
     with client.Load(production_site.url, clients=24) as load:
-        servers.wait_until(lambda: len(load.answered()) > 60, "captions under load")
+        wait_until(lambda: len(load.answered()) > 60, "captions under load")
         with psycopg.connect(production_site.environment["DATABASE_URL"]) as database:
             (count,) = database.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname='postgres'"
@@ -158,8 +158,7 @@ def test_odd_but_honest_photos_are_captioned(site: Site, name: str) -> None:
 def test_a_stop_while_the_model_loads_is_clean(tmp_path: Path, seconds: float) -> None:
     with servers.captioner(tmp_path, wait=False) as site:
         time.sleep(seconds)  # somewhere between start and ready, wherever this machine is by then
-        site.process.send_signal(signal.SIGTERM)
-        site.process.wait(timeout=25)
+        site.process.stop(25)
     assert "terminate called" not in site.log.read_text()
     assert "SIGKILL" not in site.log.read_text()
     assert "SIGABRT" not in site.log.read_text()

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import servers
-from tests.stack.servers import ROOT
+from tests.processes import ROOT, free_port
 
 pytestmark = pytest.mark.stack
 
@@ -19,7 +18,7 @@ def run(data: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "deploy/run.py"],
         cwd=ROOT,
-        env={"PORT": str(servers.free_port()), **environment},
+        env={"PORT": str(free_port()), **environment},
         capture_output=True,
         text=True,
         timeout=240,

@@ -19,8 +19,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.stack import client, figures, learning, production, servers
-from tests.stack.client import draw_scene
+from tests import client
+from tests.photos import draw_photo, draw_scene, zip_of
+from tests.processes import wait_until
+from tests.stack import figures, learning, production
 from tests.stack.production import DEPLOY, DOMAIN, Production
 
 pytestmark = pytest.mark.stack
@@ -43,11 +45,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
 def cold_start(site: Production, web: production.Web) -> None:
     started = time.monotonic()
     web.start()
-    answer = client.caption(site.url, client.draw_photo(0), **site.key)
+    answer = client.caption(site.url, draw_photo(0), **site.key)
     while answer.status != 201:
         assert answer.status in {502, 503}, answer
         time.sleep(0.1)
-        answer = client.caption(site.url, client.draw_photo(0), **site.key)
+        answer = client.caption(site.url, draw_photo(0), **site.key)
     seconds = time.monotonic() - started
     figures.show(f"Cold start of a web process to its first caption over TLS: {seconds:.1f} s")
 
@@ -236,7 +238,7 @@ def test_changed_templates_are_taken_up_while_nginx_serves_and_broken_ones_are_n
             under_way.sendall(b"GET /healthz HTTP/1.1\r\nHost: probe\r\n")
             template.write_text(text)
             nginx.renew()
-            servers.wait_until(lambda: "changed" in answer_to_probe(nginx), "the new template is served")
+            wait_until(lambda: "changed" in answer_to_probe(nginx), "the new template is served")
             under_way.sendall(b"\r\n")
             assert b"alive" in under_way.recv(1000), "on the configuration it began with"
         configured = rendered(nginx)
@@ -276,7 +278,7 @@ def page_status(nginx: production.Nginx) -> int:
 
 
 def test_a_photo_is_captioned_rated_and_shown_over_tls(site: Production) -> None:
-    answer = client.caption_multipart(site.url, client.draw_photo(1), **site.key)
+    answer = client.caption_multipart(site.url, draw_photo(1), **site.key)
     assert answer.status == 201
     assert answer.body["links"]["self"].startswith(site.url), "links lead back through nginx"
     feedback = client.request(
@@ -285,7 +287,7 @@ def test_a_photo_is_captioned_rated_and_shown_over_tls(site: Production) -> None
     assert feedback.status == 201
     assert client.request(answer.body["links"]["photo"], **site.key).body.startswith(b"\xff\xd8")
     assert client.request(answer.body["links"]["self"]).status == 401, "nobody comes in without a key"
-    assert client.caption(site.url, client.draw_photo(1)).status == 401
+    assert client.caption(site.url, draw_photo(1)).status == 401
 
 
 def test_a_request_keeps_its_id_from_nginx_to_the_answer(site: Production) -> None:
@@ -293,9 +295,7 @@ def test_a_request_keeps_its_id_from_nginx_to_the_answer(site: Production) -> No
     answer = client.request(f"{site.url}/api/v1/captions", X_Request_ID=name, **site.key)
     assert answer.headers["X-Request-ID"] == name
     log = site.nginx.folder / "nginx.log"  # written once the answer is out
-    servers.wait_until(
-        lambda: f'"request_id":"{name}"' in log.read_text(), "nginx logs the request under its id"
-    )
+    wait_until(lambda: f'"request_id":"{name}"' in log.read_text(), "nginx logs the request under its id")
 
 
 # --- Stops and faults under load ---
@@ -304,7 +304,7 @@ def test_a_request_keeps_its_id_from_nginx_to_the_answer(site: Production) -> No
 def captions_flow(load: client.Load, number: int = 10) -> None:
     """Wait until `number` more captions were answered."""
     goal = len(load.answered()) + number
-    servers.wait_until(lambda: len(load.answered()) >= goal, f"{number} more captions ({load.statuses()})")
+    wait_until(lambda: len(load.answered()) >= goal, f"{number} more captions ({load.statuses()})")
 
 
 def show_answers(what: str, load: client.Load) -> None:
@@ -328,7 +328,7 @@ def test_a_stopped_web_process_loses_nothing_it_accepted(site: Production) -> No
     with site.load() as load:
         captions_flow(load)
         web.stop()
-        servers.wait_until(lambda: load.statuses()[502] > 0, "nginx found nobody")
+        wait_until(lambda: load.statuses()[502] > 0, "nginx found nobody")
         web.start()
         web.wait_ready()
         captions_flow(load)
@@ -345,7 +345,7 @@ def test_captions_are_answered_while_redis_is_dead_and_queued_work_is_done_after
         assert set(load.statuses()) == {201}
         site.redis.start()
         # A message on its way when Redis died is not seen again for hours; beat's sweep misses its photos.
-        servers.wait_until(lambda: job_of(site, job)["status"] == "finished", "queued work done", 180)
+        wait_until(lambda: job_of(site, job)["status"] == "finished", "queued work done", 180)
         captions_flow(load)
     assert job_of(site, job)["photos"]["captioned"] == 40
     assert set(load.statuses()) == {201}
@@ -370,7 +370,7 @@ def test_a_stopped_store_is_a_503_that_logs_nothing_and_passes(site: Production)
     with site.load() as load:
         captions_flow(load)
         site.s3.kill()
-        servers.wait_until(lambda: load.statuses()[503] >= 4, "captions refused")
+        wait_until(lambda: load.statuses()[503] >= 4, "captions refused")
         refused = [answer.body for answer in list(load.answers) if answer.status == 503]
         assert {body["type"] for body in refused} == {"urn:captioner:problem:storage-unavailable"}
         site.s3.start()
@@ -418,7 +418,7 @@ def test_corrections_become_a_version_that_survives_the_loss_of_everything(
     site: Production, tiles_learned: str, tmp_path: Path
 ) -> None:
     """Upload, caption, feedback, approval, training, publication, serving, backup, destruction, restore."""
-    servers.wait_until(lambda: served(site) == tiles_learned, "the learned version is served")
+    wait_until(lambda: served(site) == tiles_learned, "the learned version is served")
     published = learning.version_objects(site.environment, tiles_learned)
     learning.assert_version_is_whole(published)
     photo = draw_scene(700)
@@ -444,14 +444,19 @@ def test_corrections_become_a_version_that_survives_the_loss_of_everything(
     assert again.body["model"]["version"] == tiles_learned, "the same champion"
     site.service_start("worker-io")
     site.service_start("beat")  # whose sweep finds the job's photos
-    servers.wait_until(lambda: job_of(site, job)["status"] == "finished", "the job of before goes on", 120)
+    wait_until(lambda: job_of(site, job)["status"] == "finished", "the job of before goes on", 120)
     assert job_of(site, job)["photos"]["captioned"] == 4
 
 
 def job_send(site: Production, photos: list[bytes]) -> str:
     """Where to ask about a job of these photos."""
     headers = {"Content_Type": "application/zip", **site.key}
-    answer = client.request(f"{site.url}/api/v1/jobs", client.archive(photos), **headers)
+    files = {f"{number}.jpg": photo for number, photo in enumerate(photos)}
+    answer = client.request(
+        f"{site.url}/api/v1/jobs",
+        zip_of(files),
+        **headers,
+    )
     assert answer.status == 202, answer
     return answer.body["links"]["self"]
 

@@ -18,6 +18,7 @@ from models_registry.exceptions import StoreUnavailable, VersionCorrupt
 from models_registry.manifest import CARD_NAME, MANIFEST_NAME, DataSnapshot, Lineage, Manifest
 from models_registry.models import ModelVersion
 from tests.models_registry.versions import manifest_race
+from tests.processes import ROOT, free_port
 from tests.stack import ceph, servers
 
 pytestmark = [pytest.mark.stack, pytest.mark.django_db]
@@ -118,13 +119,13 @@ def test_what_is_missing_in_the_store_is_told(folder: Path, name: str) -> None:
 def test_what_was_fetched_once_needs_no_store(folder: Path, store: Callable[..., None]) -> None:
     version = publish(folder)
     versions.version_fetch(version)
-    store(S3_ENDPOINT_URL=f"http://127.0.0.1:{servers.free_port()}")
+    store(S3_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}")
     assert versions.version_fetch(version).is_dir()
 
 
 def test_what_was_never_fetched_needs_the_store_and_says_so(folder: Path, store: Callable[..., None]) -> None:
     version = publish(folder)
-    store(S3_ENDPOINT_URL=f"http://127.0.0.1:{servers.free_port()}")
+    store(S3_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}")
     with pytest.raises(StoreUnavailable, match="S3_ENDPOINT_URL"):
         versions.version_fetch(version)
 
@@ -164,10 +165,10 @@ def publishers(what: str, tmp_path: Path, **environment: str) -> list[dict]:
         "PATH": os.environ["PATH"],
         "CAPTIONER_DATA_DIR": str(tmp_path / "data"),
         "DJANGO_SETTINGS_MODULE": "captioner.settings",
-        "PYTHONPATH": str(servers.ROOT),
+        "PYTHONPATH": str(ROOT),
     }
     servers.manage(environment, "migrate", "--verbosity", "0")
-    script = servers.ROOT / "tests" / "stack" / "publishers.py"
+    script = ROOT / "tests" / "stack" / "publishers.py"
     result = subprocess.run(
         [sys.executable, script, what, tmp_path / "folders"],
         env=environment,

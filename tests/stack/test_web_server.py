@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import client, servers
-from tests.stack.servers import ROOT
+from tests import client
+from tests.processes import BIN, ROOT, free_port, process, wait_until
+from tests.stack import servers
 
 pytestmark = pytest.mark.stack
 
@@ -22,7 +23,7 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Where a web server with two threads listens that waits two seconds for silent clients."""
-    folder, port = tmp_path_factory.mktemp("web"), servers.free_port()
+    folder, port = tmp_path_factory.mktemp("web"), free_port()
     configuration = folder / "gunicorn.conf.py"
     source = (ROOT / "deploy" / "gunicorn.conf.py").read_text()
     configuration.write_text(re.sub(r"(?m)^STALL_SECONDS = .*$", "STALL_SECONDS = 2", source))
@@ -34,9 +35,9 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         "WEB_THREADS": "2",
     }
     servers.manage(environment, "migrate", "--verbosity", "0")
-    arguments = [servers.BIN / "gunicorn", "--config", configuration, "--chdir", ROOT]
-    with servers.process(arguments, folder / "web.log", env=environment, cwd=ROOT):
-        servers.wait_until(lambda: is_alive(port), f"web answers (see {folder}/web.log)")
+    arguments = [BIN / "gunicorn", "--config", configuration, "--chdir", ROOT]
+    with process(arguments, folder / "web.log", env=environment, cwd=ROOT):
+        wait_until(lambda: is_alive(port), f"web answers (see {folder}/web.log)")
         yield port
 
 
@@ -80,12 +81,12 @@ def test_clients_that_fall_silent_do_not_stop_the_others(port: int, sent: bytes)
         for _ in range(6):
             silent = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             silent.sendall(sent)
-        servers.wait_until(lambda: is_alive(port), "other clients are answered", seconds=30)
+        wait_until(lambda: is_alive(port), "other clients are answered", seconds=30)
 
 
 def test_variables_that_cannot_work_end_the_server_at_once(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "CAPTIONER_DATA_DIR": str(tmp_path), "WEB_THREADS": "0"}
-    arguments = [servers.BIN / "gunicorn", "--config", "deploy/gunicorn.conf.py"]
+    arguments = [BIN / "gunicorn", "--config", "deploy/gunicorn.conf.py"]
     result = subprocess.run(
         arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
     )

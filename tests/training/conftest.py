@@ -15,7 +15,7 @@ from captioner.models import Caption, Feedback, Owner
 from models_registry import promotions, versions
 from models_registry.models import Alias, ModelVersion
 from tests.captioner.inference.checkpoints import save_vit_gpt2
-from tests.stack.client import draw_scene
+from tests.photos import draw_scene
 from training import services
 from training.learning.config import LearnConfig
 

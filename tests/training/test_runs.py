@@ -18,7 +18,7 @@ from captioner.captions.photos import photos_hash
 from captioner.models import Feedback, Owner, Photo
 from models_registry import promotions, versions
 from models_registry.models import Promotion
-from tests.stack.client import draw_scene
+from tests.photos import draw_scene
 from tests.training.conftest import feedback_give
 from training import services
 from training.exceptions import RunCancelled, RunRefused

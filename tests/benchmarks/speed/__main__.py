@@ -21,6 +21,7 @@ from models_registry import bundled, promotions, versions  # noqa: E402
 from models_registry.exceptions import NoChampion, RegistryError  # noqa: E402
 from tests.benchmarks.speed.comparison import Plan, benchmark_run  # noqa: E402
 from tests.benchmarks.speed.errors import BenchmarkError  # noqa: E402
+from tests.processes import NotStarted  # noqa: E402
 
 PEERS = [Path(__file__).with_name(f"peer_{name}.py") for name in ("fastapi", "litserve")]
 
@@ -58,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
             rounds=options.rounds,
         )
         sys.stdout.write(benchmark_run(plan) + "\n")
-    except (BenchmarkError, RegistryError) as error:
+    except (BenchmarkError, NotStarted, RegistryError) as error:
         sys.exit(str(error))
 
 

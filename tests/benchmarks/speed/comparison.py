@@ -18,10 +18,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tests.benchmarks.speed import processes, report
+from tests.benchmarks.speed import contenders, report
+from tests.benchmarks.speed.contenders import Offline, Server, Service
 from tests.benchmarks.speed.load import MAX_NEW_TOKENS
 from tests.benchmarks.speed.photos import Photo, photos_draw, photos_read
-from tests.benchmarks.speed.processes import Offline, Server, Service
 from tests.benchmarks.speed.report import BARE, ENGINE, SERVICE, Pass, Passes, Row
 
 BATCHES = (1, 2, 4, 8)
@@ -39,7 +39,7 @@ class Plan:
     precision: str  # of our engine: auto, fp32 or bf16
     scratch: Path
     photos: Path | None  # a folder of JPEG files; None: drawn ones
-    peers: Sequence[Path]  # scripts; see `processes.peer`
+    peers: Sequence[Path]  # scripts; see `contenders.peer`
     rounds: int
 
 
@@ -83,14 +83,14 @@ def _field_start(plan: Plan, folder: Path, stack: ExitStack) -> _Field:
     # One after the other: our engine measures at its start what pays on this machine.
     for contender, loop in ((BARE, "bare"), (ENGINE, "engine")):
         _say(f"Starting: {contender}")
-        context = processes.offline(loop, plan.weights, plan.precision, folder)
+        context = contenders.offline(loop, plan.weights, plan.precision, folder)
         loops[contender] = stack.enter_context(context)
     _say(f"Starting: {SERVICE}")
-    service = stack.enter_context(processes.service(plan.weights, folder, photos[0]))
+    service = stack.enter_context(contenders.service(plan.weights, folder, photos[0]))
     peers: dict[str, Server] = {}
     for script in plan.peers:
         _say(f"Starting: {script.name}")
-        peer = stack.enter_context(processes.peer(script, plan.weights, folder, photos[0]))
+        peer = stack.enter_context(contenders.peer(script, plan.weights, folder, photos[0]))
         peers[script.stem.removeprefix("peer_")] = peer
     field = _Field(photos, loops, service, peers)
     for server in field.servers.values():

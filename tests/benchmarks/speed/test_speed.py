@@ -17,7 +17,7 @@ from PIL import Image
 
 from models_registry import bundled, promotions, versions
 from tests.benchmarks.speed import __main__ as command
-from tests.benchmarks.speed import processes
+from tests.benchmarks.speed import contenders
 from tests.benchmarks.speed.comparison import Plan, benchmark_run
 from tests.benchmarks.speed.errors import BenchmarkError, NotReady
 from tests.benchmarks.speed.load import load_run
@@ -36,7 +36,7 @@ from tests.benchmarks.speed.report import (
     spread,
 )
 from tests.captioner.inference.checkpoints import save_vit_gpt2
-from tests.conftest import draw_jpeg
+from tests.photos import draw_jpeg
 
 # --- Statistics -------------------------------------------------------------------------------------------------
 
@@ -195,6 +195,7 @@ class StubHandler(BaseHTTPRequestHandler):
         time.sleep(0.01)
         content = json.dumps({"caption": "stub"}).encode()
         self.send_response(self.server.status)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -252,6 +253,7 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         content = json.dumps({"caption": "a peer's caption"}).encode()
         self.send_response(200)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -287,7 +289,7 @@ def comes_to(pid: int, *wanted: str) -> bool:
 
 def test_a_peer_sleeps_between_its_turns_and_takes_its_children_with_it(tmp_path: Path) -> None:
     script = peer_script(tmp_path)
-    with processes.peer(script, tmp_path, tmp_path, photo()) as server:
+    with contenders.peer(script, tmp_path, tmp_path, photo()) as server:
         pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
         assert all(comes_to(pid, "T") for pid in pids)
         assert [answer.caption for answer in server.load([photo()], clients=1)] == ["a peer's caption"]
@@ -301,7 +303,7 @@ def test_a_peer_that_cannot_start_is_reported_with_its_last_words_and_what_to_in
         pytest.raises(
             BenchmarkError, match=r"(?s)peer_stub.*'fastapi_of_another_world'.*tests/requirements\.txt"
         ),
-        processes.peer(script, tmp_path, tmp_path, photo()),
+        contenders.peer(script, tmp_path, tmp_path, photo()),
     ):
         pass
 
@@ -310,7 +312,7 @@ def test_contenders_learn_how_to_compute_but_not_where_our_data_is(monkeypatch: 
     monkeypatch.setenv("DATABASE_URL", "postgres://production/captions")
     monkeypatch.setenv("S3_BUCKET", "production")
     monkeypatch.setenv("CAPTION_THREADS", "3")
-    environment = processes._environment()
+    environment = contenders._options()["env"]
     assert environment["CAPTION_THREADS"] == "3"
     assert environment["PATH"] == os.environ["PATH"]
     assert not {"DATABASE_URL", "S3_BUCKET", "CAPTIONER_DATA_DIR"} & environment.keys()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import random
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image, ImageDraw
+
+from tests.photos import scene_image
 
 COLOURS = ("red", "green", "blue", "yellow")
 SHAPES = ("square", "circle")
@@ -21,12 +22,6 @@ def shape_draw(size: int, colour: str, shape: str) -> Image.Image:
     draw = ImageDraw.Draw(image)
     (draw.rectangle if shape == "square" else draw.ellipse)(box, fill=colour)
     return image
-
-
-def scene_draw(seed: object, size: tuple[int, int] = (96, 72)) -> Image.Image:
-    """A soft pattern unlike that of other seeds, with light and shade as photos have them."""
-    spots = Image.frombytes("RGB", (8, 6), random.Random(str(seed)).randbytes(8 * 6 * 3))
-    return spots.resize(size, Image.Resampling.BICUBIC)
 
 
 def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
@@ -52,7 +47,7 @@ def captioned_files(split: str, count: int, **record: object) -> dict[str, bytes
         captions = [f"A {colour} {shape} .", f"One {shape} that is {colour} , on the left ."]
         if split != "train":
             captions = [f"A {shape} , {colour} .", f"There is a {colour} {shape} on the left ."]
-        image = scene_draw((split, index), (48, 48))
+        image = scene_image((split, index), (48, 48))
         image.paste(shape_draw(16, colour, shape), (16, 16))
         files[f"{split}{index}.png"] = encoded(image)
         files[f"{split}{index}.json"] = json.dumps(record | {"captions": captions, "split": split}).encode()

@@ -14,7 +14,8 @@ from django.core.management import CommandError, call_command
 from captioner.inference.calibration import Calibration
 from captioner.inference.predictor import Predictor
 from tests.captioner.inference.checkpoints import SAVERS
-from tests.training.starter.drawn import captioned_files, encoded, scene_draw, shape_draw, tar_write
+from tests.photos import scene_image
+from tests.training.starter.drawn import captioned_files, encoded, shape_draw, tar_write
 from training.data.photo_sets import photo_sets_read
 from training.exceptions import DatasetError
 from training.judging.quality import tables
@@ -27,7 +28,7 @@ def five_captions(split: str, count: int) -> dict[str, bytes]:
     files = {}
     for index in range(count):
         colour = ("red", "green", "blue")[index % 3]
-        image = scene_draw((split, index))
+        image = scene_image((split, index))
         captions = [
             f"{number} {colour} things of {split} {index}" for number in ("one", "two", "a", "some", "all")
         ]
