@@ -99,12 +99,8 @@ def _read(name: str) -> str | None:
     if value and file:
         raise ImproperlyConfigured(f"{name} and {name}_FILE are both set; keep one of them.")
     if file:
-        value = _read_file(name, file)
+        try:
+            value = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ImproperlyConfigured(f"{name}_FILE={file!r} cannot be read as text: {error}.") from error
     return value or None
-
-
-def _read_file(name: str, file: str) -> str:
-    try:
-        return Path(file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ImproperlyConfigured(f"{name}_FILE={file!r} cannot be read as text: {error}.") from error

@@ -264,18 +264,17 @@ class ChallengerTrial(models.Model):
         return self.text or self.error
 
 
-def _photo_count(state: str) -> Coalesce:
-    photos = JobPhoto.objects.filter(job=OuterRef("pk"), state=state).order_by().values("job")
-    return Coalesce(Subquery(photos.annotate(count=Count("pk")).values("count")), 0)
-
-
 class JobQuerySet(OwnedQuerySet["Job"]):
     def with_progress(self) -> "JobQuerySet":
         """With `captioned`, `failed`, `cancelled` and `pending`: how many of its photos are.
 
         Subqueries count for the jobs of one page only, where a join would count for all of them first.
         """
-        return self.annotate(**{state.value: _photo_count(state) for state in JobPhoto.State})
+        counts = {}
+        for state in JobPhoto.State:
+            photos = JobPhoto.objects.filter(job=OuterRef("pk"), state=state).order_by().values("job")
+            counts[state.value] = Coalesce(Subquery(photos.annotate(count=Count("pk")).values("count")), 0)
+        return self.annotate(**counts)
 
 
 class Job(Owned):

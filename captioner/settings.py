@@ -185,10 +185,10 @@ def _object_storage(prefix: str, backend: str = "storages.backends.s3.S3Storage"
 
 
 STORAGES = {
-    "default": _object_storage("photos", "captioner.ops.object_storage.ObjectStorage"),
+    "default": _object_storage("photos", "captioner.ops.bucket.ObjectStorage"),
     "weights": _object_storage("weights"),
     "uploads": _object_storage(
-        "uploads", "captioner.ops.object_storage.ObjectStorage"
+        "uploads", "captioner.ops.bucket.ObjectStorage"
     ),  # photos of batch jobs, until they are captioned
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }

@@ -52,7 +52,10 @@ def archive_photos(file: IO[bytes], *, max_photos: int, max_bytes: int) -> list[
     if not entries:
         raise InvalidArchive("There is nothing in the archive.", reason="empty")
     if len(entries) > max_photos:
-        raise _too_many(len(entries), max_photos)
+        message = (
+            f"The archive holds {len(entries):,} files; at most {max_photos:,} photos are taken at a time."
+        )
+        raise InvalidArchive(message, reason="too_many")
     if sum(entry.file_size for entry in entries) > max_bytes:
         message = f"Unpacked, the archive has more than {max_bytes // 2**20} MB. Send it in parts."
         raise InvalidArchive(message, reason="too_large")
@@ -61,11 +64,6 @@ def archive_photos(file: IO[bytes], *, max_photos: int, max_bytes: int) -> list[
     return [
         SentPhoto(name_shown(entry.filename), entry.file_size, _Entry(archive, entry)) for entry in entries
     ]
-
-
-def _too_many(count: int, most: int) -> InvalidArchive:
-    message = f"The archive holds {count:,} files; at most {most:,} photos are taken at a time."
-    return InvalidArchive(message, reason="too_many")
 
 
 def _path(name: str) -> PurePosixPath:

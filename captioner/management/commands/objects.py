@@ -28,10 +28,8 @@ class Command(BaseCommand):
         except (BackupCorrupt, OSError) as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"{count} objects are in place.")
-        if options["direction"] == "import":
-            self._jobs_resume()
-
-    def _jobs_resume(self) -> None:
+        if options["direction"] == "export":
+            return
         for job, count in sweeps.jobs_resume():
             whose = job.user or "a visitor"
             self.stdout.write(

@@ -9,8 +9,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from captioner.captions.accounts import administrator_ensure
 from captioner.exceptions import ServersUnavailable
-from captioner.ops import dependencies as servers
-from captioner.ops.static_files import static_files_collect
+from captioner.ops.dependencies import servers_wait
+from captioner.ops.static import static_files_collect
 from captioner.ops.storage import data_dir_close
 from models_registry import bundled
 from models_registry.exceptions import RegistryError
@@ -33,7 +33,7 @@ class Command(BaseCommand):
         umask = os.umask(0o077)  # photos and the database are nobody else's business
         data_dir_close()
         try:
-            servers.servers_wait(options["wait"])
+            servers_wait(options["wait"])
             call_command("migrate", interactive=False, verbosity=0)
             if not settings.STATIC_COLLECTED:
                 static_files_collect()

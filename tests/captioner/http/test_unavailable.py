@@ -9,7 +9,7 @@ from django.test import Client
 from captioner.captions.captions import caption_delete
 from captioner.exceptions import StorageUnavailable
 from captioner.models import Caption, Photo
-from captioner.ops import dependencies as servers
+from captioner.ops import dependencies
 from captioner.ops.storage import AtomicFileSystemStorage
 from tests.conftest import FakeEngine
 
@@ -73,10 +73,10 @@ def test_setup_waits_for_the_servers_and_says_which_one_is_missing(
     db: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problems = iter(["The database cannot be reached: starting up", ""])
-    monkeypatch.setattr(servers, "_problem", lambda: next(problems))
-    monkeypatch.setattr(servers, "_PAUSE", 0)
-    servers.servers_wait(10)
-    monkeypatch.setattr(servers, "_problem", lambda: "The S3 store cannot be reached: no route")
+    monkeypatch.setattr(dependencies, "_problem", lambda: next(problems))
+    monkeypatch.setattr(dependencies, "_PAUSE", 0)
+    dependencies.servers_wait(10)
+    monkeypatch.setattr(dependencies, "_problem", lambda: "The S3 store cannot be reached: no route")
     with pytest.raises(CommandError, match="in vain: The S3 store cannot be reached: no route"):
         call_command("setup", wait=0)
 

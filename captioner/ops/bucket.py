@@ -1,12 +1,42 @@
-"""Photos in an S3 store that fails the way local files do."""
+"""The bucket of an S3 store: made where it is missing, and a storage of photos that fails the way local files do."""
 
 import contextlib
 from collections.abc import Iterator
 
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
+from django.conf import settings
 from django.core.files.base import File
+from django.core.files.storage import default_storage
 from storages.backends.s3 import S3Storage
+
+from captioner.exceptions import ServersUnavailable
+
+
+def bucket_ensure() -> None:
+    """Make the bucket of the settings where it is missing.
+
+    One that exists but may not be looked at by our key is left alone. Raises `ServersUnavailable` where it can be
+    neither found nor made.
+    """
+    if not settings.S3_BUCKET:
+        return
+    client = default_storage.connection.meta.client  # type: ignore[attr-defined]
+    try:
+        client.head_bucket(Bucket=settings.S3_BUCKET)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+            return
+    except BotoCoreError as error:
+        raise ServersUnavailable(f"The S3 store cannot be reached: {error}") from error
+    else:
+        return
+    region = client.meta.region_name
+    location = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    try:
+        client.create_bucket(Bucket=settings.S3_BUCKET, **location)
+    except (BotoCoreError, ClientError) as error:
+        raise ServersUnavailable(f"The bucket {settings.S3_BUCKET} cannot be made: {error}") from error
 
 
 @contextlib.contextmanager

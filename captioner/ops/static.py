@@ -10,18 +10,14 @@ from django.core.management import call_command
 
 def static_files_collect() -> None:
     """Collect the static files of all applications, unless that was done and none of them has changed since."""
-    mark = Path(settings.STATIC_ROOT) / ".collected"
-    fingerprint = _fingerprint()
-    if mark.is_file() and mark.read_text() == fingerprint:
-        return
-    call_command("collectstatic", interactive=False, verbosity=0)
-    mark.write_text(fingerprint)
-
-
-def _fingerprint() -> str:
     found = []
     for finder in get_finders():
         for name, storage in finder.list(()):
             facts = Path(storage.path(name)).stat()
             found.append((name, facts.st_size, facts.st_mtime_ns))
-    return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()
+    fingerprint = hashlib.sha256(repr(sorted(found)).encode()).hexdigest()
+    mark = Path(settings.STATIC_ROOT) / ".collected"
+    if mark.is_file() and mark.read_text() == fingerprint:
+        return
+    call_command("collectstatic", interactive=False, verbosity=0)
+    mark.write_text(fingerprint)
