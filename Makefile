@@ -1,19 +1,26 @@
-# Two commands do everything: `make run` (the service) and `make test` (the tests).
+# Two commands do everything: `make run` (the service) and `make test` (its tests; `make test-all` adds real servers).
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
 export VENV
 export CAPTIONER_DATA_DIR ?= $(CURDIR)/var
 
-.PHONY: run install test bench experiment rehearsal check check-deploy format
+.PHONY: run install test test-servers test-all bench experiment rehearsal check check-deploy format
 
 run: install
 	@exec $(BIN)/python deploy/run.py
 
 install: $(VENV)/.installed
 
+# What any machine can run: the unit tests, and the browser's where there is Chromium.
 test: $(VENV)/.installed-tests
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -m "not stack" -n 2 --dist loadfile $(ARGS)
+
+# On real servers, small benchmarks included; .ci/run names the packages. One after the other: they load all cores.
+test-servers: $(VENV)/.installed-tests
+	$(BIN)/pytest -m stack $(ARGS)
+
+test-all: test test-servers
 
 # The service beside a bare loop and other servers.
 bench: $(VENV)/.installed-tests

@@ -31,13 +31,18 @@ _OURS = (
 )
 for _name in [name for name in os.environ if name.startswith(_OURS) or name == "HOST"]:
     del os.environ[_name]
-os.environ |= {"CAPTIONER_DATA_DIR": _DATA_DIR.name, "DJANGO_SETTINGS_MODULE": "captioner.settings"}
+os.environ |= {
+    "CAPTIONER_DATA_DIR": _DATA_DIR.name,
+    "DJANGO_SETTINGS_MODULE": "captioner.settings",
+    "OMP_NUM_THREADS": "1",  # tests share the cores with each other; what they compute is tiny
+}
 
 import django
 
 django.setup()
 
 import uuid
+from collections import Counter
 from concurrent.futures import Future
 
 import pytest
@@ -52,6 +57,18 @@ from captioner.models import Caption, Owner
 from captioner.serving import runtime
 from captioner.serving.engine import Ticket
 from tests.photos import draw_jpeg
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """One line on what was not run, and how to get it."""
+    skipped = Counter(
+        report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.getreports("skipped")
+    )
+    left_out = [f"{count} tests ({reason})" for reason, count in skipped.items()]
+    if config.getoption("markexpr") == "not stack":
+        left_out.append("those of real servers (`make test-all`; .ci/run names the packages)")
+    if left_out:
+        terminalreporter.write_line(f"Not run: {'; '.join(left_out)}.", yellow=True)
 
 
 class FakeEngine:
