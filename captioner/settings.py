@@ -359,13 +359,11 @@ TRAINING_MIN_NEW_FEEDBACK = env_int("TRAINING_MIN_NEW_FEEDBACK", 50, minimum=1)
 TRAINING_PROMOTE_TO = env_text(
     "TRAINING_PROMOTE_TO", "champion", choices=("champion", "challenger", "nothing")
 )
-TRAINING_AUTHOR_ROWS = env_int("TRAINING_AUTHOR_ROWS", 5, minimum=1)
 TRAINING_ORIGINAL_PHOTOS = env_text("TRAINING_ORIGINAL_PHOTOS")
 TRAINING_REPLAY_PHOTOS = env_text("TRAINING_REPLAY_PHOTOS")
 TRAINING_THREADS = env_int("TRAINING_THREADS", 0, minimum=0)  # 0: half of the cores, at least one
 TRAINING_NICENESS = env_int("TRAINING_NICENESS", 19, minimum=0, maximum=19)
 CODE_REVISION = env_text("CODE_REVISION")  # for images that hold no git checkout
-TRAINING_STALE_SECONDS = env_int("TRAINING_STALE_SECONDS", 600, minimum=5)
 
 # --- Logging and metrics ----------------------------------------------------------------------------------------
 

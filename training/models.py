@@ -13,6 +13,8 @@ from django.utils import timezone
 from captioner.models import Photo
 from models_registry.models import ModelVersion
 
+STALE_AFTER = timedelta(minutes=10)  # without a sign of life of whoever holds a run
+
 
 class HeldOutPhoto(models.Model):
     """A photo that judges and therefore never teaches, whatever later becomes of the split."""
@@ -107,7 +109,7 @@ class TrainingRun(models.Model):
     @property
     def is_stale(self) -> bool:
         """Whether whoever holds this run has not been heard of for too long."""
-        limit = timezone.now() - timedelta(seconds=settings.TRAINING_STALE_SECONDS)
+        limit = timezone.now() - STALE_AFTER
         return self.status == self.Status.RUNNING and (self.heartbeat_at or self.created_at) < limit
 
     @property

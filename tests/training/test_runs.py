@@ -26,7 +26,7 @@ from training.judging.gate import Decision, Verdict
 from training.learning import pipeline
 from training.learning.loop import Learning
 from training.learning.snapshot import snapshot_take
-from training.models import HeldOutPhoto, TrainingRun
+from training.models import STALE_AFTER, HeldOutPhoto, TrainingRun
 
 Status = TrainingRun.Status
 
@@ -198,9 +198,7 @@ def test_a_run_in_good_hands_is_left_alone_and_a_stale_one_taken_over(base, appr
     holder = services.run_claim(run.pk)
     assert services.run_claim(run.pk) is None
     assert services.runs_sweep() == 0
-    TrainingRun.objects.update(
-        heartbeat_at=timezone.now() - timedelta(seconds=settings.TRAINING_STALE_SECONDS + 1)
-    )
+    TrainingRun.objects.update(heartbeat_at=timezone.now() - STALE_AFTER - timedelta(seconds=1))
     assert services.runs_sweep() == 1
     taken = execute(run)
     assert (taken.status, taken.attempts) == (Status.FINISHED, 2)

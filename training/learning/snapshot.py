@@ -9,7 +9,6 @@ from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.files.storage import default_storage
 from django.db.models import Q
@@ -71,9 +70,7 @@ def snapshot_take() -> Snapshot:
     hashes = {sha256: digits for sha256, digits, file in known if default_storage.exists(file)}
     readable = [row for row in rows if row.photo in hashes]
     held_out = set(HeldOutPhoto.objects.values_list("photo__sha256", flat=True))
-    snapshot = rows_curate(
-        readable, hashes, salt=salt, held_out=held_out, author_rows=settings.TRAINING_AUTHOR_ROWS
-    )
+    snapshot = rows_curate(readable, hashes, salt=salt, held_out=held_out)
     _hold_out(snapshot)
     if missing := len(rows) - len(readable):
         return Snapshot(snapshot.rows, salt, {**snapshot.left_out, "photo_unreadable": missing})
