@@ -83,6 +83,10 @@ class PhotoDone(CaptionerError):
     """Another worker has captioned this photo of a job, or the job was cancelled; this caption is not logged."""
 
 
+class InvalidIdempotencyKey(CaptionerError):
+    """The `Idempotency-Key` is empty, too long, or holds other characters than printable ASCII."""
+
+
 class IdempotencyKeyInUse(CaptionerError):
     """The first request with this `Idempotency-Key` is still under way; `retry_after` is in seconds."""
 

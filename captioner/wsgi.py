@@ -9,7 +9,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "captioner.settings")
 
 
 class Utf8Request(WSGIRequest):
-    """In UTF-8, whatever the Content-Type says: Django would try any codec it names, and fail on "zlib"."""
+    """Always decoded as UTF-8: Django would try any codec that the Content-Type names, and fail on "zlib"."""
 
     encoding = property(lambda _self: "utf-8", lambda _self, _charset: None)
 

@@ -1,4 +1,4 @@
-"""The pages about oneself: API keys and the password."""
+"""The account page: API keys, and the way to change the password."""
 
 from typing import cast
 

@@ -1,4 +1,4 @@
-"""What several pages share."""
+"""Functions that several pages share."""
 
 from django.conf import settings
 from django.contrib.auth.decorators import user_passes_test

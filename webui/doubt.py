@@ -1,4 +1,4 @@
-"""How sure the model was of each word, in the steps the pages show."""
+"""The probability of each word as the pages show it: in four steps, from sure to guessing."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -32,5 +32,5 @@ def percent_of(share: float) -> int:
 
 
 def shown_words(words: Iterable[Mapping[str, object]]) -> list[ShownWord]:
-    """The words of `Caption.words`, ready to be shown."""
+    """Returns the words of `Caption.words`, ready to be shown."""
     return [ShownWord(text=str(word["text"]), probability=float(str(word["probability"]))) for word in words]

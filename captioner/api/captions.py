@@ -1,4 +1,4 @@
-"""REST over the services: each method reads its request, calls one service and shows the result."""
+"""`/api/v1/captions`: each method reads its request, calls one service and shows the result."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -19,7 +19,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from captioner.api import schema
-from captioner.api.idempotency import create_as_asked
 from captioner.api.owned import OwnedViewSet
 from captioner.api.parsers import JsonObjectParser, OctetStreamParser, PhotoParser, is_photo
 from captioner.api.serializers import (
@@ -34,6 +33,7 @@ from captioner.captions.captions import caption_create, caption_delete
 from captioner.captions.feedback import feedback_submit
 from captioner.captions.photos import photo_open
 from captioner.http.client import client_gone
+from captioner.http.idempotency import create_once
 from captioner.http.owner import owner_of
 from captioner.models import Caption, CaptionQuerySet, Feedback
 
@@ -56,7 +56,7 @@ class CaptionFilter(django_filters.FilterSet):  # type: ignore[misc]  # the libr
         choices=Feedback.Status.choices,
         null_label="No feedback",
         null_value="none",
-        help_text="How far the review of your feedback got; `none` for captions without feedback.",
+        help_text="Review state of your feedback; `none` for captions without feedback.",
     )
     created_after = django_filters.IsoDateTimeFilter(
         field_name="created_at",
@@ -95,7 +95,7 @@ class CaptionViewSet(OwnedViewSet[Caption]):
     def create(self, request: Request) -> Response:
         photo = _photo_request(request)
         image, parameters = photo["image"], photo["parameters"]
-        caption, headers = create_as_asked(
+        caption, headers = create_once(
             request,
             lambda note: caption_create(
                 image,
@@ -147,13 +147,13 @@ class CaptionViewSet(OwnedViewSet[Caption]):
 
 
 def _photo_request(request: Request) -> dict[str, Any]:
-    """The validated `image` (bytes) and decoding `parameters`; those come with the photo or in the query."""
+    """Returns the validated `image` (bytes) and decoding `parameters`, which come with the photo or in the query."""
     photos = len(request.FILES.getlist("image"))
     if photos > 1:
         raise ValidationError({"image": [f"Send one photo per request; this one has {photos}."]})
     body: Any = request.data  # a QueryDict or, by our parsers, a dict
     if not body and is_photo(request.content_type):
-        body = {"image": SimpleUploadedFile("image", b"")}  # which no parser is asked for
+        body = {"image": SimpleUploadedFile("image", b"")}  # REST framework asks no parser for an empty body
     query = {name: request.query_params[name] for name in DECODING_OPTIONS if name in request.query_params}
     serializer = CaptionBase64Serializer if "image_base64" in body else CaptionUploadSerializer
     photo = serializer(data=query | dict(body.items()))

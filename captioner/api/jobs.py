@@ -1,4 +1,4 @@
-"""REST over the batch jobs."""
+"""`/api/v1/jobs`: batch jobs and their results."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from captioner.api import schema
-from captioner.api.idempotency import create_as_asked
 from captioner.api.owned import OwnedViewSet
 from captioner.api.parsers import ZipParser
 from captioner.api.serializers import DECODING_OPTIONS, JobOptionsSerializer, JobSerializer
+from captioner.http.idempotency import create_once
 from captioner.http.owner import owner_of
 from captioner.jobs import services as jobs
 from captioner.jobs.archives import SentPhoto
@@ -48,7 +48,7 @@ class JobViewSet(OwnedViewSet[Job]):
         wishes = JobOptionsSerializer(data={name: sent[name] for name in DECODING_OPTIONS if name in sent})
         wishes.is_valid(raise_exception=True)
         photos = _sent_photos(data)
-        job, headers = create_as_asked(
+        job, headers = create_once(
             request,
             lambda note: jobs.job_create(
                 photos, owner=owner_of(request), options=wishes.validated_data, on_created=note
@@ -81,7 +81,7 @@ class JobViewSet(OwnedViewSet[Job]):
 
 
 def _sent_photos(data: Any) -> list[SentPhoto]:
-    """The photos of a request, from `archive` or from one or more `image`. Raises `InvalidArchive`."""
+    """Returns the photos of a request, from `archive` or from one or more `image`. Raises `InvalidArchive`."""
     is_form = isinstance(data, QueryDict)
     archives: Any = data.getlist("archive") if is_form else list(data.values())
     images: Any = data.getlist("image") if is_form else []

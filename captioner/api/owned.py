@@ -1,4 +1,4 @@
-"""What the views of captions and of jobs share: everybody sees only their own, newest first."""
+"""The base of the views of captions and jobs, of which everybody sees only their own, newest first."""
 
 from collections.abc import Iterable
 from typing import Any, TypeVar

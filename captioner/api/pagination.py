@@ -13,7 +13,7 @@ from captioner.http.paging import Page, page_of
 
 
 class NewestFirstPagination(BasePagination):
-    """A cursor is `older~` or `newer~` and the place of `page_of`; it keeps its place while new rows arrive."""
+    """A cursor is `older~` or `newer~` and a cursor of `page_of`; new rows do not move it."""
 
     page_size = 20
     max_page_size = 100

@@ -20,9 +20,8 @@ def body_bound(request: HttpRequest, limit: int) -> None:
 
     In chunks at most `DATA_UPLOAD_MAX_MEMORY_SIZE` are taken.
 
-    Django sees no body at all where no length is given. Where the server marks the body's end, one sent in
-    chunks is taken here, up to the limit, and has a length from then on. Raises `ParseError` where its chunks are
-    malformed, or end before the body does.
+    Django ignores a body without a length. One sent in chunks, whose end the server marks, is therefore read here
+    and given one. Raises `ParseError` where its chunks are malformed or incomplete.
     """
     most_in_memory = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     is_chunked = not request.META.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" in request.META
@@ -56,7 +55,7 @@ class JsonObjectParser(JSONParser):
 
 
 class PhotoParser(BaseParser):
-    """The body is the photo itself. What it really is gets decided by its bytes, not by the media type."""
+    """The body is the photo itself. Its bytes decide which format it is, not the media type."""
 
     media_type = "image/*"
 
@@ -71,7 +70,7 @@ class OctetStreamParser(PhotoParser):
 
 
 def is_photo(content_type: str) -> bool:
-    """Whether a body of this type is the photo itself."""
+    """Returns whether a body of this type is the photo itself."""
     media_type = content_type.partition(";")[0].strip().lower()
     return media_type.startswith("image/") or media_type == OctetStreamParser.media_type
 

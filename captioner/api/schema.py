@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond what the code says by itself."""
+"""Summaries, examples and responses of the OpenAPI schema that cannot be read off the views."""
 
 from http import HTTPStatus
 from typing import Any
@@ -15,7 +15,6 @@ from drf_spectacular.utils import (
     extend_schema_view,
 )
 
-from captioner.api.idempotency import HEADER
 from captioner.api.pagination import NewestFirstPagination
 from captioner.api.serializers import (
     CaptionBase64Serializer,
@@ -29,6 +28,7 @@ from captioner.api.serializers import (
     ProblemSerializer,
 )
 from captioner.http import problems as errors
+from captioner.http.idempotency import HEADER
 from captioner.jobs.results import FORMATS
 
 _PAGE_SIZE = {
@@ -74,7 +74,7 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
 
 
 def problems(*statuses: int) -> dict[tuple[int, str], OpenApiResponse]:
-    """Responses of these statuses as problem details; those that every operation can give are added."""
+    """Returns responses with problem details, for these statuses and for those that every operation can give."""
     return {
         (status, errors.MEDIA_TYPE): OpenApiResponse(ProblemSerializer, HTTPStatus(status).phrase)
         for status in sorted({*statuses, 400, 401, 403, 429, 503})
@@ -151,7 +151,7 @@ JOBS = extend_schema_view(
         summary="Caption many photos in the background",
         description=(
             "Send one ZIP (`archive`, or as the request body) or several photos (`image`). A photo that cannot be"
-            " captioned is told in the results and stops no other. Captions stay in your history as well."
+            " captioned is reported in the results, and the others go on. Captions stay in your history as well."
         ),
         parameters=[
             DecodingOptionsSerializer,
@@ -166,15 +166,20 @@ JOBS = extend_schema_view(
         parameters=[OpenApiParameter(NewestFirstPagination.page_size_query_param, _PAGE_SIZE)],
         responses={200: JobSerializer, **problems(422)},
     ),
-    retrieve=extend_schema(summary="How far a job got", responses={200: JobSerializer, **problems(404)}),
+    retrieve=extend_schema(
+        summary="One of your jobs, with its progress", responses={200: JobSerializer, **problems(404)}
+    ),
     destroy=extend_schema(
         summary="Cancel a job",
         description="No more of its photos are captioned; its captions so far stay, in the results and your history.",
         responses={204: None, **problems(404)},
     ),
     results=extend_schema(
-        summary="What became of a job's photos",
-        description="So far, in the order they were sent. `coco` is the results format of the COCO caption evaluation.",
+        summary="The results of a job",
+        description=(
+            "Of the photos that are done, in the order they were sent. `coco` is the results format of the COCO caption"
+            " evaluation."
+        ),
         parameters=[OpenApiParameter("format", str, enum=[*FORMATS], default="jsonl")],
         responses={
             **{(200, results.media_type.split(";")[0]): OpenApiTypes.STR for results in FORMATS.values()},

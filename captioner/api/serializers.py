@@ -1,4 +1,4 @@
-"""The shapes of requests and answers: names, types, ranges. What they mean is in services."""
+"""Names, types and ranges of the fields of requests and answers; the domain services give them their meaning."""
 
 import base64
 import dataclasses
@@ -20,7 +20,7 @@ DECODING_OPTIONS = tuple(field.name for field in dataclasses.fields(DecodingPara
 
 
 class WholeNumberField(serializers.IntegerField):
-    """An integer of a closed range, which every message names."""
+    """An integer of a closed range; every error message names the range."""
 
     def __init__(self, low: int, high: int, **kwargs: Any) -> None:
         message = f"Give a whole number from {low} to {high}."
@@ -42,7 +42,7 @@ class UploadField(serializers.FileField):
     }
 
     def __init__(self, **kwargs: Any) -> None:
-        # An empty photo is told from a missing one by the photo intake.
+        # The photo intake refuses an empty file, with a clearer message.
         super().__init__(allow_empty_file=True, **kwargs)
 
     def to_internal_value(self, data: Any) -> bytes:  # type: ignore[override]
@@ -72,7 +72,7 @@ class Base64Field(serializers.Field[bytes, str, str, Any]):
 
 
 class DecodingOptionsSerializer(serializers.Serializer[Any]):
-    """How to decode; what is not given is as the serving model prefers it."""
+    """How to decode. The serving model's own settings apply to options that are not given."""
 
     num_captions = WholeNumberField(
         1, MAX_NUM_CAPTIONS, required=False, help_text="How many different captions."
@@ -110,7 +110,7 @@ class CaptionBase64Serializer(DecodingOptionsSerializer):
 
 
 class JobOptionsSerializer(DecodingOptionsSerializer):
-    """As for one photo, except that a job need not wait for the model: wishes are kept as they are."""
+    """As for one photo, but checked without the model, which may not be ready; the options are stored as given."""
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -121,14 +121,16 @@ class JobOptionsSerializer(DecodingOptionsSerializer):
 
 
 class JobUploadSerializer(JobOptionsSerializer):
-    """For the description of the API; what is uploaded, the view takes."""
+    """One ZIP of photos, or several photos, and how to caption them."""
+
+    # Describes the form in the OpenAPI schema; the view takes the files themselves, which may be large.
 
     archive = UploadField(required=False, help_text="A ZIP of photos.")
     image = serializers.ListField(child=UploadField(), required=False, help_text="Photos, instead of a ZIP.")
 
 
 class FeedbackRequestSerializer(serializers.Serializer[Any]):
-    """What the caption was worth. One of the two is required; sending feedback again replaces it."""
+    """A rating, a better caption, or both. Sending feedback again replaces what was sent before."""
 
     rating = WholeNumberField(1, 10, required=False, allow_null=True, help_text="1 (worst) to 10 (best).")
     ideal_caption = serializers.CharField(
@@ -183,7 +185,10 @@ class CaptionSerializer(serializers.ModelSerializer[Caption]):
     confidence = serializers.FloatField(
         read_only=True,
         allow_null=True,
-        help_text="Calibrated probability that the caption is right, once there is one.",
+        help_text=(
+            "Estimated probability that the caption comes close to what people would write about the photo: that its"
+            " CIDEr-D would reach a threshold, which the weights name. Null where they were never calibrated."
+        ),
     )
     alternatives = AlternativeSerializer(many=True, read_only=True)
     words = WordSerializer(many=True, read_only=True)
@@ -221,7 +226,7 @@ class CaptionSerializer(serializers.ModelSerializer[Caption]):
 
 
 class JobPhotosSerializer(serializers.Serializer[Any]):
-    """How many photos got how far."""
+    """The number of photos by state."""
 
     total = serializers.IntegerField(source="photo_count", read_only=True)
     captioned = serializers.IntegerField(read_only=True)
@@ -262,12 +267,12 @@ class InvalidFieldSerializer(serializers.Serializer[Any]):
 
 
 class ProblemSerializer(serializers.Serializer[Any]):
-    """What went wrong (RFC 9457)."""
+    """Problem details (RFC 9457)."""
 
     type = serializers.CharField(help_text="Stable name of the kind of problem: `urn:captioner:problem:...`.")
     title = serializers.CharField()
     status = serializers.IntegerField(help_text="The HTTP status.")
-    detail = serializers.CharField(help_text="What was wrong with this request, and what is allowed.")
+    detail = serializers.CharField(help_text="What is wrong with this request, and what is allowed.")
     errors = InvalidFieldSerializer(  # type: ignore[assignment]  # a field here, as the metaclass takes it
         many=True, required=False, help_text="What was wrong with which field."
     )

@@ -1,4 +1,4 @@
-"""Staff's view of the registry: which versions there are, what serves, and a way to change that."""
+"""The model registry, for staff: lists versions and changes which of them serve."""
 
 import math
 from typing import Any, cast
@@ -28,13 +28,15 @@ class VersionSerializer(serializers.ModelSerializer[ModelVersion]):
         source="readable_facts.size", allow_null=True, help_text="Bytes of all files."
     )
     trained_beside = serializers.CharField(
-        source="readable_facts.lineage.parent", allow_null=True, help_text="The champion when it was trained."
+        source="readable_facts.lineage.parent",
+        allow_null=True,
+        help_text="The champion at the time it was trained.",
     )
     trained_from = serializers.CharField(source="readable_facts.lineage.base", allow_null=True)
     metrics = serializers.DictField(source="readable_facts.lineage.metrics", allow_null=True)
     gate = serializers.DictField(source="readable_facts.lineage.gate", allow_null=True)
     error = serializers.CharField(
-        allow_null=True, help_text="Why its manifest cannot be read; what stands there is then null."
+        allow_null=True, help_text="Why its manifest cannot be read; the facts in it are then null."
     )
 
     class Meta:
@@ -62,24 +64,24 @@ class VersionSerializer(serializers.ModelSerializer[ModelVersion]):
 
 
 class RegistrySerializer(serializers.Serializer[Any]):
-    """What serves, what is wrong, and all versions, newest first."""
+    """The versions that serve, current alerts, and all versions, newest first."""
 
     champion = serializers.CharField(allow_null=True)
     challenger = serializers.CharField(allow_null=True)
-    previous = serializers.CharField(allow_null=True, help_text="What a rollback would go to.")
+    previous = serializers.CharField(allow_null=True, help_text="The version that a rollback would serve.")
     alerts = serializers.ListField(child=serializers.CharField())
     versions = VersionSerializer(many=True)
 
 
 class ReasonSerializer(serializers.Serializer[Any]):
-    reason = serializers.CharField(max_length=1000, help_text="Why; it is kept in the log.")
+    reason = serializers.CharField(max_length=1000, help_text="Your reason, which is kept in the log.")
 
 
 class RollbackRequestSerializer(ReasonSerializer):
     expected = serializers.CharField(
         required=False,
         max_length=100,
-        help_text="The champion that is to go; if another one serves by now, nothing is changed.",
+        help_text="The champion you want to replace; nothing changes if another one serves by now.",
     )
 
 
@@ -97,7 +99,7 @@ class ShareField(serializers.FloatField):
 class RolloutSerializer(serializers.ModelSerializer[Rollout]):
     canary_share = ShareField(help_text="Share of photos that a challenger answers.")
     shadow_share = ShareField(
-        help_text="Share of the champion's photos that a challenger captions too, unseen."
+        help_text="Share of the champion's photos that a challenger captions as well, without showing it to anybody."
     )
 
     class Meta:
@@ -116,14 +118,14 @@ class RolloutSerializer(serializers.ModelSerializer[Rollout]):
 
 class RetentionRequestSerializer(serializers.Serializer[Any]):
     keep = serializers.IntegerField(
-        min_value=0, max_value=10_000, default=5, help_text="How many of the newest are kept in any case."
+        min_value=0, max_value=10_000, default=5, help_text="How many of the newest versions are always kept."
     )
-    dry_run = serializers.BooleanField(default=True, help_text="Only tell what would be removed.")
+    dry_run = serializers.BooleanField(default=True, help_text="Only list what would be removed.")
 
 
 class RetentionSerializer(serializers.Serializer[Any]):
     dry_run = serializers.BooleanField()
-    versions = VersionSerializer(many=True, help_text="Those whose files are, or would be, removed.")
+    versions = VersionSerializer(many=True, help_text="The versions whose files are, or would be, removed.")
 
 
 class PromotionRequestSerializer(ReasonSerializer):
@@ -132,7 +134,7 @@ class PromotionRequestSerializer(ReasonSerializer):
 
 @extend_schema_view(
     list=extend_schema(
-        summary="Model versions, and what serves",
+        summary="List model versions and which of them serve",
         operation_id="models_list",
         responses={200: RegistrySerializer, **problems()},
     ),
@@ -147,12 +149,12 @@ class PromotionRequestSerializer(ReasonSerializer):
         responses={200: VersionSerializer, **problems(409, 415, 422)},
     ),
     pin=extend_schema(
-        summary="Keep a version's files whatever retention says",
+        summary="Protect a version's files from retention",
         request=None,
         responses={200: VersionSerializer, **problems(404)},
     ),
     unpin=extend_schema(
-        summary="Leave a version to retention",
+        summary="Let retention remove a version's files again",
         request=None,
         responses={200: VersionSerializer, **problems(404)},
     ),
@@ -163,15 +165,18 @@ class PromotionRequestSerializer(ReasonSerializer):
     ),
     rollout=extend_schema(
         summary="Change how a challenger is tried",
-        description="What is not sent stays as it is. The answer tells also when a challenger is taken back by itself.",
+        description=(
+            "Fields that are not sent keep their value. The answer includes the limits at which a challenger is taken"
+            " back automatically."
+        ),
         request=RolloutSerializer,
         responses={200: RolloutSerializer, **problems(415, 422)},
     ),
     retain=extend_schema(
-        summary="Remove the files of versions nobody needs any more",
+        summary="Remove the files of old versions",
         description=(
-            "Kept are what an alias points at, what a rollback would go to, the pinned, the newest, and what any of"
-            " these were trained from. Nothing is removed unless `dry_run` is false."
+            "Always kept: versions that an alias points at or a rollback would serve, pinned ones, the newest, and the"
+            " versions that any of these were trained from. Nothing is removed unless `dry_run` is false."
         ),
         request=RetentionRequestSerializer,
         responses={200: RetentionSerializer, **problems(415, 422)},

@@ -1,4 +1,4 @@
-"""What the server's connection tells about the client behind a request."""
+"""The client behind a request: its address, and whether it is still connected."""
 
 import select
 
@@ -10,11 +10,11 @@ _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
 
 
 def client_gone(request: HttpRequest) -> bool:
-    """Whether the client closed its connection, so that nobody is left to read the answer.
+    """Returns whether the client has closed its connection and will not read the answer.
 
-    Only gunicorn hands its socket to the application; under any other server nobody is ever found gone. The
-    socket is polled, not read, so the connection's next request stays where it is. Behind a proxy the client
-    is the proxy, which hangs up once its own client did.
+    Only gunicorn hands its socket to the application; under other servers this is always False. The socket is
+    polled, not read, so the connection's next request stays intact. Behind a proxy the client is the proxy, which
+    closes its connection once its own client has.
     """
     connection = request.META.get("gunicorn.socket")
     if connection is None:
@@ -25,10 +25,10 @@ def client_gone(request: HttpRequest) -> bool:
 
 
 def client_address(request: HttpRequest) -> str:
-    """The IP address of whoever sent the request, seen through `TRUSTED_PROXIES` proxies.
+    """Returns the IP address that sent the request to the first of `TRUSTED_PROXIES` proxies.
 
     Each proxy appends the address it was called from to `X-Forwarded-For`, so only that many entries from the end
-    are true; what stands before them is whatever the client wrote.
+    can be trusted; the client may have written the ones before.
     """
     hops = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
     if settings.TRUSTED_PROXIES and hops[-1].strip():

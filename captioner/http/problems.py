@@ -27,6 +27,7 @@ from captioner.exceptions import (
     IdempotencyKeyReused,
     InvalidArchive,
     InvalidFeedback,
+    InvalidIdempotencyKey,
     InvalidImage,
     ModelUnavailable,
     Overloaded,
@@ -111,6 +112,8 @@ def problem_from(error: Exception) -> Problem | None:
         case InvalidArchive():
             status = _INVALID_ARCHIVE_STATUS.get(error.reason, 422)
             return Problem("invalid-archive", status, str(error), extensions={"reason": error.reason})
+        case InvalidIdempotencyKey():
+            return Problem.invalid_fields([("Idempotency-Key", str(error))])
         case IdempotencyKeyInUse():
             return Problem.retryable("idempotency-key-in-use", 409, str(error), error.retry_after)
         case IdempotencyKeyReused():

@@ -1,7 +1,7 @@
-"""How often somebody may do something: counters in the cache, which all processes share where it is Redis.
+"""Rate limits: counters in the cache, which all processes share where it is Redis.
 
-Time is cut into fixed windows, the same for everybody, and each counts from zero: one atomic increment per request,
-and a reset that can be told exactly. Where the cache cannot be reached nobody is held up.
+Time is cut into fixed windows, the same for everybody, and each counts from zero: that takes one atomic increment per
+request, and the time of the next reset is known exactly. Without the cache everything is allowed.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ from captioner.http.client import client_address
 
 logger = logging.getLogger(__name__)
 
-# After a failure the cache is left alone for so long: a server that does not answer would slow every request down.
+# After a failure the cache is not asked for this long: a server that does not answer would delay every request.
 _REST_SECONDS = 5.0
 _resting_until = 0.0  # of time.monotonic(); 0 while the cache works
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most `quota` times in each window of `window` seconds. `name` is what callers are told."""
+    """At most `quota` requests in each window of `window` seconds. `name` appears in the headers of answers."""
 
     name: str
     quota: int
@@ -37,7 +37,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is left of a rate in this window, `reset` seconds before the next one."""
+    """How many requests a rate still allows in this window, which ends in `reset` seconds."""
 
     rate: Rate
     remaining: int
@@ -46,13 +46,13 @@ class Standing:
 
 
 def rate_of(name: str) -> Rate | None:
-    """The rate that the settings give to `name`; None where it is off."""
+    """Returns the rate that the settings give to `name`, None where it is off."""
     limit = settings.RATE_LIMITS[name]
     return None if limit is None else Rate(name.replace("_", "-"), *limit)
 
 
 def rate_take(rate: Rate, who: str) -> Standing | None:
-    """Count one more for `who`; None where that cannot be counted, and everything is allowed."""
+    """Counts one request of `who`. Returns None where the cache cannot be reached, and everything is allowed."""
     window, passed = divmod(time.time(), rate.window)
     count = _count(_key(rate, who, int(window)), 1, rate.window)
     if count is None:
@@ -66,26 +66,30 @@ def rate_take(rate: Rate, who: str) -> Standing | None:
 
 
 def rate_give_back(rate: Rate, who: str) -> None:
-    """Uncount what `rate_take` has just counted."""
+    """Takes back one request that `rate_take` has just counted."""
     _count(_key(rate, who, int(time.time() // rate.window)), -1, rate.window)
 
 
 def caller_take(request: HttpRequest, user_id: int | None, api_key_id: int | None) -> list[Standing]:
-    """Count one request of this caller: for the key and its user, or for the address of somebody anonymous.
+    """Counts one request of this caller: for the key and its user, or for the address of somebody anonymous.
 
-    The standings, the least comfortable first, are also kept on `request` for `RateLimitMiddleware`.
+    Returns the standings, exceeded and nearly exhausted ones first; `RateLimitMiddleware` finds them on `request`.
     """
     callers: dict[str, object] = {"key": api_key_id, "user": user_id}
     if user_id is None:
         callers["address"] = address_block(client_address(request))
-    standings = _take_all((rate_of(name), str(who)) for name, who in callers.items() if who is not None)
+    standings = [
+        standing
+        for name, who in callers.items()
+        if who is not None and (rate := rate_of(name)) and (standing := rate_take(rate, str(who)))
+    ]
     standings.sort(key=lambda standing: (not standing.is_exceeded, standing.remaining / standing.rate.quota))
     request.rate_standings = standings  # type: ignore[attr-defined]
     return standings
 
 
 def address_block(address: str) -> str:
-    """Whom an address belongs to, as far as one can tell: of IPv6, every customer gets a /64 to choose from."""
+    """Returns the addresses that count as one caller: an IPv4 address, or the /64 that each IPv6 customer is given."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:  # a Unix socket has none
@@ -97,7 +101,7 @@ def address_block(address: str) -> str:
 
 
 def retry_after(standings: Iterable[Standing]) -> int | None:
-    """Seconds until all of them allow the next request; None when they do now."""
+    """Returns the seconds until all of them allow another request, None when they do now."""
     return max((standing.reset for standing in standings if standing.is_exceeded), default=None)
 
 
@@ -106,18 +110,13 @@ def seconds_in_words(seconds: int) -> str:
     return f"{count} {unit}{'' if count == 1 else 's'}"
 
 
-def _take_all(rates: Iterable[tuple[Rate | None, str]]) -> list[Standing]:
-    standings = (rate_take(rate, who) for rate, who in rates if rate is not None)
-    return [standing for standing in standings if standing is not None]
-
-
 def _key(rate: Rate, who: str, window: int) -> str:
-    # Hashed, for a name that somebody typed may be of any length and alphabet.
+    # Hashed, because a user name that somebody typed may be of any length and alphabet.
     return f"rate:{rate.name}:{hashlib.sha256(who.encode()).hexdigest()[:32]}:{window}"
 
 
 def _count(key: str, step: int, seconds: int) -> int | None:
-    """The counter after one step; None while the cache cannot be reached."""
+    """Returns the counter after one step, None while the cache cannot be reached."""
     global _resting_until
     if time.monotonic() < _resting_until:
         return None

@@ -12,7 +12,7 @@ from captioner.http.client import client_address
 
 
 class ThrottledBackend(ModelBackend):
-    """Counts attempts before it looks at the password, so that a guess too many learns nothing from it."""
+    """Counts an attempt before it checks the password, so that a refused guess learns nothing."""
 
     def authenticate(
         self,

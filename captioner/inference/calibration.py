@@ -1,7 +1,7 @@
-"""How probable is it that a person accepts a caption? Measured on photos, and kept beside the weights.
+"""The confidence of a caption: how often captions of this mean log-probability came close to what people wrote.
 
-Multiplied token probabilities are no answer: they fall with every word, and say what the model believes, not how
-often it is right.
+Measured on photos with known captions (`training.judging.calibration`; no person has judged) and kept beside the
+weights. Multiplied token probabilities would not do: they fall with every word, and are never compared with photos.
 """
 
 import json
@@ -19,8 +19,8 @@ FILE_NAME = "calibration.json"
 class Calibration:
     """Platt scaling (Platt 1999): `1 / (1 + exp(-(slope * x + intercept)))`.
 
-    x is the mean natural log-probability of a caption's tokens. `accepted` says, for people, which captions counted
-    as accepted when this was fitted.
+    x is the mean natural log-probability of a caption's tokens. `accepted` says in words which captions counted
+    as close when this was fitted.
     """
 
     slope: float

@@ -67,9 +67,9 @@ def test_alternatives_and_the_model_version_are_shown(
 
 
 def test_a_calibrated_confidence_is_shown_and_none_is_made_up(client: Client, caption: Caption) -> None:
-    assert "people accept" not in page_of(client, caption)
+    assert "this sure of came close" not in page_of(client, caption)
     Caption.objects.filter(pk=caption.pk).update(confidence=0.347)
-    assert "people accept about <strong>35&nbsp;%</strong>" in page_of(client, caption)
+    assert "about <strong>35&nbsp;%</strong> of the captions" in page_of(client, caption)
 
 
 def test_without_javascript_an_alternative_can_be_taken_as_ones_own(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
+from captioner.http.problems import no_error_logged
 from captioner.serving import runtime
 
 
@@ -20,7 +21,6 @@ class HealthMiddleware:
         if request.path == "/readyz":
             status = runtime.engine_status()
             response = JsonResponse(status, status=200 if status["state"] == "ready" else 503)
-            # A probe that has to wait is no error; Django would log every 503 as one.
-            response._has_been_logged = True  # type: ignore[attr-defined]
+            no_error_logged(response)  # a probe that has to wait is none
             return response
         return self.get_response(request)

@@ -14,7 +14,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class MetricsMiddleware:
-    """In front of what needs an allowed host or TLS: Prometheus asks each process by its address, inside the house."""
+    """Goes before the middleware that wants an allowed host or TLS: Prometheus asks each process by its own address."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -25,7 +25,7 @@ class MetricsMiddleware:
             return _metrics(request)
         started = time.perf_counter()
         response = self.get_response(request)
-        # By view, not by address, of which there is no end; and of methods anybody can make up new ones.
+        # Labelled by view and not by path, which are endless; methods can be made up, so unknown ones count as one.
         match = request.resolver_match
         view = match.view_name if match else "none"
         method = request.method if request.method in _METHODS else "other"
@@ -35,7 +35,7 @@ class MetricsMiddleware:
 
 
 def _metrics(request: HttpRequest) -> HttpResponse:
-    """Behind `METRICS_TOKEN`; without one they are open in the embedded default and off in production."""
+    """Guarded by `METRICS_TOKEN`; without one, open in the embedded default and off in production."""
     if not settings.METRICS_TOKEN and settings.PRODUCTION:
         return HttpResponse("Set METRICS_TOKEN to turn metrics on.\n", status=404, content_type="text/plain")
     expected = f"Bearer {settings.METRICS_TOKEN}"

@@ -1,4 +1,4 @@
-"""What a request's body may be, before anything reads it."""
+"""Refuses request bodies above the size of every upload, before anything reads them."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ _FORM_FIELDS_BYTES = 2**20
 
 
 class RequestBodyMiddleware:
-    """Holds bodies to the largest upload allowed: Django writes files to disk for as long as a client sends some."""
+    """Limits bodies to the largest upload allowed; Django itself would write files to disk without any limit."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response

@@ -1,4 +1,4 @@
-"""One id per request, in the answer and in every log line, so that a person's report leads to the log."""
+"""One id per request, in the answer and in every log line, so that the log of a reported request can be found."""
 
 import logging
 import re
@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from django.http import HttpRequest, HttpResponse
 
 HEADER = "X-Request-ID"
-# What a client or proxy may choose: every common format of ids, and nothing that could forge a log line.
+# Ids that a client or proxy may choose: every common format, and nothing that could forge a log line.
 _ACCEPTABLE = re.compile(r"[\w.:+/=-]{1,128}", re.ASCII)
 _current: ContextVar[str] = ContextVar("request_id", default="-")
 _is_task: ContextVar[bool] = ContextVar("is_task", default=False)
@@ -24,7 +24,7 @@ class RequestIdMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         given = request.headers.get(HEADER, "")
         request_id = given if _ACCEPTABLE.fullmatch(given) else uuid.uuid4().hex
-        # Never reset: Django logs an answer after its middleware, and a thread's next request brings its own id.
+        # Never reset: Django logs an answer after its middleware ran, and a thread's next request sets its own id.
         _current.set(request_id)
         response = self.get_response(request)
         response[HEADER] = request_id
@@ -32,13 +32,13 @@ class RequestIdMiddleware:
 
 
 def task_begin(task_id: str) -> None:
-    """The background task that this process runs from now on, in place of a request."""
+    """Logs the id of this background task from now on, in place of a request's."""
     _current.set(task_id)
     _is_task.set(True)
 
 
 class RequestIdFilter(logging.Filter):
-    """Gives every log record a `request_id`, which in a worker is the task's, also as `task_id`; else `-`."""
+    """Gives every log record a `request_id`, or `-`; in a worker it is the task's id, also as `task_id`."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = current = _current.get()

@@ -1,10 +1,10 @@
-"""What browsers are told that neither Django nor django-csp tells them."""
+"""Security headers that neither Django nor django-csp sends."""
 
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
 
-# Features of browsers that no page here uses, so that no script that got in could either.
+# Browser features that no page here uses, turned off so that an injected script cannot use them either.
 _UNUSED = (
     "accelerometer",
     "browsing-topics",
