@@ -1,45 +1,22 @@
 """Caption photos and log that; delete a caption. Views, the API, tasks and commands are thin callers."""
 
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
-from typing import ParamSpec, TypeVar
+from typing import cast
 
 from django.conf import settings
 from django.db import connection, transaction
 
 from captioner.captions.photos import photo_delete, photo_store
-from captioner.exceptions import (
-    CaptionerError,
-    ClientGone,
-    DeadlineExceeded,
-)
-from captioner.inference.types import Candidate, DecodingParameters, Prediction
-from captioner.intake.decode import DecodedPhoto, photo_decode
+from captioner.exceptions import CaptionerError, ClientGone
+from captioner.inference.types import Candidate, DecodingParameters
+from captioner.intake.decode import photo_decode
 from captioner.models import Caption, Owner, Photo
 from captioner.ops import metrics
-from captioner.serving import runtime, trials
-from captioner.serving.engine import Ticket
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-# How often a waiting request looks whether its client is still there.
-_CLIENT_CHECK_SECONDS = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """A photo that the engine has accepted and not answered yet."""
-
-    photo: DecodedPhoto
-    ticket: Ticket
-    submitted_at: float  # time.monotonic(), as is the deadline
-    deadline: float
-    decode_seconds: float
+from captioner.serving import runtime
 
 
 def caption_create(
@@ -59,7 +36,8 @@ def caption_create(
 
     Raises `InvalidImage`, `Overloaded`, `DeadlineExceeded`, `ModelUnavailable`, `StorageUnavailable` or `ClientGone`.
     """
-    return _caption_finish(_caption_submit(data, parameters), owner, source, is_abandoned, on_logged)
+    _, caption = _captioning(data, owner, source, parameters, is_abandoned, on_logged)
+    return cast(Caption, caption)
 
 
 def captions_create(
@@ -83,18 +61,17 @@ def captions_create(
     photos = iter(photos)
     outcomes: list[Caption | CaptionerError] = []
     while batch := list(islice(photos, settings.CAPTION_MAX_BATCH)):
-        submitted = [_attempt(_caption_submit, data, parameters) for data in batch]
+        under_way = [
+            _captioning(data, owner, source, parameters, is_abandoned, partial(on_logged, place))
+            for place, data in enumerate(batch, start=len(outcomes))
+        ]
         try:
-            for item in submitted:
-                if isinstance(item, CaptionerError):
-                    outcomes.append(item)
-                    continue
-                note = partial(on_logged, len(outcomes))
-                outcomes.append(_attempt(_caption_finish, item, owner, source, is_abandoned, note))
+            refusals = [_step(captioning) for captioning in under_way]
+            for refusal, captioning in zip(refusals, under_way, strict=True):
+                outcomes.append(refusal or cast(Caption, _step(captioning)))
         finally:
-            for item in submitted:
-                if isinstance(item, _Pending):
-                    item.ticket.cancel()  # of use only where something else than one photo failed
+            for captioning in under_way:
+                captioning.close()  # of use only where something else than one photo failed
     return outcomes
 
 
@@ -121,125 +98,75 @@ def caption_delete(caption: Caption) -> None:
             photo_delete(photo)
 
 
-@metrics.rejects_counted
-def _caption_submit(data: bytes, parameters: DecodingParameters | None) -> _Pending:
-    engine = runtime.engine()
-    started = time.monotonic()
-    deadline = started + settings.CAPTION_TIMEOUT_SECONDS
-    photo = photo_decode(data, max_wait_seconds=settings.CAPTION_MAX_WAIT_SECONDS)
-    submitted = time.monotonic()
-    ticket = engine.photo_submit(photo.image, photo.sha256, parameters, deadline)
-    metrics.photo_accepted(ticket.future)
-    metrics.preprocess_seconds.observe(time.monotonic() - started)
-    return _Pending(
-        photo=photo,
-        ticket=ticket,
-        submitted_at=submitted,
-        deadline=deadline,
-        decode_seconds=submitted - started,
-    )
-
-
-def _connection_release() -> None:
-    """Give the database connection back while this thread waits: waiting requests may outnumber connections."""
-    if not connection.in_atomic_block:
-        connection.close()
-
-
-@metrics.rejects_counted
-def _caption_finish(
-    pending: _Pending,
+def _captioning(
+    data: bytes,
     owner: Owner,
     source: Caption.Source,
+    parameters: DecodingParameters | None,
     is_abandoned: Callable[[], bool],
     on_logged: Callable[[Caption], None],
-) -> Caption:
-    # The engine is busy with the photo now; this thread meanwhile prepares what will be stored.
-    jpeg = pending.photo.jpeg
-    _connection_release()
-    prediction = _prediction_wait(pending, is_abandoned)
-    metrics.queue_seconds.observe(prediction.queue_seconds)
-    caption = _caption_log(pending, prediction, jpeg, owner, source, on_logged)
-    metrics.captions.labels("captioned").inc()
-    _challenger_try(pending, caption)
-    return caption
+) -> Generator[Caption | None, None, None]:
+    """One photo's way, in two steps: yields None once the engine has the photo, then the logged caption.
+
+    Closed in between, it drops the photo.
+    """
+    with metrics.rejects_counted():
+        started = time.monotonic()
+        engine = runtime.engine()
+        photo = photo_decode(data, max_wait_seconds=settings.CAPTION_MAX_WAIT_SECONDS)
+        decoded = time.monotonic()
+        ticket = engine.photo_submit(
+            photo.image, photo.sha256, parameters, started + settings.CAPTION_TIMEOUT_SECONDS
+        )
+        metrics.preprocess_seconds.observe(time.monotonic() - started)
+        try:
+            yield None
+            jpeg = photo.jpeg  # encoded by this thread while the engine is busy with the photo
+            if not connection.in_atomic_block:
+                connection.close()  # while this thread waits: waiting requests may outnumber connections
+            prediction = ticket.answer(is_abandoned)
+        finally:
+            ticket.cancel()
+        metrics.queue_seconds.observe(prediction.queue_seconds)
+        best, *others = prediction.candidates
+        caption = Caption(
+            user=owner.api_key.user if owner.api_key else owner.user,
+            api_key=owner.api_key,
+            visitor=owner.visitor,
+            source=source,
+            text=best.caption,
+            confidence=_confidence(best),
+            words=[asdict(word) for word in best.words],
+            alternatives=[{"caption": each.caption, "confidence": _confidence(each)} for each in others],
+            token_log_probabilities=list(best.token_log_probabilities),
+            model_name=ticket.version.model_name,
+            model_version=prediction.model_version,
+            decoding=asdict(ticket.parameters),
+            timings_ms={
+                "decode": _milliseconds(decoded - started),
+                "queue": _milliseconds(prediction.queue_seconds),
+                "inference": _milliseconds(prediction.inference_seconds),
+                "total": _milliseconds(time.monotonic() - started),
+            },
+            batch_size=prediction.batch_size,
+        )
+        with transaction.atomic():
+            caption.photo = photo_store(photo, jpeg)
+            caption.save(force_insert=True)
+            on_logged(caption)
+        metrics.captions.labels("captioned").inc()
+        ticket.logged(caption.pk)
+        yield caption
 
 
-def _attempt(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | CaptionerError:
-    """What `step` returns, or the error it raised; a client that left ends everything."""
+def _step(captioning: Generator[Caption | None, None, None]) -> Caption | CaptionerError | None:
+    """What the next step yields, or the error it raised; a client that left ends everything."""
     try:
-        return step(*args, **kwargs)
+        return next(captioning)
     except ClientGone:
         raise
     except CaptionerError as error:
         return error
-
-
-def _prediction_wait(pending: _Pending, is_abandoned: Callable[[], bool]) -> Prediction:
-    while True:
-        try:
-            return pending.ticket.result(timeout=_CLIENT_CHECK_SECONDS)
-        except FutureTimeout:
-            if is_abandoned():
-                pending.ticket.cancel()
-                raise ClientGone("The client closed its connection while its photo was waiting.") from None
-            if time.monotonic() > pending.deadline:
-                pending.ticket.cancel()
-                raise DeadlineExceeded(
-                    f"No caption within {settings.CAPTION_TIMEOUT_SECONDS} seconds; please try again."
-                ) from None
-
-
-def _caption_log(
-    pending: _Pending,
-    prediction: Prediction,
-    jpeg: bytes,
-    owner: Owner,
-    source: Caption.Source,
-    on_logged: Callable[[Caption], None],
-) -> Caption:
-    best, *others = prediction.candidates
-    caption = Caption(
-        user=owner.api_key.user if owner.api_key else owner.user,
-        api_key=owner.api_key,
-        visitor=owner.visitor,
-        source=source,
-        text=best.caption,
-        confidence=_confidence(best),
-        words=[asdict(word) for word in best.words],
-        alternatives=[_alternative(candidate) for candidate in others],
-        token_log_probabilities=list(best.token_log_probabilities),
-        model_name=pending.ticket.version.model_name,
-        model_version=prediction.model_version,
-        decoding=asdict(pending.ticket.parameters),
-        timings_ms={
-            "decode": _milliseconds(pending.decode_seconds),
-            "queue": _milliseconds(prediction.queue_seconds),
-            "inference": _milliseconds(prediction.inference_seconds),
-            "total": _milliseconds(time.monotonic() - pending.submitted_at + pending.decode_seconds),
-        },
-        batch_size=prediction.batch_size,
-    )
-    with transaction.atomic():
-        caption.photo = photo_store(pending.photo, jpeg)
-        caption.save(force_insert=True)
-        on_logged(caption)
-    return caption
-
-
-def _challenger_try(pending: _Pending, caption: Caption) -> None:
-    """Log how a challenger failed this photo, or let it caption the photo too when there is nothing else to do."""
-    ticket = pending.ticket
-    if ticket.failure is not None:
-        trials.trial_failed(caption, *ticket.failure)
-        return
-    challenger = runtime.engine().challenger
-    if challenger is not None and challenger.version is not ticket.version:
-        challenger.shadow_offer(caption.pk, pending.photo.image, pending.photo.sha256, ticket.parameters)
-
-
-def _alternative(candidate: Candidate) -> dict[str, object]:
-    return {"caption": candidate.caption, "confidence": _confidence(candidate)}
 
 
 def _confidence(candidate: Candidate) -> float | None:

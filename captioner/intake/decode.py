@@ -1,5 +1,6 @@
 """From untrusted bytes to a photo: upright, in sRGB, small enough to store, without metadata. No Django, no torch."""
 
+import contextlib
 import hashlib
 import io
 import math
@@ -10,13 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import pillow_heif
-from PIL import GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import GifImagePlugin, Image, ImageCms, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from captioner.exceptions import InvalidImage, Overloaded
 from captioner.intake import hashes
-from captioner.intake.colour import eight_bits, srgb
 from captioner.intake.containers import photo_format, photo_strip
-from captioner.intake.limits import MAX_BYTES, MAX_STORED_SIDE, SIZE_LIMIT
+from captioner.intake.limits import MAX_BYTES, MAX_PROFILE_BYTES, MAX_STORED_SIDE, SIZE_LIMIT
 from captioner.intake.memory import BUDGET, DECODERS, expected_memory, held_until
 from captioner.intake.orientation import upright
 
@@ -123,9 +123,28 @@ def _read(data: bytes, deadline: float) -> tuple[Image.Image, int, int]:
             if file_format == "JPEG":
                 source.draft(None, size)
             source.load()
+            image: Image.Image = source
+            if image.mode.startswith("I;16"):  # conversion alone would clip at 255
+                image = image.point(lambda value: value / 256).convert("L")
+            elif image.has_transparency_data and image.mode != "RGBA":
+                image = image.convert("RGBA")
+            elif image.mode in ("1", "P"):
+                image = image.convert("L" if image.mode == "1" else "RGB")
             # Hamming looks like bicubic here, in two thirds of the time; the gap first averages whole pixels.
-            image = eight_bits(source).resize(size, Image.Resampling.HAMMING, reducing_gap=1.5)
+            image = image.resize(size, Image.Resampling.HAMMING, reducing_gap=1.5)
             del source  # and with it the full-size pixels, while they are still accounted for
-        image, is_turned = upright(srgb(image, profile), exif)
+        if image.mode == "RGBA":
+            opaque = Image.new("RGB", size, "white")
+            opaque.paste(image, mask=image.getchannel("A"))
+            image = opaque
+        # lcms takes quadratic time for a chain of "multi process elements" (ICC 4.3), which no camera writes.
+        if profile and len(profile) <= MAX_PROFILE_BYTES and b"mpet" not in profile:
+            # Where the profile is broken: colours as most programs would show them.
+            with contextlib.suppress(ImageCms.PyCMSError, OSError):
+                colours = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+                if "sRGB" not in ImageCms.getProfileDescription(colours):
+                    srgb = ImageCms.createProfile("sRGB")
+                    image = ImageCms.buildTransform(colours, srgb, image.mode, "RGB").apply(image)
+        image, is_turned = upright(image.convert("RGB"), exif)
     image.info = {}
     return (image, height, width) if is_turned else (image, width, height)

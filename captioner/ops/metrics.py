@@ -11,11 +11,12 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from functools import cache, partial, wraps
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from django.conf import settings
 from django.utils.functional import SimpleLazyObject
@@ -37,7 +38,6 @@ os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(FOLDER)
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest  # noqa: E402
 from prometheus_client.multiprocess import MultiProcessCollector  # noqa: E402
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
@@ -177,19 +177,15 @@ def model_loaded(name: str, version: str, seconds: float) -> None:
     model_load_seconds.set(seconds)
 
 
-def rejects_counted(step: Callable[P, T]) -> Callable[P, T]:
-    """`step`, a part of captioning one photo, with its exceptions counted."""
-
-    @wraps(step)
-    def counted(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return step(*args, **kwargs)
-        except Exception as error:
-            captions.labels("rejected" if isinstance(error, CaptionerError) else "failed").inc()
-            rejects.labels(_REASONS.get(type(error), "failed")).inc()
-            raise
-
-    return counted
+@contextmanager
+def rejects_counted() -> Iterator[None]:
+    """Around the captioning of one photo: its exceptions are counted."""
+    try:
+        yield
+    except Exception as error:
+        captions.labels("rejected" if isinstance(error, CaptionerError) else "failed").inc()
+        rejects.labels(_REASONS.get(type(error), "failed")).inc()
+        raise
 
 
 def _files_of_the_dead(pattern: str) -> list[Path]:

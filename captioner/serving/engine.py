@@ -22,10 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from django.conf import settings
+from django.db import DatabaseError, connection
 from PIL import Image
 
-from captioner.exceptions import CaptionerError, ModelUnavailable
+from captioner.exceptions import CaptionerError, ClientGone, DeadlineExceeded, ModelUnavailable
 from captioner.inference.types import DecodingParameters, Prediction
+from captioner.models import ChallengerTrial
+from captioner.ops import metrics
 from models_registry import versions
 from models_registry.models import ModelVersion, Rollout
 
@@ -35,13 +38,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Told the caption that the champion gave, the challenger's version, and what that one made of the same photo.
-ShadowReport = Callable[[uuid.UUID, str, Prediction | Exception], None]
+# Told the caption that the champion gave, and what version of a challenger made what of the same photo, in which role.
+TrialReport = Callable[[uuid.UUID, ChallengerTrial.Kind, str, Prediction | Exception], None]
 
 _TEST_IMAGE_SIZE = (640, 480)  # width, height in pixels
 _WARM_BEAMS = 3  # pages ask for alternatives, which are searched with beams: another path through the model
 
 _TURN_POLL_SECONDS = 0.01
+_CLIENT_CHECK_SECONDS = 0.2  # how often a waiting request looks whether its client is still there
 
 # A challenger gets this much more time than the champion would need; then the champion answers instead.
 _PATIENCE_FACTOR, _PATIENCE_SECONDS = 5.0, 1.0
@@ -152,7 +156,7 @@ class Engine:
         self.previous, self.champion = self.champion, version
         self.batcher.swap(version.predictor)
 
-    def challenger_start(self, version: LoadedVersion, rollout: Rollout, report: ShadowReport) -> None:
+    def challenger_start(self, version: LoadedVersion, rollout: Rollout, report: TrialReport) -> None:
         """Try `version` beside the champion, as `rollout` says."""
         self.challenger_stop()
         self.challenger = Challenger(self, version, rollout, report)
@@ -204,12 +208,14 @@ class Ticket:
         deadline: float,
     ) -> None:
         self.failure: ChallengerFailure | None = None
-        self._engine, self._image, self._wished, self._deadline = engine, image, parameters, deadline
+        self._engine, self._image, self._sha256 = engine, image, sha256
+        self._wished, self._deadline = parameters, deadline
         self._challenger = engine.challenger
         if self._challenger is None or not self._challenger.answers(sha256):
             self._champion_ask()
         else:
             self._challenger_ask(self._challenger)
+        metrics.photo_accepted(self.future)
 
     def result(self, timeout: float) -> Prediction:
         """The answer. Raises `concurrent.futures.TimeoutError`, and what the champion's future raises."""
@@ -225,14 +231,38 @@ class Ticket:
                 if patience > timeout:
                     raise
                 error = FutureTimeout("It took far longer than the champion would have.")
-            self.failure = ChallengerFailure(self.version.model_version, _describe(error))
-            logger.warning("The challenger %s failed a photo: %s", *self.failure)
+            self.failure = ChallengerFailure(self._challenger, error)
+            logger.warning("The challenger %s failed a photo: %r", self.version.model_version, error)
             self.future.cancel()
             self._champion_ask()
         return self.future.result(timeout)
 
+    def answer(self, is_abandoned: Callable[[], bool]) -> Prediction:
+        """The answer. Raises `DeadlineExceeded`, `ClientGone` once `is_abandoned()`, and what `result` raises."""
+        while True:
+            try:
+                return self.result(timeout=_CLIENT_CHECK_SECONDS)
+            except FutureTimeout:
+                if is_abandoned():
+                    raise ClientGone(
+                        "The client closed its connection while its photo was waiting."
+                    ) from None
+                if time.monotonic() > self._deadline:
+                    raise DeadlineExceeded(
+                        f"No caption within {settings.CAPTION_TIMEOUT_SECONDS} seconds; please try again."
+                    ) from None
+
     def cancel(self) -> None:
         self.future.cancel()
+
+    def logged(self, caption: uuid.UUID) -> None:
+        """Report how a challenger failed the photo of this logged caption, or let it caption along if it may."""
+        challenger = self._engine.challenger
+        if self.failure is not None:
+            failed, error = self.failure
+            failed.report(caption, ChallengerTrial.Kind.CANARY, failed.version.model_version, error)
+        elif challenger is not None and challenger.version is not self.version:
+            challenger.shadow_offer(caption, self._image, self._sha256, self.parameters)
 
     def _challenger_ask(self, challenger: "Challenger") -> None:
         self.version = challenger.version
@@ -256,18 +286,16 @@ class Ticket:
 class ChallengerFailure(NamedTuple):
     """What a challenger did instead of answering."""
 
-    model_version: str
-    error: str
+    challenger: "Challenger"
+    error: Exception
 
 
 class Challenger:
     """A version that is tried beside the champion, on an inference thread of its own."""
 
-    def __init__(
-        self, engine: Engine, version: LoadedVersion, rollout: Rollout, report: ShadowReport
-    ) -> None:
-        self.version, self.rollout = version, rollout
-        self._engine, self._report = engine, report
+    def __init__(self, engine: Engine, version: LoadedVersion, rollout: Rollout, report: TrialReport) -> None:
+        self.version, self.rollout, self.report = version, rollout, report
+        self._engine = engine
         self._batcher = engine.batcher.sibling(version.predictor)
         self._samples: deque[_Sample] = deque(maxlen=_SHADOW_QUEUE)
         self._hangs = False
@@ -340,7 +368,13 @@ class Challenger:
         except Exception as error:  # noqa: BLE001  which is what we want to know about it
             outcome = error
         if not self._stopped.is_set():
-            self._report(sample.caption, self.version.model_version, outcome)
+            try:
+                self.report(sample.caption, ChallengerTrial.Kind.SHADOW, self.version.model_version, outcome)
+            finally:
+                with contextlib.suppress(
+                    DatabaseError
+                ):  # this thread lives long and seldom needs a connection
+                    connection.close()
 
     def _shadow_ask(self, sample: "_Sample") -> Prediction:
         """Raises `TimeoutError` when it hangs, and what the model raises."""
@@ -370,7 +404,3 @@ def _batcher(version: LoadedVersion, max_wait_seconds: float) -> "Batcher":
     from captioner.inference.batcher import Batcher
 
     return Batcher(version.predictor, max_batch=settings.CAPTION_MAX_BATCH, max_wait_seconds=max_wait_seconds)
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

@@ -7,14 +7,12 @@ is in memory already takes its place at once. What cannot be loaded leaves the o
 import logging
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
 from django.db import DatabaseError, connection
 
-from captioner.inference.types import Prediction
 from captioner.ops import metrics
 from captioner.serving import runtime, trials
 from captioner.serving.engine import Engine, LoadedVersion, memory_return, version_load, version_warm
@@ -234,19 +232,12 @@ def _challenger_follow(
     loaded = loaded or engine.loaded(version.pk)
     if loaded is None:
         return False
-    engine.challenger_start(loaded, rollout, _shadow_report)
+    engine.challenger_start(loaded, rollout, trials.trial_record)
     logger.info("Trying the challenger %s: %s.", version, rollout)
     return True
 
 
 _SERVE = {Alias.Name.CHAMPION: _champion_follow, Alias.Name.CHALLENGER: _challenger_follow}
-
-
-def _shadow_report(caption: uuid.UUID, model_version: str, outcome: Prediction | Exception) -> None:
-    try:
-        trials.trial_record(caption, model_version, outcome)
-    finally:
-        _connection_close()  # the thread that calls this lives long and seldom needs it
 
 
 def _load_beside(engine: Engine, version: ModelVersion) -> LoadedVersion:

@@ -68,26 +68,25 @@ class Comparison:
         return asdict(self) | {"since": self.since.isoformat()}
 
 
-def trial_record(caption: uuid.UUID, model_version: str, outcome: Prediction | Exception) -> None:
-    """Keep what a challenger made, unseen, of the photo of `caption`."""
+def trial_record(
+    caption: uuid.UUID, kind: ChallengerTrial.Kind, model_version: str, outcome: Prediction | Exception
+) -> None:
+    """Keep what a challenger made of the photo of `caption`, which the champion answered."""
+    trial = ChallengerTrial(caption_id=caption, kind=kind, model_version=model_version)
     if isinstance(outcome, Exception):
-        _trial_save(caption, model_version, ChallengerTrial.Kind.SHADOW, error=_error_text(outcome))
-        return
-    text = outcome.candidates[0].caption if outcome.candidates else ""
-    _trial_save(
-        caption,
-        model_version,
-        ChallengerTrial.Kind.SHADOW,
-        text=text,
-        error="" if text else "It said nothing.",
-        inference_ms=round(outcome.inference_seconds * 1000, 1),
-        batch_size=outcome.batch_size,
-    )
-
-
-def trial_failed(caption: Caption, model_version: str, error: str) -> None:
-    """Keep how a challenger failed the photo of `caption`, which the champion answered then."""
-    _trial_save(caption.pk, model_version, ChallengerTrial.Kind.CANARY, error=error)
+        trial.error = f"{type(outcome).__name__}: {outcome}"
+    else:
+        trial.text = outcome.candidates[0].caption if outcome.candidates else ""
+        trial.error = "" if trial.text else "It said nothing."
+        trial.inference_ms = round(outcome.inference_seconds * 1000, 1)
+        trial.batch_size = outcome.batch_size
+    try:
+        with transaction.atomic():
+            trial.save(force_insert=True)
+    except IntegrityError:
+        logger.info("The caption %s was deleted before the challenger was done with its photo.", caption)
+    except DatabaseError as error:  # the caption stands, and it is only about a trial
+        logger.warning("What the challenger made of a photo is not logged: %s", error)
 
 
 def challenger_compare() -> Comparison | None:
@@ -125,18 +124,6 @@ def challenger_check() -> str | None:
         metrics.challengers_taken_back.inc()
         logger.error("The challenger %s was taken back: %s", taken_back, reason)
     return reason
-
-
-def _trial_save(caption: uuid.UUID, model_version: str, kind: ChallengerTrial.Kind, **fields: object) -> None:
-    try:
-        with transaction.atomic():
-            ChallengerTrial.objects.create(
-                caption_id=caption, model_version=model_version, kind=kind, **fields
-            )
-    except IntegrityError:
-        logger.info("The caption %s was deleted before the challenger was done with its photo.", caption)
-    except DatabaseError as error:  # the caption stands, and it is only about a trial
-        logger.warning("What the challenger made of a photo is not logged: %s", error)
 
 
 def _record(
@@ -257,7 +244,3 @@ def _rating_drop(champion: Record, challenger: Record) -> tuple[float, float]:
     """How much worse the challenger is rated, and the standard error of that (Welch)."""
     variances = [(each.rating_deviation or 0.0) ** 2 / each.ratings for each in (champion, challenger)]
     return (champion.mean_rating or 0.0) - (challenger.mean_rating or 0.0), math.sqrt(sum(variances))
-
-
-def _error_text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

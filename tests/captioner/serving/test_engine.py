@@ -14,12 +14,14 @@ from PIL import Image
 
 from captioner.exceptions import ModelUnavailable, Overloaded
 from captioner.inference.types import DecodingParameters, Prediction
+from captioner.models import ChallengerTrial
 from captioner.serving import engine as serving
 from captioner.serving.engine import Engine, LoadedVersion
 from models_registry.models import Rollout
 from tests.captioner.inference.fakes import PATIENCE, FakePredictor, photo
 
 IMAGE = Image.new("RGB", (8, 8))
+CANARY, SHADOW = ChallengerTrial.Kind.CANARY, ChallengerTrial.Kind.SHADOW
 
 
 class Predictor(FakePredictor):
@@ -32,10 +34,10 @@ class Predictor(FakePredictor):
 
 
 class Reports(list):
-    """What a challenger in the shadow made; `wait` returns once there are so many."""
+    """What a challenger made; `wait` returns once there are so many."""
 
-    def __call__(self, caption: uuid.UUID, version: str, outcome: Prediction | Exception) -> None:
-        self.append((caption, version, outcome))
+    def __call__(self, *report: object) -> None:
+        self.append(report)
 
     def wait(self, count: int) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -103,13 +105,16 @@ def test_the_challenger_answers_its_share_and_the_same_photos_each_time(
     assert all(new == "challenger" for old, new in zip(rounds[0], more, strict=True) if old == "challenger")
 
 
-def test_a_photo_that_the_challenger_fails_is_answered_by_the_champion(
-    engine: Engine, challenge: Callable[..., LoadedVersion]
+def test_a_photo_that_the_challenger_fails_is_answered_by_the_champion_and_reported(
+    engine: Engine, challenge: Callable[..., LoadedVersion], reports: Reports
 ) -> None:
     challenge().predictor.on_predict = fail
     ticket = ask(engine)
     assert ticket.result(PATIENCE).model_version == ticket.version.model_version == "champion"
-    assert ticket.failure == ("challenger", "RuntimeError: it cannot")
+    assert str(ticket.failure.error) == "it cannot"
+    caption = uuid.uuid4()
+    ticket.logged(caption)
+    assert list(reports) == [(caption, CANARY, "challenger", ticket.failure.error)]
 
 
 def test_so_is_one_that_the_challenger_cannot_even_look_at(
@@ -130,7 +135,7 @@ def test_and_one_that_it_takes_too_long_over(
     ticket = ask(engine)
     assert ticket.result(PATIENCE).model_version == "champion"
     assert ticket.failure is not None
-    assert "far longer" in ticket.failure.error
+    assert "far longer" in str(ticket.failure.error)
     challenger.predictor.open()
 
 
@@ -225,11 +230,12 @@ def test_a_challenger_in_the_shadow_captions_along_and_answers_nobody(
 ) -> None:
     challenge(canary=0.0, shadow=1.0)
     caption = uuid.uuid4()
-    assert ask(engine).result(PATIENCE).model_version == "champion"
-    engine.challenger.shadow_offer(caption, IMAGE, sha256(0), DecodingParameters())
+    ticket = ask(engine)
+    assert ticket.result(PATIENCE).model_version == "champion"
+    ticket.logged(caption)
     reports.wait(1)
-    [(seen, name, outcome)] = reports
-    assert (seen, name, outcome.model_version) == (caption, "challenger", "challenger")
+    [(seen, kind, name, outcome)] = reports
+    assert (seen, kind, name, outcome.model_version) == (caption, SHADOW, "challenger", "challenger")
 
 
 def test_it_waits_until_there_is_nothing_else_to_do(
@@ -253,7 +259,7 @@ def test_how_it_failed_is_reported(
     challenge(canary=0.0, shadow=1.0).predictor.on_predict = fail
     engine.challenger.shadow_offer(uuid.uuid4(), IMAGE, sha256(0), DecodingParameters())
     reports.wait(1)
-    assert isinstance(reports[0][2], RuntimeError)
+    assert isinstance(reports[0][3], RuntimeError)
 
 
 def test_it_sees_a_share_of_the_photos_and_keeps_few_of_them(

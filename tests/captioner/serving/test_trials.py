@@ -4,21 +4,24 @@ import uuid
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from django.contrib.auth.models import User
 from PIL import Image
 
 from captioner.captions.captions import caption_create, caption_delete
+from captioner.inference.types import DecodingParameters
 from captioner.models import Caption, ChallengerTrial, Feedback, Owner
 from captioner.serving import trials
-from captioner.serving.engine import ChallengerFailure
 from models_registry import promotions
 from models_registry.models import Alias, ModelVersion, Promotion
 from tests.conftest import FakeEngine, draw_jpeg, fake_prediction, metric
 from tests.models_registry.versions import version_publish
 
 pytestmark = pytest.mark.django_db
+
+CANARY, SHADOW = ChallengerTrial.Kind.CANARY, ChallengerTrial.Kind.SHADOW
 
 
 @pytest.fixture
@@ -84,8 +87,8 @@ def test_there_is_nothing_to_compare_without_a_challenger(champion: ModelVersion
 def test_both_are_compared_since_the_challenger_began(champion, challenger, log) -> None:
     log(champion, 4, ms=100, rating=8)
     captions = log(challenger, 2, ms=150, rating=6)
-    trials.trial_failed(captions[0], challenger.pk, "RuntimeError: it cannot")
-    trials.trial_record(captions[0].pk, challenger.pk, fake_prediction(Image.new("RGB", (2, 2)), 1))
+    trials.trial_record(captions[0].pk, CANARY, challenger.pk, RuntimeError("it cannot"))
+    trials.trial_record(captions[0].pk, SHADOW, challenger.pk, fake_prediction(Image.new("RGB", (2, 2)), 1))
     comparison = trials.challenger_compare()
     first, second = comparison.records
     assert (first.captions, first.failures, first.batch_ms, first.mean_rating) == (4, 0, 100, 7.5)
@@ -103,7 +106,7 @@ def test_a_good_challenger_stays(champion, challenger, log) -> None:
 def test_one_that_fails_is_taken_back_logged_counted_and_alerted(client, champion, challenger, log) -> None:
     counted = metric(client, "captioner_challengers_taken_back_total")
     for caption in log(champion, 3):
-        trials.trial_failed(caption, challenger.pk, "RuntimeError: it cannot")
+        trials.trial_record(caption.pk, CANARY, challenger.pk, RuntimeError("it cannot"))
     assert taken_back() == "It failed 3 of 3 photos; at most 2.0% may fail."
     assert metric(client, "captioner_challengers_taken_back_total") == counted + 1
     entry = Promotion.objects.first()
@@ -124,7 +127,7 @@ def test_one_that_fails_is_taken_back_logged_counted_and_alerted(client, champio
 
 def test_a_few_failures_among_many_captions_prove_nothing(champion, challenger, log) -> None:
     for caption in log(challenger, 100)[:3]:
-        trials.trial_failed(caption, challenger.pk, "RuntimeError: it cannot")
+        trials.trial_record(caption.pk, CANARY, challenger.pk, RuntimeError("it cannot"))
     assert taken_back() is None
 
 
@@ -210,7 +213,7 @@ def test_what_was_logged_without_its_batch_says_nothing_of_speed(champion, chall
 def test_what_is_captioned_along_is_compared_with_what_was_answered(champion, challenger, log) -> None:
     for caption in log(champion, 12, ms=20):
         prediction = replace(fake_prediction(Image.new("RGB", (2, 2)), 1), inference_seconds=0.3)
-        trials.trial_record(caption.pk, challenger.pk, prediction)
+        trials.trial_record(caption.pk, SHADOW, challenger.pk, prediction)
     assert "It takes 300 ms over batches that take the champion 20" in taken_back()
 
 
@@ -238,7 +241,7 @@ def test_ratings_that_were_rejected_do_not_count(champion, challenger, log) -> N
 
 def test_a_successor_is_not_taken_back_for_it(champion, challenger, log, tmp_path, monkeypatch) -> None:
     for caption in log(champion, 3):
-        trials.trial_failed(caption, challenger.pk, "RuntimeError: it cannot")
+        trials.trial_record(caption.pk, CANARY, challenger.pk, RuntimeError("it cannot"))
     comparison = trials.challenger_compare()
     successor = version_publish(tmp_path, "successor")
     promotions.version_promote(successor, alias=Alias.Name.CHALLENGER, reason="better")
@@ -250,24 +253,28 @@ def test_a_successor_is_not_taken_back_for_it(champion, challenger, log, tmp_pat
 @pytest.mark.django_db(transaction=True)
 def test_a_photo_that_was_deleted_meanwhile_leaves_no_trial(challenger) -> None:
     image = Image.new("RGB", (2, 2))
-    trials.trial_record(uuid.uuid4(), challenger.pk, fake_prediction(image, 1))
-    trials.trial_record(uuid.uuid4(), challenger.pk, RuntimeError("it cannot"))
+    trials.trial_record(uuid.uuid4(), SHADOW, challenger.pk, fake_prediction(image, 1))
+    trials.trial_record(uuid.uuid4(), SHADOW, challenger.pk, RuntimeError("it cannot"))
 
 
 def test_a_failed_photo_is_answered_and_the_failure_logged(
     user: User, fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submit = fake_engine.photo_submit
+    def fail(*_: object) -> None:
+        raise RuntimeError("it cannot")
 
-    def failed_first(*arguments):
-        ticket = submit(*arguments)
-        ticket.failure = ChallengerFailure("fake-2", "RuntimeError: it cannot")
-        return ticket
-
-    monkeypatch.setattr(fake_engine, "photo_submit", failed_first)
+    challenger = SimpleNamespace(
+        version=SimpleNamespace(model_version="fake-2", default_parameters=DecodingParameters()),
+        answers=lambda sha256: True,
+        patience=lambda parameters: 10.0,
+        submit=fail,
+        report=trials.trial_record,
+    )
+    monkeypatch.setattr(fake_engine, "challenger", challenger)
     caption = caption_create(draw_jpeg(), owner=Owner(user=user), source=Caption.Source.API)
     trial = ChallengerTrial.objects.get()
     assert (caption.model_version, trial.caption, trial.model_version) == ("fake-1", caption, "fake-2")
+    assert (trial.kind, trial.error) == ("canary", "RuntimeError: it cannot")
     caption_delete(caption)
     assert not ChallengerTrial.objects.exists()
 
