@@ -30,7 +30,8 @@ def _open_heif(file: io.BytesIO) -> ImageFile.ImageFile:
     pillow_heif.options.DEPTH_IMAGES = False
     pillow_heif.options.AUX_IMAGES = False
     pillow_heif.options.DECODE_THREADS = 1
-    return pillow_heif.HeifImageFile(file)
+    image: ImageFile.ImageFile = pillow_heif.HeifImageFile(file)
+    return image
 
 
 # Plugins by name, not `Image.open`: nothing is guessed, and Pillow's own limits, which are global to the
