@@ -311,7 +311,6 @@ if not CAPTION_THREADS and WEB_WORKERS > 1:
     CAPTION_THREADS = max(1, core_count() // WEB_WORKERS)  # processes share the cores
 JOB_MAX_PHOTOS = env_int("JOB_MAX_PHOTOS", 1000, minimum=1, maximum=100_000)  # in one batch job
 JOB_MAX_MEGABYTES = env_int("JOB_MAX_MEGABYTES", 300, minimum=1)  # of one batch job, as sent and unpacked
-CAPTION_PRECISION = env_text("CAPTION_PRECISION", "fp32", choices=("auto", "fp32", "bf16"))
 
 # --- Background work --------------------------------------------------------------------------------------------
 

@@ -1,7 +1,6 @@
 """A folder of safetensors weights -> a captioning model in fp32 on the CPU, or `IncompatibleModel`."""
 
-import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,6 @@ class CaptioningModel:
     tokenizer: Any
     image_processor: Any
     calibration: Calibration | None = None
-
-    def in_bf16(self) -> "CaptioningModel":
-        """A copy that computes in bfloat16, sharing tokenizer and image processor."""
-        return replace(self, model=copy.deepcopy(self.model).to(torch.bfloat16))
 
 
 def load_model(folder: Path) -> CaptioningModel:

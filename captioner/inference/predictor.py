@@ -4,22 +4,20 @@ import logging
 import math
 import threading
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from captioner.exceptions import IncompatibleModel
 from captioner.inference.decoding import Decoder, Sequence
+from captioner.inference.drawings import drawn_images
 from captioner.inference.loading import CaptioningModel, load_model, thread_count
 from captioner.inference.preprocessing import make_preprocess
-from captioner.inference.probe import PrecisionReport, bf16_is_supported, compare_precisions, drawn_images
 from captioner.inference.types import MAX_NEW_TOKENS, MAX_NUM_BEAMS, Candidate, DecodingParameters
 from captioner.inference.words import merge_tokens
 
 logger = logging.getLogger(__name__)
-
-Precision = Literal["auto", "fp32", "bf16"]
 
 
 class Predictor:
@@ -30,7 +28,6 @@ class Predictor:
 
     def __init__(self, parts: CaptioningModel, model_version: str) -> None:
         self.model_version = model_version
-        self.precision = PrecisionReport("fp32", "Configured.")
         self.preprocess = make_preprocess(parts.image_processor)
         self._parts = parts
         self._decode = Decoder(parts.model)
@@ -38,30 +35,16 @@ class Predictor:
         self._decoding = threading.Lock()
 
     @classmethod
-    def load(
-        cls,
-        folder: Path,
-        *,
-        model_version: str,
-        precision: Precision = "auto",
-        num_threads: int | None = None,
-    ) -> Self:
-        """The captioner saved in `folder`, after it has captioned a drawn image.
+    def load(cls, folder: Path, *, model_version: str, num_threads: int | None = None) -> Self:
+        """The captioner saved in `folder`, after it has captioned a drawing.
 
-        Sets torch's thread count for the whole process, by default to the cores this process may use. "auto"
-        takes bf16 where a measurement says it pays. Raises `IncompatibleModel`.
+        Sets torch's thread count for the whole process, by default to the cores this process may use. Raises
+        `IncompatibleModel`.
         """
         torch.set_num_threads(num_threads or thread_count())
         predictor = cls(load_model(folder), model_version)
-        predictor._require_caption(folder)
-        predictor = predictor._in_precision(precision)
-        logger.info(
-            "Model %s computes in %s on %d threads. %s",
-            model_version,
-            predictor.precision.chosen,
-            torch.get_num_threads(),
-            predictor.precision.reason,
-        )
+        predictor.drawing_caption()
+        logger.info("Model %s computes on %d threads.", model_version, torch.get_num_threads())
         return predictor
 
     @property
@@ -74,6 +57,22 @@ class Predictor:
             num_beams=min(generation.num_beams or 1, MAX_NUM_BEAMS),
             max_new_tokens=min(length if length > 0 else 30, self._decode.max_new_tokens, MAX_NEW_TOKENS),
         )
+
+    def drawing_caption(self) -> str:
+        """What it says of a drawing. Raises `IncompatibleModel` where it cannot caption, or computes no numbers."""
+        try:
+            pixels = self.preprocess(drawn_images(1)[0])
+            [[best, *_]] = self.predict(pixels[None], DecodingParameters())
+        # What a model that needs more than pixels (a prompt, say) raises is its own affair.
+        except Exception as error:
+            raise IncompatibleModel(
+                f"{self.model_version} loads but cannot caption a photo from its pixels alone: {error}"
+            ) from error
+        if not math.isfinite(best.log_probability):
+            raise IncompatibleModel(
+                f"{self.model_version} computes no finite numbers; its weights are damaged."
+            )
+        return best.caption
 
     def predict(self, pixels: Tensor, parameters: DecodingParameters) -> list[tuple[Candidate, ...]]:
         """Caption float32 pixels of shape (batch, 3, height, width); 1 to `num_captions` captions per photo.
@@ -102,33 +101,3 @@ class Predictor:
             token_log_probabilities=tuple(sequence.log_probabilities),
             confidence=calibration.confidence(sequence.log_probabilities) if calibration else None,
         )
-
-    def _best(self, pixels: Tensor) -> Candidate:
-        [[best, *_]] = self.predict(pixels[None], DecodingParameters())
-        return best
-
-    def _require_caption(self, folder: Path) -> None:
-        try:
-            best = self._best(self.preprocess(drawn_images(1)[0]))
-        # What a model that needs more than pixels (a prompt, say) raises is its own affair.
-        except Exception as error:
-            raise IncompatibleModel(
-                f"{folder.name} loads but cannot caption a photo from its pixels alone: {error}"
-            ) from error
-        if not math.isfinite(best.log_probability):
-            raise IncompatibleModel(f"{folder.name} computes no finite numbers; its weights are damaged.")
-
-    def _in_precision(self, precision: Precision) -> Self:
-        if precision == "fp32":
-            return self
-        if precision == "auto" and not bf16_is_supported():
-            self.precision = PrecisionReport("fp32", "This CPU has no bf16 instructions.")
-            return self
-        bf16 = type(self)(self._parts.in_bf16(), self.model_version)
-        report = PrecisionReport("bf16", "Configured.")
-        if precision == "auto":
-            images = [self.preprocess(image) for image in drawn_images()]
-            report = compare_precisions(self._best, bf16._best, images)
-        chosen = bf16 if report.chosen == "bf16" else self
-        chosen.precision = report
-        return chosen

@@ -19,7 +19,7 @@ from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
 from django.db import DatabaseError, connection
@@ -34,7 +34,7 @@ from models_registry.models import ModelVersion, Rollout
 
 if TYPE_CHECKING:
     from captioner.inference.batcher import Batcher
-    from captioner.inference.predictor import Precision, Predictor
+    from captioner.inference.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,6 @@ def version_load(version: ModelVersion, folder: Path | None = None) -> LoadedVer
     predictor = Predictor.load(
         folder or versions.version_fetch(version),
         model_version=version.pk,
-        precision=cast("Precision", settings.CAPTION_PRECISION),
         num_threads=settings.CAPTION_THREADS or None,
     )
     return LoadedVersion(version.model_name, version.pk, predictor)

@@ -17,7 +17,6 @@ from typing import Any
 from django.conf import settings
 from django.db import DatabaseError
 from django.utils import timezone
-from PIL import Image
 
 from captioner.exceptions import CaptionerError, ModelUnavailable
 from captioner.ops import metrics
@@ -181,7 +180,6 @@ def engine_status() -> dict[str, Any]:
             "canary_share": challenger.rollout.canary_share,
             "shadow_share": challenger.rollout.shadow_share,
         },
-        "precision": asdict(engine.champion.predictor.precision),
         "queue": asdict(engine.batcher.stats()),
     }
 
@@ -190,15 +188,8 @@ def checkpoint_try(folder: Path) -> str:
     """Load the checkpoint in `folder` and caption a test image with it. Raises `IncompatibleModel`."""
     from captioner.inference.predictor import Predictor
 
-    predictor = Predictor.load(
-        folder,
-        model_version=folder.name,
-        precision="fp32",
-        num_threads=settings.CAPTION_THREADS or None,
-    )
-    pixels = predictor.preprocess(Image.linear_gradient("L").convert("RGB"))
-    [[best, *_]] = predictor.predict(pixels[None], predictor.default_parameters)
-    return best.caption
+    threads = settings.CAPTION_THREADS or None
+    return Predictor.load(folder, model_version=folder.name, num_threads=threads).drawing_caption()
 
 
 class PreviousServes(Exception):

@@ -17,7 +17,7 @@ from tests.captioner.inference.checkpoints import SAVERS
 
 @pytest.fixture
 def fresh_runtime(monkeypatch: pytest.MonkeyPatch, settings) -> Iterator[None]:
-    settings.CAPTION_MAX_BATCH, settings.CAPTION_PRECISION, settings.CAPTION_THREADS = 2, "fp32", 1
+    settings.CAPTION_MAX_BATCH, settings.CAPTION_THREADS = 2, 1
     monkeypatch.setattr(runtime, "state", runtime.State())
     monkeypatch.setattr(runtime, "stopping", threading.Event())
     yield

@@ -47,7 +47,6 @@ def test_the_first_start_shows_how_to_sign_in(site: Site) -> None:
 def test_readiness_says_what_serves_and_liveness_does_not_need_the_model(site: Site) -> None:
     status = site.status()
     assert status["model"]["version"].startswith("captioner-starter-")
-    assert status["precision"]
     assert client.request(f"{site.url}/healthz").body == {"status": "alive"}
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
+from captioner.inference.drawings import drawn_images
 from captioner.inference.predictor import Predictor
-from captioner.inference.probe import drawn_images
 
 PHOTOS = 12
 TIMEOUT_SECONDS = 600
@@ -21,7 +21,7 @@ TIMEOUT_SECONDS = 600
 
 def golden_captions(folder: Path) -> list[str]:
     """Captions of the golden photos by the checkpoint in `folder`, made as the service makes them."""
-    predictor = Predictor.load(folder, model_version=folder.name, precision="fp32", num_threads=1)
+    predictor = Predictor.load(folder, model_version=folder.name, num_threads=1)
     pixels = torch.stack([predictor.preprocess(image) for image in drawn_images(PHOTOS)])
     return [best.caption for best, *_ in predictor.predict(pixels, predictor.default_parameters)]
 

@@ -22,8 +22,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from captioner.inference.probe import bf16_is_fast
 from training.data.features import FeatureFiles, Features
+from training.descent.precision import bf16_is_fast
 from training.learning import objective
 from training.learning.config import LearnConfig
 from training.learning.model import FeatureCaptioner, labels_pad

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captioner.inference.probe import bf16_is_fast
+from training.descent.precision import bf16_is_fast
 from training.learning import loop
 from training.starter.config import LoopConfig
 from training.starter.dropout import generator_set

@@ -52,7 +52,6 @@ def main(arguments: list[str] | None = None) -> None:
         plan = Plan(
             weights=weights,
             model_version=model_version,
-            precision=settings.CAPTION_PRECISION,
             scratch=settings.DATA_DIR,
             photos=options.photos,
             peers=peers,

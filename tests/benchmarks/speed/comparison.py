@@ -36,7 +36,6 @@ class Plan:
 
     weights: Path
     model_version: str
-    precision: str  # of our engine: auto, fp32 or bf16
     scratch: Path
     photos: Path | None  # a folder of JPEG files; None: drawn ones
     peers: Sequence[Path]  # scripts; see `contenders.peer`
@@ -60,10 +59,10 @@ class _Field:
         turns: dict[Row, Callable[[], Pass]] = {}
         for contender, loop in self.loops.items():
             for threads, batch in itertools.product(_thread_counts(), BATCHES):
-                row = Row(contender, loop.precision, batch=batch, threads=threads)
+                row = Row(contender, batch=batch, threads=threads)
                 turns[row] = partial(_loop_turn, loop, self.photos, batch, threads)
         for clients, (contender, server) in itertools.product(CLIENTS, self.servers.items()):
-            row = Row(contender, server.precision, clients=clients)
+            row = Row(contender, clients=clients)
             turns[row] = partial(_server_turn, server, self.photos, clients)
         return turns
 
@@ -83,7 +82,7 @@ def _field_start(plan: Plan, folder: Path, stack: ExitStack) -> _Field:
     # One after the other: our engine measures at its start what pays on this machine.
     for contender, loop in ((BARE, "bare"), (ENGINE, "engine")):
         _say(f"Starting: {contender}")
-        context = contenders.offline(loop, plan.weights, plan.precision, folder)
+        context = contenders.offline(loop, plan.weights, folder)
         loops[contender] = stack.enter_context(context)
     _say(f"Starting: {SERVICE}")
     service = stack.enter_context(contenders.service(plan.weights, folder, photos[0]))

@@ -1,7 +1,7 @@
 """Caption photo files in this process, without a server: the yardstick of `make bench`.
 
-Run as `python -m tests.benchmarks.speed.offline LOOP WEIGHTS PRECISION MAX_NEW_TOKENS`, LOOP being `bare` or
-`engine`. It first writes which precision it computes in, then answers the requests it reads, all as lines of
+Run as `python -m tests.benchmarks.speed.offline LOOP WEIGHTS MAX_NEW_TOKENS`, LOOP being `bare` or
+`engine`. It first writes that it is ready, then answers the requests it reads, all as lines of
 JSON: see `timed_pass` for what is asked and answered.
 """
 
@@ -64,13 +64,12 @@ def timed_pass(caption: CaptionBatch, paths: list[Path], batch: int, threads: in
     return {"captions": captions, "seconds": seconds}
 
 
-def main(loop: str, weights: str, precision: Any, max_new_tokens: str) -> None:
+def main(loop: str, weights: str, max_new_tokens: str) -> None:
     if loop == "bare":
-        precision, caption = "fp32", bare_loop(Path(weights), int(max_new_tokens))
+        caption = bare_loop(Path(weights), int(max_new_tokens))
     else:
-        predictor = Predictor.load(Path(weights), model_version="offline", precision=precision)
-        precision, caption = predictor.precision.chosen, engine_loop(predictor, int(max_new_tokens))
-    _write({"precision": precision})
+        caption = engine_loop(Predictor.load(Path(weights), model_version="offline"), int(max_new_tokens))
+    _write({"ready": True})
     for line in sys.stdin:
         request = json.loads(line)
         paths = [Path(path) for path in request["paths"]]

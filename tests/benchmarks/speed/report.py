@@ -15,7 +15,6 @@ class Row:
     """One contender in one setting: a loop has a batch size and a number of threads, a server has clients."""
 
     contender: str
-    precision: str
     batch: int | None = None
     threads: int | None = None
     clients: int | None = None
@@ -136,7 +135,7 @@ def report_text(notes: Iterable[str], passes: Passes) -> str:
 def results_table(passes: Passes, reference: Mapping[str, str]) -> str:
     """All rows; medians over the rounds with the lowest and the highest, tail latencies over all requests."""
     figures = ["photos/s", "p50", "p90", "p99", "identical"]
-    header = ["contender", "precision", "batch", "threads", "clients", *figures]
+    header = ["contender", "batch", "threads", "clients", *figures]
     return markdown_table(header, (_cells(row, each, reference) for row, each in passes.items()))
 
 
@@ -153,7 +152,6 @@ def _cells(row: Row, passes: Sequence[Pass], reference: Mapping[str, str]) -> li
         times = [spread(map(_p50, passes), scale=1000), *tail]
     return [
         row.contender,
-        row.precision,
         *(str(count or "-") for count in (row.batch, row.threads, row.clients)),
         spread(map(_throughput, passes)),
         *times,

@@ -69,14 +69,14 @@ def one_pass(p50: float, photos_per_second: float = 1, caption: str = "a dog") -
 def passes_of_two_rounds() -> dict[Row, list[Pass]]:
     """A bare loop that is fastest with 2 threads alone and with 1 thread in batches, and a service."""
     return {
-        Row(BARE, "fp32", batch=1, threads=1): [one_pass(0.08, 12), one_pass(0.10, 10)],
-        Row(BARE, "fp32", batch=1, threads=2): [one_pass(0.04, 20), one_pass(0.05, 16)],
-        Row(BARE, "fp32", batch=8, threads=1): [Pass(40, (), ()), Pass(30, (), ())],
-        Row(ENGINE, "bf16", batch=1, threads=1): [one_pass(0.02, 50), one_pass(0.02, 60)],
-        Row(SERVICE, "bf16", clients=1): [one_pass(0.02), one_pass(0.05)],
-        Row("other", "fp32", clients=1): [one_pass(0.10), one_pass(0.10)],
-        Row(SERVICE, "bf16", clients=8): [one_pass(1, 20, "a cat"), one_pass(1, 45)],
-        Row("other", "fp32", clients=8): [one_pass(1, 10), one_pass(1, 15)],
+        Row(BARE, batch=1, threads=1): [one_pass(0.08, 12), one_pass(0.10, 10)],
+        Row(BARE, batch=1, threads=2): [one_pass(0.04, 20), one_pass(0.05, 16)],
+        Row(BARE, batch=8, threads=1): [Pass(40, (), ()), Pass(30, (), ())],
+        Row(ENGINE, batch=1, threads=1): [one_pass(0.02, 50), one_pass(0.02, 60)],
+        Row(SERVICE, clients=1): [one_pass(0.02), one_pass(0.05)],
+        Row("other", clients=1): [one_pass(0.10), one_pass(0.10)],
+        Row(SERVICE, clients=8): [one_pass(1, 20, "a cat"), one_pass(1, 45)],
+        Row("other", clients=8): [one_pass(1, 10), one_pass(1, 15)],
     }
 
 
@@ -105,14 +105,13 @@ def test_a_table_is_aligned_markdown() -> None:
 
 def test_the_report_shows_every_contender_and_how_often_it_agrees_with_the_first() -> None:
     passes = passes_of_two_rounds()
-    del passes[Row(BARE, "fp32", batch=8, threads=1)]
+    del passes[Row(BARE, batch=8, threads=1)]
     notes, results, ratios = report_text(["two cores"], passes).split("\n\n")
     assert notes == "- two cores"
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in results.splitlines()[2:]]
     assert [row[0] for row in cells] == [row.contender for row in passes]
     assert cells[0] == [
         BARE,
-        "fp32",
         "1",
         "1",
         "-",
@@ -122,7 +121,7 @@ def test_the_report_shows_every_contender_and_how_often_it_agrees_with_the_first
         "200.0",
         "100%",
     ]
-    assert cells[5][4] == "8"
+    assert cells[5][3] == "8"
     assert cells[5][-1] == "50%"
     assert ">= 0.90" in ratios
 
@@ -371,7 +370,6 @@ def test_loops_service_and_peers_caption_the_same_photos(tmp_path: Path) -> None
     plan = Plan(
         weights=weights,
         model_version="tiny-1",
-        precision="fp32",
         scratch=tmp_path,
         photos=photos,
         peers=[peer_script(tmp_path)],

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from captioner.inference.drawings import drawn_images
 from captioner.inference.predictor import Predictor
-from captioner.inference.probe import drawn_images
 from tests.captioner.inference.checkpoints import SAVERS
 
 torch.set_num_threads(1)
@@ -52,4 +52,4 @@ def photos(predictors: dict[str, Predictor]) -> torch.Tensor:
 
 
 def load(folder: Path) -> Predictor:
-    return Predictor.load(folder, model_version=folder.name, precision="fp32", num_threads=1)
+    return Predictor.load(folder, model_version=folder.name, num_threads=1)

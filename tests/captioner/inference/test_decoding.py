@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from captioner.inference.decoding import Decoder
+from captioner.inference.drawings import drawn_images
 from captioner.inference.gpt2 import Gpt2Decoder
 from captioner.inference.loading import load_model
 from captioner.inference.predictor import Predictor
-from captioner.inference.probe import drawn_images
 from captioner.inference.types import DecodingParameters
 from tests.captioner.inference.checkpoints import SAVERS
 

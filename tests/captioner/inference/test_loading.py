@@ -139,7 +139,7 @@ def test_the_number_of_threads_is_set(checkpoints: dict[str, Path], monkeypatch:
     asked: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
     for num_threads in (3, None):
-        Predictor.load(checkpoints["git"], model_version="", precision="fp32", num_threads=num_threads)
+        Predictor.load(checkpoints["git"], model_version="", num_threads=num_threads)
     assert asked == [3, loading.thread_count()]
 
 
@@ -179,9 +179,9 @@ _TRUNCATED = """
 import os, sys
 from pathlib import Path
 from captioner.inference.predictor import Predictor
-from captioner.inference.probe import drawn_images
+from captioner.inference.drawings import drawn_images
 folder = Path(sys.argv[1])
-predictor = Predictor.load(folder, model_version="tiny", precision="fp32", num_threads=1)
+predictor = Predictor.load(folder, model_version="tiny", num_threads=1)
 os.truncate(folder / "model.safetensors", 0)
 pixels = predictor.preprocess(drawn_images(1)[0])
 predictor.predict(pixels[None], predictor.default_parameters)

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from captioner.inference.drawings import drawn_images
 from captioner.inference.predictor import Predictor
-from captioner.inference.probe import drawn_images
 from captioner.inference.types import MAX_NEW_TOKENS, MAX_NUM_BEAMS, Candidate, DecodingParameters
 from tests.captioner.inference.checkpoints import save_focalnet_gpt2
 from tests.captioner.inference.conftest import load

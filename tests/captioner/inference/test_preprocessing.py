@@ -10,8 +10,8 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
+from captioner.inference.drawings import drawn_images
 from captioner.inference.preprocessing import make_preprocess
-from captioner.inference.probe import drawn_images
 
 PROCESSORS = {
     "vit": ViTImageProcessorPil(size={"height": 160, "width": 160}),

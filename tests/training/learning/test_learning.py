@@ -88,7 +88,7 @@ def weights(captioner: FeatureCaptioner) -> dict[str, torch.Tensor]:
 def test_captions_from_cached_features_are_those_from_pixels(checkpoint: Path, tmp_path: Path) -> None:
     captioner = FeatureCaptioner.load(checkpoint)
     data = training_set(captioner, tmp_path)
-    served = Predictor.load(checkpoint, model_version="x", precision="fp32", num_threads=1)
+    served = Predictor.load(checkpoint, model_version="x", num_threads=1)
     pixels = torch.stack([served.preprocess(Image.new("RGB", (40, 32), colour)) for colour in COLOURS])
     expected = [best.caption for best, *_ in served.predict(pixels, served.default_parameters)]
     assert captioner.captions(data.features) == expected

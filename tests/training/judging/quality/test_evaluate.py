@@ -85,7 +85,7 @@ def test_baselines_know_training_captions_only(evaluation: Evaluation) -> None:
 def test_captions_are_those_that_would_be_served(
     evaluation: Evaluation, checkpoint: Path, data: Path
 ) -> None:
-    served = Predictor.load(checkpoint, model_version="x", precision="fp32", num_threads=1)
+    served = Predictor.load(checkpoint, model_version="x", num_threads=1)
     parameters = list(decodings(served.default_parameters).values())[-1]
     [report, _] = evaluation.reports
     for each, image in zip(report.photos, _images(report.photos), strict=True):
