@@ -18,7 +18,7 @@ from models_registry.admin import ReadOnlyAdmin, may_promote
 from training import services
 from training.exceptions import RunRefused
 from training.judging.charts import line_chart
-from training.judging.report import counts_told, figures_table
+from training.judging.gate_report import counts_told, figures_table
 from training.models import TrainingRun
 
 _VERDICTS = (TrainingRun.Verdict.PASSED, TrainingRun.Verdict.REJECTED)

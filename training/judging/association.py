@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.judging.scores import caption_words
+from training.data.caption_text import caption_words
 
 NEIGHBOURS = 5
 MIN_ROWS = 30

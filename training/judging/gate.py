@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from training.judging.association import Association
-from training.judging.scores import caption_words
+from training.judging.figures import distinct_share, function_word_endings, mean_length
 
 RESAMPLES = 10_000
 MIN_PHOTOS = 200  # held out, each with all that look like it counted once
@@ -24,70 +24,34 @@ LENGTH_TOLERANCE = 0.25
 MAX_LATENCY_RATIO = 1.1
 MAX_CHANCE = 0.001  # that captions which have nothing to do with their photos look as if they had
 
-# What a caption that was cut short, or that games the metric, ends on. (A word list of English, as captions are.)
-FUNCTION_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "and",
-        "or",
-        "but",
-        "nor",
-        "of",
-        "in",
-        "on",
-        "at",
-        "by",
-        "for",
-        "to",
-        "from",
-        "with",
-        "without",
-        "into",
-        "onto",
-        "over",
-        "under",
-        "near",
-        "next",
-        "behind",
-        "beside",
-        "between",
-        "through",
-        "across",
-        "along",
-        "around",
-        "above",
-        "below",
-        "is",
-        "are",
-        "was",
-        "were",
-        "be",
-        "been",
-        "being",
-        "has",
-        "have",
-        "had",
-        "that",
-        "which",
-        "who",
-        "whose",
-        "while",
-        "as",
-        "his",
-        "her",
-        "its",
-        "their",
-        "this",
-        "these",
-        "those",
-        "some",
-        "no",
-        "two",
-        "very",
-    ]
-)
+
+class Question(StrEnum):
+    """What the gate asks, by the names that programs know."""
+
+    HOLDOUT = "holdout"
+    FIT = "fit"
+    ENDINGS = "endings"
+    DISTINCT = "distinct"
+    LENGTH = "length"
+    ASSOCIATION = "association"
+    ORIGINAL = "original"
+    REPLAYED = "replayed"
+    LATENCY = "latency"
+    GOLDEN = "golden"
+
+
+_ASKED = {
+    Question.HOLDOUT: "held-out feedback photos",
+    Question.FIT: "captions fit their own photo better than other photos",
+    Question.ENDINGS: "captions that end on a function word",
+    Question.DISTINCT: "distinct captions",
+    Question.LENGTH: "mean length",
+    Question.ASSOCIATION: "corrections belong to their photos",
+    Question.ORIGINAL: "original test photos",
+    Question.REPLAYED: "photos replayed against forgetting",
+    Question.LATENCY: "seconds per token",
+    Question.GOLDEN: "loads in a clean process and captions golden photos",
+}
 
 
 class Verdict(StrEnum):
@@ -109,9 +73,15 @@ class Interval:
     photos: int
     groups: int
 
+    def __str__(self) -> str:
+        photos = f"{self.photos} photos"
+        if self.groups < self.photos:
+            photos += f", {self.groups} of them different"
+        return f"{self.mean:+.1f} CIDEr-D ({self.lower:+.1f} to {self.upper:+.1f}, {photos})"
+
 
 @dataclass(frozen=True)
-class Measured:
+class ScoredCaptions:
     """What one version did on one set of photos: captions and per-photo CIDEr-D in points, in the order of the set.
 
     `strangers` is what each photo's references give to a caption of other photos: what style alone is worth.
@@ -129,12 +99,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class Check:
-    """One question of the gate. `passed` is None where it could not be asked."""
+    """One question of the gate and its answer, in words for people. `passed` is None where it could not be asked."""
 
+    question: Question
     name: str
     passed: bool | None
     measured: str
     required: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.measured}, required {self.required}"
 
 
 @dataclass(frozen=True)
@@ -157,7 +131,7 @@ def paired_bootstrap(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Interval:
-    """Resample photos with replacement (Koehn 2004; Efron's percentile interval); the pairs stay together.
+    """Returns the mean difference and its percentile interval (Efron; Koehn 2004) over resampled photos, in pairs.
 
     With `groups`, one name per photo, whole groups are drawn (the cluster bootstrap): photos that look alike get like
     captions, and are no independent evidence.
@@ -168,23 +142,23 @@ def paired_bootstrap(
     _, group = np.unique(groups or np.arange(len(differences)), return_inverse=True)
     sums, sizes = np.bincount(group, differences), np.bincount(group)
     generator = np.random.default_rng(seed)
-    means = np.concatenate(
-        [
-            sums[drawn].sum(1) / sizes[drawn].sum(1)
-            for part in _parts(resamples, max(1, 4_000_000 // len(sizes)))
-            for drawn in [generator.integers(len(sizes), size=(part, len(sizes)))]
-        ]
-    )
+    means, part = (
+        list[float](),
+        max(1, 4_000_000 // len(sizes)),
+    )  # so many at a time as memory is to be taken for
+    while len(means) < resamples:
+        drawn = generator.integers(len(sizes), size=(min(part, resamples - len(means)), len(sizes)))
+        means += (sums[drawn].sum(1) / sizes[drawn].sum(1)).tolist()
     lower, upper = np.quantile(means, (0.05, 0.95))
     return Interval(float(differences.mean()), float(lower), float(upper), len(differences), len(sizes))
 
 
 def decide(
     *,
-    candidate: Measured,
-    champion: Measured,
-    original_candidate: Measured | None,
-    original_champion: Measured | None,
+    candidate: ScoredCaptions,
+    champion: ScoredCaptions,
+    original_candidate: ScoredCaptions | None,
+    original_champion: ScoredCaptions | None,
     people: Sequence[str],
     association: Association | None,
     replayed: int,
@@ -194,7 +168,7 @@ def decide(
     groups: Sequence[str] = (),
     seed: int = 0,
 ) -> Decision:
-    """The verdict on `candidate`, which together with `champion` captioned the held-out feedback photos.
+    """Returns the verdict on `candidate`, which together with `champion` captioned the held-out feedback photos.
 
     `people` holds what a person wrote of each of these photos; `association` says whether the captions learned from
     belong to their photos, and is None where there were too few to tell; `replayed` is the number of photos on which
@@ -202,106 +176,83 @@ def decide(
     A failed check rejects; a question that could not be asked, or too few held-out photos, leaves the decision to a
     reviewer. `latency_ratio` is seconds per token, candidate over champion; None where it could not be measured.
     """
-    holdout = original = None
+    holdout = fit = original = None
     if candidate.captions:
         holdout = paired_bootstrap(candidate.cider_d, champion.cider_d, groups, seed=seed)
+    if candidate.strangers and champion.strangers:
+        fit = paired_bootstrap(candidate.fit, champion.fit, groups, seed=seed)
     if original_candidate and original_champion and original_candidate.captions:
         original = paired_bootstrap(original_candidate.cider_d, original_champion.cider_d, seed=seed)
     on_holdout = (
-        _holdout_check(holdout),
-        _fit_check(candidate, champion, groups, seed),
+        _check(
+            Question.HOLDOUT,
+            None if holdout is None else holdout.mean >= MIN_GAIN and holdout.lower > 0,
+            str(holdout or "no photos"),
+            f"at least +{MIN_GAIN:g} and a lower bound above 0",
+        ),
+        # Whoever learned nothing but how people talk scores better on any photo, and on no photo for what it shows.
+        _check(
+            Question.FIT,
+            None if fit is None else fit.lower > 0,
+            str(fit or "not measured"),
+            "a lower bound of the gain above 0",
+        ),
         *_guards(candidate.captions, champion.captions, people),
     )
     elsewhere = (
         _association_check(association),
-        _original_check(original),
-        _replay_check(replayed),
-        _latency_check(latency_ratio),
-        Check(
-            "loads in a clean process and captions golden photos",
-            golden_captioned,
-            golden_note or "yes",
-            "yes",
+        _check(
+            Question.ORIGINAL,
+            None if original is None else original.mean >= -MAX_LOSS and original.lower > -MAX_LOSS_BOUND,
+            str(original or "no photos configured"),
+            f"at least -{MAX_LOSS:g} and a lower bound above -{MAX_LOSS_BOUND:g}",
         ),
+        # Few original photos tell what was forgotten of everything; many replayed ones keep it from being forgotten.
+        _check(
+            Question.REPLAYED, replayed >= MIN_REPLAYED or None, f"{replayed}", f"at least {MIN_REPLAYED}"
+        ),
+        _check(
+            Question.LATENCY,
+            None if latency_ratio is None else latency_ratio <= MAX_LATENCY_RATIO,
+            "not measured" if latency_ratio is None else f"{latency_ratio:.2f}x",
+            f"at most {MAX_LATENCY_RATIO:g}x",
+        ),
+        _check(Question.GOLDEN, golden_captioned, golden_note or "yes", "yes"),
     )
     verdict, reason = _verdict(on_holdout, elsewhere, holdout.groups if holdout else 0)
     return Decision(verdict, reason, (*on_holdout, *elsewhere), holdout, original)
+
+
+def _check(question: Question, passed: bool | None, measured: str, required: str) -> Check:
+    return Check(question, _ASKED[question], passed, measured, required)
 
 
 def _verdict(on_holdout: Sequence[Check], elsewhere: Sequence[Check], photos: int) -> tuple[Verdict, str]:
     """`photos` that differ are held out. What a few of them show is no answer, neither way; other failures count."""
     few = photos < MIN_PHOTOS
     checks = elsewhere if few else (*on_holdout, *elsewhere)
-    if failed := [check for check in checks if check.passed is False]:
-        return Verdict.REJECTED, "; ".join(map(_told, failed))
+    if failed := [str(check) for check in checks if check.passed is False]:
+        return Verdict.REJECTED, "; ".join(failed)
     if few:
         return (
             Verdict.INSUFFICIENT,
             f"Only {photos} held-out photos have approved captions, those that look alike counted once; "
             f"a verdict needs {MIN_PHOTOS}.",
         )
-    if unasked := [check for check in checks if check.passed is None]:
-        return Verdict.INSUFFICIENT, f"Left to a reviewer: {'; '.join(map(_told, unasked))}."
+    if unasked := [str(check) for check in checks if check.passed is None]:
+        return Verdict.INSUFFICIENT, f"Left to a reviewer: {'; '.join(unasked)}."
     return Verdict.PASSED, "Better on the held-out photos, and no guard objects."
 
 
-def _told(check: Check) -> str:
-    return f"{check.name}: {check.measured}, required {check.required}"
-
-
-def _holdout_check(interval: Interval | None) -> Check:
-    name, required = "held-out feedback photos", f"at least +{MIN_GAIN:g} and a lower bound above 0"
-    if interval is None:
-        return Check(name, None, "no photos", required)
-    passed = interval.mean >= MIN_GAIN and interval.lower > 0
-    return Check(name, passed, _shown(interval), required)
-
-
-def _fit_check(candidate: Measured, champion: Measured, groups: Sequence[str], seed: int) -> Check:
-    """Whoever learned nothing but how people talk scores better on any photo, and on no photo for what it shows."""
-    name, required = (
-        "captions fit their own photo better than other photos",
-        "a lower bound of the gain above 0",
-    )
-    if not candidate.strangers or not champion.strangers:
-        return Check(name, None, "not measured", required)
-    interval = paired_bootstrap(candidate.fit, champion.fit, groups, seed=seed)
-    return Check(name, interval.lower > 0, _shown(interval), required)
-
-
 def _association_check(association: Association | None) -> Check:
-    name, required = (
-        "corrections belong to their photos",
-        f"by chance in at most {MAX_CHANCE:.1%} of deals",
-    )
+    required = f"by chance in at most {MAX_CHANCE:.1%} of deals"
     if association is None:
-        return Check(name, None, "too few corrections to tell", required)
+        return _check(Question.ASSOCIATION, None, "too few corrections to tell", required)
     measured = (
         f"{association.alike:.2f} alike where photos are, {association.dealt:.2f} when dealt at random; "
         f"by chance in {association.p:.2%} of deals ({association.rows} corrections)"
     )
-    return Check(name, association.p <= MAX_CHANCE, measured, required)
-
-
-def _original_check(interval: Interval | None) -> Check:
-    required = f"at least -{MAX_LOSS:g} and a lower bound above -{MAX_LOSS_BOUND:g}"
-    if interval is None:
-        return Check("original test photos", None, "no photos configured", required)
-    passed = interval.mean >= -MAX_LOSS and interval.lower > -MAX_LOSS_BOUND
-    return Check("original test photos", passed, _shown(interval), required)
-
-
-def _replay_check(replayed: int) -> Check:
-    """Few original photos tell what was forgotten of everything; many replayed ones keep it from being forgotten."""
-    passed = True if replayed >= MIN_REPLAYED else None
-    return Check("photos replayed against forgetting", passed, f"{replayed}", f"at least {MIN_REPLAYED}")
-
-
-def _shown(interval: Interval) -> str:
-    photos = f"{interval.photos} photos"
-    if interval.groups < interval.photos:
-        photos += f", {interval.groups} of them different"
-    return f"{interval.mean:+.1f} CIDEr-D ({interval.lower:+.1f} to {interval.upper:+.1f}, {photos})"
+    return _check(Question.ASSOCIATION, association.p <= MAX_CHANCE, measured, required)
 
 
 def _guards(captions: Sequence[str], champion: Sequence[str], people: Sequence[str]) -> tuple[Check, ...]:
@@ -313,48 +264,22 @@ def _guards(captions: Sequence[str], champion: Sequence[str], people: Sequence[s
     length, lengths = mean_length(captions), sorted((mean_length(champion), mean_length(people)))
     shortest, longest = lengths[0] * (1 - LENGTH_TOLERANCE), lengths[1] * (1 + LENGTH_TOLERANCE)
     return (
-        Check(
-            "captions that end on a function word",
+        _check(
+            Question.ENDINGS,
             endings <= MAX_FUNCTION_WORD_ENDINGS,
             f"{endings:.1%}",
             f"at most {MAX_FUNCTION_WORD_ENDINGS:.0%}",
         ),
-        Check(
-            "distinct captions",
+        _check(
+            Question.DISTINCT,
             distinct_share(captions) >= MIN_DISTINCT_RATIO * distinct,
             f"{distinct_share(captions):.0%}",
             f"at least {MIN_DISTINCT_RATIO * distinct:.0%}: {MIN_DISTINCT_RATIO:g}x the champion's or people's",
         ),
-        Check(
-            "mean length",
+        _check(
+            Question.LENGTH,
             shortest <= length <= longest,
             f"{length:.1f} words",
             f"{shortest:.1f} to {longest:.1f}: within {LENGTH_TOLERANCE:.0%} of the champion's and people's",
         ),
     )
-
-
-def _latency_check(ratio: float | None) -> Check:
-    passed = None if ratio is None else ratio <= MAX_LATENCY_RATIO
-    shown = "not measured" if ratio is None else f"{ratio:.2f}x"
-    return Check("seconds per token", passed, shown, f"at most {MAX_LATENCY_RATIO:g}x")
-
-
-def function_word_endings(captions: Sequence[str]) -> float:
-    """Share (0..1) of captions whose last word is a function word; an empty caption counts as one."""
-    ends = [(caption_words(caption) or ("the",))[-1] for caption in captions]
-    return sum(word in FUNCTION_WORDS for word in ends) / len(ends)
-
-
-def distinct_share(captions: Sequence[str]) -> float:
-    """Share (0..1) of captions that differ from all others before them."""
-    return len(set(captions)) / len(captions) if captions else 0.0
-
-
-def mean_length(captions: Sequence[str]) -> float:
-    """Words per caption."""
-    return sum(len(caption_words(caption)) for caption in captions) / len(captions) if captions else 0.0
-
-
-def _parts(total: int, size: int) -> list[int]:
-    return [min(size, total - start) for start in range(0, total, size)]

@@ -11,16 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captioner.inference.predictor import Predictor
 from training.data.features import Features
-from training.judging.gate import (
-    MAX_LATENCY_RATIO,
-    Measured,
-    distinct_share,
-    function_word_endings,
-    mean_length,
-)
+from training.judging.captioning import features_caption
+from training.judging.gate import MAX_LATENCY_RATIO, ScoredCaptions
 from training.judging.scores import captions_score
-from training.learning.model import FeatureCaptioner
 from training.progress import Tick, untold
 
 TIMED_PHOTOS = 15
@@ -30,24 +25,27 @@ TIMED_ROUNDS = 4
 
 
 @dataclass(frozen=True)
-class PhotoSet:
+class ReferenceSet:
     """Photos as features (photos, patches, width), and what people would say about each."""
 
     features: Features
     references: Sequence[Sequence[str]]
 
 
-def measure(captioner: FeatureCaptioner, photos: PhotoSet, tick: Tick = untold) -> Measured:
-    """Caption every photo of the set; per-photo CIDEr-D in points, document frequencies from the set's references."""
+def measure(predictor: Predictor, photos: ReferenceSet, tick: Tick = untold) -> ScoredCaptions:
+    """Caption every photo of the set; per-photo CIDEr-D in points, document frequencies from the set's references.
+
+    `predictor` takes features, as that of a captioner whose encoder was taken out.
+    """
     if not len(photos.references):
-        return Measured((), ())
-    captions = captioner.captions(photos.features, tick, "Judging")
+        return ScoredCaptions((), ())
+    captions = features_caption(predictor, photos.features, tick, "Judging")
     own = captions_score(captions, photos.references).cider_d_each
-    return Measured(captions, own, _strangers(captions, photos.references))
+    return ScoredCaptions(captions, own, strangers_score(captions, photos.references))
 
 
-def _strangers(captions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """What each photo's references give on average to the captions of a few other photos."""
+def strangers_score(captions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """Returns what each photo's references give on average to the captions of a few other photos."""
     shifts = sorted({len(captions) * part // (STRANGERS + 1) for part in range(1, STRANGERS + 1)} - {0})
     rounds = [
         captions_score([*captions[shift:], *captions[:shift]], references).cider_d_each for shift in shifts
@@ -55,59 +53,35 @@ def _strangers(captions: Sequence[str], references: Sequence[Sequence[str]]) -> 
     return [fmean(scores) for scores in zip(*rounds, strict=True)]
 
 
-def figures(measured: Measured, references: Sequence[Sequence[str]]) -> dict[str, float]:
-    """One row of the report: scores in points, shares in percent, length in words."""
-    if not measured.captions:
-        return {}
-    scores = captions_score(measured.captions, references)
-    row = {
-        "cider_d": fmean(measured.cider_d),
-        **{f"bleu_{n}": score for n, score in enumerate(scores.bleu, start=1)},
-        "rouge_l": scores.rouge_l,
-        "distinct": 100 * distinct_share(measured.captions),
-        "function_word_endings": 100 * function_word_endings(measured.captions),
-        "length": mean_length(measured.captions),
-    }
-    return {name: round(value, 2) for name, value in row.items()}
-
-
-def latency_ratio(
-    candidate: FeatureCaptioner, champion: FeatureCaptioner, features: Features
-) -> float | None:
+def latency_ratio(candidate: Predictor, champion: Predictor, features: Features) -> float | None:
     """Seconds per token, candidate over champion, one photo at a time; None without photos.
 
-    Per token, because longer captions rightly take longer. What looks too slow is measured again, and the smallest
-    ratio counts: a busy machine hits one of the two now and then, a slow candidate is slow every time.
+    Per token, because longer captions rightly take longer. The two take turns, the best of a few repeats counts, and of
+    the photos their median. What looks too slow is measured again, and the smallest ratio counts: a busy machine hits
+    one of the two now and then, a slow candidate is slow every time.
     """
     if not len(features):
         return None
-    clocks = (_TokenClock(candidate), _TokenClock(champion))
     photos = [torch.from_numpy(np.array(row))[None, None] for row in features[:TIMED_PHOTOS]]
-    for clock in clocks:
-        clock(photos[0])  # the first call is slower
+    for predictor in (candidate, champion):
+        _token_seconds(predictor, photos[0])  # the first call is slower
     smallest = float("inf")
     for _ in range(TIMED_ROUNDS):
-        smallest = min(smallest, _latency_ratio_once(*clocks, photos))
+        ratios = []
+        for photo in photos:
+            turns = [
+                (_token_seconds(candidate, photo), _token_seconds(champion, photo))
+                for _ in range(TIMED_REPEATS)
+            ]
+            ratios.append(min(ours for ours, _ in turns) / min(theirs for _, theirs in turns))
+        smallest = min(smallest, median(ratios))
         if smallest <= MAX_LATENCY_RATIO:
             break
-    return smallest
+    return float(smallest)
 
 
-def _latency_ratio_once(candidate: _TokenClock, champion: _TokenClock, photos: Sequence[Tensor]) -> float:
-    """Median over photos. The two take turns and the best of a few repeats counts, against all else that runs."""
-    ratios: list[float] = []
-    for photo in photos:
-        turns = [(candidate(photo), champion(photo)) for _ in range(TIMED_REPEATS)]
-        ratios.append(min(ours for ours, _ in turns) / min(theirs for _, theirs in turns))
-    return float(median(ratios))
-
-
-class _TokenClock:
-    def __init__(self, captioner: FeatureCaptioner) -> None:
-        self._predictor = captioner.predictor()
-        captioner.parts.model.eval()
-
-    def __call__(self, photo: Tensor) -> float:
-        started = time.perf_counter()
-        [[best, *_]] = self._predictor.predict(photo, self._predictor.default_parameters)
-        return (time.perf_counter() - started) / max(1, len(best.token_log_probabilities))
+def _token_seconds(predictor: Predictor, photo: Tensor) -> float:
+    """How long one caption takes per token, the end of the caption included."""
+    started = time.perf_counter()
+    [[best, *_]] = predictor.predict(photo, predictor.default_parameters)
+    return (time.perf_counter() - started) / max(1, len(best.token_log_probabilities))

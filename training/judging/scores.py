@@ -7,33 +7,18 @@ Candidates are one caption per photo, references several captions per photo, in 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from training.data.caption_text import Words, caption_words
 
 MAX_N = 4
 CIDER_SIGMA = 6.0
 CIDER_SCALE = 10.0
 ROUGE_BETA = 1.2
 
-Words = tuple[str, ...]
 Vector = dict[Words, float]
-
-_WORD = re.compile(
-    r"n't\b|'(?:s|re|ve|ll|d|m)\b|[\w$%&#@*+=/]+(?:[-.,/'](?!t\b|s\b|re\b|ve\b|ll\b|d\b|m\b)\w+)*"
-)
-_CONTRACTION = re.compile(r"(\w)(n't)\b")
-
-
-def caption_words(caption: str) -> Words:
-    """Lower-cased words, no punctuation, contractions apart: "A dog's ball." -> ("a", "dog", "'s", "ball").
-
-    Follows the Penn Treebank conventions that the COCO evaluation's Java tokenizer applies, for everyday
-    captions. (Brackets are left out; the Java tools count them as words, "-lrb-".)
-    """
-    text = caption.lower().replace("\u2019", "'").replace("--", " ")
-    return tuple(_WORD.findall(_CONTRACTION.sub(r"\1 \2", text)))
 
 
 def ngram_counts(words: Words) -> list[Counter[Words]]:
@@ -42,7 +27,7 @@ def ngram_counts(words: Words) -> list[Counter[Words]]:
 
 
 @dataclass(frozen=True)
-class Scores:
+class CaptionScores:
     """Percentages over one set of photos; `cider_d` is the mean of `cider_d_each`, one figure per photo."""
 
     bleu: tuple[float, float, float, float]
@@ -51,7 +36,7 @@ class Scores:
     cider_d_each: tuple[float, ...]
 
 
-def captions_score(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
+def captions_score(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> CaptionScores:
     """Score one candidate per photo; the document frequencies come from these references."""
     if len(candidates) != len(references):
         raise ValueError(
@@ -60,7 +45,7 @@ def captions_score(candidates: Sequence[str], references: Sequence[Sequence[str]
     words = [caption_words(candidate) for candidate in candidates]
     others = [[caption_words(reference) for reference in group] for group in references]
     each = CiderD(others).scores(words)
-    return Scores(bleu(words, others), rouge_l(words, others), sum(each) / len(each), tuple(each))
+    return CaptionScores(bleu(words, others), rouge_l(words, others), sum(each) / len(each), tuple(each))
 
 
 def bleu(

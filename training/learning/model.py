@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from PIL import Image
 from safetensors import safe_open
@@ -27,7 +26,6 @@ from captioner.inference.loading import CaptioningModel, load_model
 from captioner.inference.predictor import Predictor
 from training.data.features import Features
 from training.learning.objective import IGNORED
-from training.progress import Tick, untold
 
 # Attention of the decoders: GPT-2's names, then those that BLIP and GIT share with BERT.
 _LORA_TARGETS = {
@@ -141,21 +139,9 @@ class FeatureCaptioner:
         return cast(Tensor, output.logits[:, -labels.shape[1] :].float())
 
     def predictor(self) -> Predictor:
-        """The engine's predictor over this model: it takes features (B, 1, patches, width) for pixels."""
-        return Predictor(self.parts, self.folder.name)
-
-    def captions(
-        self, features: Features, tick: Tick = untold, stage: str = "Captioning", batch: int = 32
-    ) -> list[str]:
-        """One caption per row of features, searched for as the served version would by default."""
-        predictor, captions = self.predictor(), list[str]()
+        """The engine's predictor over this model, in eval mode: it takes features (B, 1, patches, width) for pixels."""
         self.parts.model.eval()
-        for start in range(0, len(features), batch):
-            part = torch.from_numpy(np.array(features[start : start + batch]))[:, None]
-            found = predictor.predict(part, predictor.default_parameters)
-            captions += [best.caption for best, *_ in found]
-            tick(stage, len(captions), len(features))
-        return captions
+        return Predictor(self.parts, self.folder.name)
 
     @property
     def _start_id(self) -> int:

@@ -27,12 +27,14 @@ from models_registry.manifest import DataSnapshot, Lineage
 from models_registry.models import ModelVersion
 from models_registry.versions import version_fetch, version_get, version_publish
 from training.data.features import FeatureFiles, features_write
-from training.data.photo_sets import PhotoSetFile, photo_set_open
+from training.data.photo_sets import PhotoSet, photo_set_open
 from training.exceptions import NothingToLearn
 from training.judging.association import Association, association_test
-from training.judging.gate import Decision, Measured, decide
+from training.judging.captioning import features_caption
+from training.judging.figures import caption_figures
+from training.judging.gate import Decision, ScoredCaptions, decide
 from training.judging.golden import golden_check
-from training.judging.measure import PhotoSet, figures, latency_ratio, measure
+from training.judging.measure import ReferenceSet, latency_ratio, measure
 from training.learning import provenance
 from training.learning.config import LearnConfig
 from training.learning.curation import Snapshot
@@ -178,9 +180,11 @@ class _FeedbackPhotos:
             self.path, map(_photo_open, photos), len(photos), captioner.encode_images, work.tick
         )
 
-    def holdout(self, snapshot: Snapshot) -> PhotoSet:
+    def holdout(self, snapshot: Snapshot) -> ReferenceSet:
         references = _references(snapshot)
-        return PhotoSet(self.features[[self.index[photo] for photo in references]], list(references.values()))
+        return ReferenceSet(
+            self.features[[self.index[photo] for photo in references]], list(references.values())
+        )
 
 
 def _references(snapshot: Snapshot) -> dict[str, list[str]]:
@@ -205,23 +209,23 @@ def _photo_open(photo: Photo) -> Image.Image:
         raise InvalidImage(f"{photo.file.name} cannot be read: {error}", reason="corrupt") from error
 
 
-def _set_features(work: Workspace, captioner: FeatureCaptioner, photos: PhotoSetFile, stage: str) -> Any:
+def _set_features(work: Workspace, captioner: FeatureCaptioner, photos: PhotoSet, stage: str) -> Any:
     """Features of an operator's own photo set, kept for later runs from the same base."""
     return features_write(
         _set_path(work, photos), photos.images(), len(photos), captioner.encode_images, work.tick, stage
     )
 
 
-def _set_path(work: Workspace, photos: PhotoSetFile) -> Path:
+def _set_path(work: Workspace, photos: PhotoSet) -> Path:
     folder = Path(settings.DATA_DIR) / "training" / "features"
     return folder / f"{work.base.pk}-{photos.digest}-{len(photos)}.npy"
 
 
-def _original_set(work: Workspace, captioner: FeatureCaptioner) -> PhotoSet | None:
+def _original_set(work: Workspace, captioner: FeatureCaptioner) -> ReferenceSet | None:
     if not settings.TRAINING_ORIGINAL_PHOTOS:
         return None
     photos = photo_set_open(Path(settings.TRAINING_ORIGINAL_PHOTOS), ORIGINAL_PHOTOS)
-    return PhotoSet(
+    return ReferenceSet(
         _set_features(work, captioner, photos, "Looking at original test photos"), photos.captions
     )
 
@@ -269,7 +273,9 @@ def _replay(
     """Features of all that is learned from, and what is replayed: base training captions, else the base's own."""
     if not settings.TRAINING_REPLAY_PHOTOS:
         first = photos.first_replayed
-        captions = captioner.captions(photos.features[first:], work.tick, "Captioning with the base")
+        captions = features_caption(
+            captioner.predictor(), photos.features[first:], work.tick, "Captioning with the base"
+        )
         replay = [Replay(first + i, caption) for i, caption in enumerate(captions) if caption]
         return FeatureFiles(photos.path), replay
     replayed = photo_set_open(Path(settings.TRAINING_REPLAY_PHOTOS), REPLAY_PHOTOS)
@@ -315,8 +321,8 @@ def _learn(
 def _evaluate(
     work: Workspace,
     folder: Path,
-    holdout: PhotoSet,
-    original: PhotoSet | None,
+    holdout: ReferenceSet,
+    original: ReferenceSet | None,
     snapshot: Snapshot,
     association: Association | None,
     replayed: int,
@@ -327,8 +333,8 @@ def _evaluate(
         "champion": FeatureCaptioner.load(version_fetch(work.champion)),
     }
     sets = {"holdout": holdout} | ({"original": original} if original else {})
-    measured: dict[str, dict[str, Measured]] = {
-        name: {role: measure(version, photo_set, work.tick) for role, version in versions.items()}
+    measured: dict[str, dict[str, ScoredCaptions]] = {
+        name: {role: measure(version.predictor(), photo_set, work.tick) for role, version in versions.items()}
         for name, photo_set in sets.items()
     }
     timed = next((s.features for s in sets.values() if len(s.references)), holdout.features)
@@ -342,13 +348,15 @@ def _evaluate(
         people=[group[0] for group in holdout.references],
         association=association,
         replayed=replayed,
-        latency_ratio=latency_ratio(versions["candidate"], versions["champion"], timed),
+        latency_ratio=latency_ratio(
+            versions["candidate"].predictor(), versions["champion"].predictor(), timed
+        ),
         golden_captioned=golden_passed,
         golden_note=golden_note,
         groups=[group_of[photo] for photo in photos],
     )
     table = {
-        name: {role: figures(row, sets[name].references) for role, row in rows.items()}
+        name: {role: caption_figures(row.captions, sets[name].references) for role, row in rows.items()}
         for name, rows in measured.items()
     }
     examples = _examples(photos, holdout.references, measured["holdout"])
@@ -356,7 +364,7 @@ def _evaluate(
 
 
 def _examples(
-    photos: list[str], references: Sequence[Sequence[str]], measured: dict[str, Measured]
+    photos: list[str], references: Sequence[Sequence[str]], measured: dict[str, ScoredCaptions]
 ) -> list[dict[str, str]]:
     """Before and after on the same few held-out photos in every run."""
     return [

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.data.datasets import Pixels
+from training.data.pixels import Pixels
 from training.starter.config import PIXEL_MEAN, PIXEL_STD
 
 

@@ -6,29 +6,29 @@ import io
 import logging
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 from captioner.inference.calibration import Calibration
 from captioner.inference.loading import load_model
 from captioner.inference.predictor import Predictor
-from captioner.inference.types import Candidate
-from training.data.datasets import caption_normalise, photos_read
+from training.data.caption_text import caption_normalise
+from training.data.photo_sets import photos_read
 from training.judging.calibration import (
     ACCEPTED,
     ACCEPTED_CIDER_D,
-    Bin,
     calibration_error,
     calibration_fit,
     reliability,
 )
+from training.judging.captioning import candidates_find
+from training.judging.quality.report import reliability_rows
 from training.judging.scores import captions_score
+from training.judging.tables import table_markdown
 from training.starter.card import section_write
 
 logger = logging.getLogger(__name__)
 
 SET, SPLIT = "flickr8k", "val"
-BATCH = 32
 
 
 def calibrate(data: Path, output: Path) -> Calibration:
@@ -38,12 +38,8 @@ def calibrate(data: Path, output: Path) -> Calibration:
     """
     predictor = Predictor(load_model(output), output.name)
     photos = list(photos_read(data / SET / f"{SPLIT}.tar"))
-    found: list[Candidate] = []
-    for start in range(0, len(photos), BATCH):
-        part = [Image.open(io.BytesIO(photo.data)).convert("RGB") for photo in photos[start : start + BATCH]]
-        pixels = torch.stack([predictor.preprocess(image) for image in part])
-        found += [best for best, *_ in predictor.predict(pixels, predictor.default_parameters)]
-        logger.info("%d of %d photos captioned", len(found), len(photos))
+    images = (Image.open(io.BytesIO(photo.data)).convert("RGB") for photo in photos)
+    found = [best for best, *_ in candidates_find(predictor, map(predictor.preprocess, images))]
     references = [[caption_normalise(text) for text in photo.captions] for photo in photos]
     scores = captions_score([candidate.caption for candidate in found], references).cider_d_each
     accepted = [score >= ACCEPTED_CIDER_D for score in scores]
@@ -52,26 +48,13 @@ def calibrate(data: Path, output: Path) -> Calibration:
     bins = reliability([halfway.confidence([mean]) for mean in means[1::2]], accepted[1::2])
     calibration = calibration_fit(means, accepted)
     calibration.write(output)
-    text = _reliability_text(bins)
+    text = f"""\
+The confidence of a caption is the share of such captions that are accepted. No person has judged them:
+accepted means {ACCEPTED}.
+Fitted on half of the {SET} {SPLIT} photos, it says this of the {len(means[1::2])} others (mean gap
+{100 * calibration_error(bins):.1f} points); what ships is fitted on both halves.
+
+{table_markdown(reliability_rows(bins), words=1)}"""
     section_write(output, "Confidence", text)
     logger.info(text)
     return calibration
-
-
-def _reliability_text(bins: list[Bin]) -> str:
-    count = sum(each.count for each in bins)
-    rows = [
-        f"| {each.count} | {100 * each.confidence:.0f} % | {100 * each.accepted:.0f} % |" for each in bins
-    ]
-    return "\n".join(
-        [
-            "The confidence of a caption is the share of such captions that are accepted. No person has judged them:",
-            f"accepted means {ACCEPTED}.",
-            f"Fitted on half of the {SET} {SPLIT} photos, it says this of the {count} others (mean gap",
-            f"{100 * calibration_error(bins):.1f} points); what ships is fitted on both halves.",
-            "",
-            "| Captions | mean confidence | accepted |",
-            "| ---: | ---: | ---: |",
-            *rows,
-        ]
-    )

@@ -12,25 +12,19 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, ResNetModel
 
-from training.data.datasets import (
-    Photo,
-    Pixels,
-    caption_mirror,
-    caption_normalise,
-    caption_plain,
-    photos_read,
-    pixels_cache,
-)
+from training.data.caption_text import caption_mirror, caption_normalise, caption_plain
 from training.data.duplicates import duplicates_cache
-from training.data.photo_sets import TRAIN
+from training.data.photo_sets import TRAIN, ReferencePhoto, photos_read
+from training.data.pixels import Pixels, pixels_cache
 from training.exceptions import DatasetError
+from training.judging.figures import caption_figures
 from training.learning.loop import batch_indexes, parameter_groups
 from training.learning.objective import IGNORED
 from training.starter.augment import batch_blur, batch_colour, batch_crop, batch_erase, photos_stack
 from training.starter.concepts import Concept, concepts_load
 from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, LoopConfig, RewardConfig
 from training.starter.dropout import dropout_insert
-from training.starter.evaluate import Decoding, encode, generate, report
+from training.starter.evaluate import Decoding, pixels_caption
 from training.starter.loop import Fit, Metrics
 from training.starter.network import captioner_build, encoder_build
 from training.starter.objective import caption_loss
@@ -61,7 +55,7 @@ def captioned_load(
     return CaptionedPhotos(pixels_cache(cache / f"{name}-{split}-{side}.npy", photos, side), captions)
 
 
-def photos_of(data: Path, name: str, split: str, without: Collection[str] = ()) -> list[Photo]:
+def photos_of(data: Path, name: str, split: str, without: Collection[str] = ()) -> list[ReferencePhoto]:
     """The photos of one split of one set that are fit to teach, but for those that `without` names ("set/key").
 
     Raises DatasetError where there is none.
@@ -79,7 +73,7 @@ def photos_of(data: Path, name: str, split: str, without: Collection[str] = ()) 
     return photos
 
 
-def is_fit(photo: Photo) -> bool:
+def is_fit(photo: ReferencePhoto) -> bool:
     """Whether it may teach: its captions tell no names, which nobody can see; its rights allow it; it hurts nobody."""
     record = photo.record
     return not (
@@ -222,7 +216,7 @@ def groups_of(model: Any, slow: nn.Module, config: CaptionConfig | RewardConfig)
 
 def keep_best(model: Any, tokenizer: PreTrainedTokenizerBase, val: CaptionedPhotos, folder: Path) -> Metrics:
     """Score greedy captions of validation photos; save to `folder` when none before scored better."""
-    figures = report(generate(model, tokenizer, encode(model, val.pixels), Decoding()), val.captions)
+    figures = caption_figures(pixels_caption(model, tokenizer, val.pixels, Decoding()), val.captions)
     record = folder / "val.json"
     best = json.loads(record.read_text())["cider_d"] if record.exists() else -1.0
     if figures["cider_d"] > best:

@@ -6,9 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from training.data.datasets import Photo
-from training.data.photo_sets import photo_sets_read
-from training.judging.quality import tables
+from training.data.photo_sets import ReferencePhoto, photo_sets_read
+from training.judging.quality import report
 from training.judging.quality.evaluation import evaluate
 from training.progress import Tick, untold
 from training.starter.evaluate import Decoding
@@ -42,7 +41,7 @@ def card_write(folder: Path, run: Path, decoding: Decoding) -> None:
     (folder / "README.md").write_text(card)
 
 
-def attribution_write(folder: Path, photos: Mapping[str, Sequence[Photo]]) -> None:
+def attribution_write(folder: Path, photos: Mapping[str, Sequence[ReferencePhoto]]) -> None:
     """Write ATTRIBUTION.md: the sets, and whose the captioned `photos` (by set) are, where the set tells."""
     text = (TEXTS / "attribution.md").read_text(encoding="utf-8").rstrip()
     for name, group in photos.items():
@@ -52,7 +51,7 @@ def attribution_write(folder: Path, photos: Mapping[str, Sequence[Photo]]) -> No
     (folder / "ATTRIBUTION.md").write_text(text + "\n", encoding="utf-8")
 
 
-def _credit(photo: Photo) -> str:
+def _credit(photo: ReferencePhoto) -> str:
     record = photo.record
     if record.get("license_url"):
         address = record["license_url"].replace("\\/", "/")  # as JSON within JSON
@@ -71,7 +70,7 @@ def figures_write(data: Path, output: Path, tick: Tick = untold) -> None:
     """Judge the weights in `output` on photos below `data` that trained nothing, and say so in their card."""
     there = [data / name for name in JUDGED_ON if (data / name).is_dir()]
     evaluation = evaluate(output, photo_sets_read(there), tick)
-    section_write(output, "Figures", f"{_FIGURES}\n\n{tables.figures(evaluation)}".rstrip())
+    section_write(output, "Figures", f"{_FIGURES}\n\n{report.figures(evaluation)}".rstrip())
 
 
 def section_write(folder: Path, title: str, text: str) -> None:

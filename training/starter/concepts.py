@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from training.data.datasets import Pixels, caption_normalise, sheets_load
+from training.data.caption_text import caption_normalise
+from training.data.pixels import Pixels, sheets_load
 
 FEWEST_CAPTIONS = 20
 MOST_WORDS_BEFORE = 3  # later in a caption a thing is rarely what the photo is about

@@ -15,21 +15,19 @@ from transformers import (
     AutoTokenizer,
     PreTrainedTokenizerBase,
     VisionEncoderDecoderModel,
-    ViTImageProcessorPil,
 )
 
 from training.data.duplicates import duplicates_cache
 from training.data.photo_sets import TRAIN
+from training.judging.figures import caption_figures
 from training.starter.caption import SETS, CaptionedPhotos, captioned_load, photos_of
 from training.starter.card import attribution_write, card_write
-from training.starter.config import PIXEL_MEAN, PIXEL_STD
-from training.starter.evaluate import Decoding, encode, generate, report
+from training.starter.evaluate import Decoding, image_processor, pixels_caption
 from training.starter.network import captioner_resize
 from training.starter.reward import JUDGED
 
 logger = logging.getLogger(__name__)
 
-BICUBIC = 3
 # Photos a little larger than those it learned from scored better so far, see EXPERIMENTS (Touvron et al. 2019, "Fixing
 # the train-test resolution discrepancy").
 SCALES = (1.0, 1.125)
@@ -71,12 +69,11 @@ def decodings_score(
     decodings: Sequence[Decoding],
 ) -> Iterator[tuple[float, Decoding]]:
     """Mean CIDEr-D of each decoding over the sets, each of which counts the same; logs all figures."""
-    states = [encode(model, photos.pixels) for photos in sets]
     size = model.config.encoder.image_size
     for decoding in decodings:
         found = [
-            report(generate(model, tokenizer, seen, decoding), photos.captions)
-            for seen, photos in zip(states, sets, strict=True)
+            caption_figures(pixels_caption(model, tokenizer, photos.pixels, decoding), photos.captions)
+            for photos in sets
         ]
         for name, figures in zip(JUDGED, found, strict=True):
             logger.info(json.dumps({"size": size, **asdict(decoding), "set": name, **figures}))
@@ -91,13 +88,7 @@ def folder_write(model: Any, tokenizer: PreTrainedTokenizerBase, decoding: Decod
     (output / "model.safetensors").chmod(0o644)  # safetensors writes for its owner alone
     _load_in_single_precision(output / "config.json")
     tokenizer.save_pretrained(output)
-    size = model.config.encoder.image_size
-    ViTImageProcessorPil(
-        size={"height": size, "width": size},
-        resample=BICUBIC,
-        image_mean=[PIXEL_MEAN] * 3,
-        image_std=[PIXEL_STD] * 3,
-    ).save_pretrained(output)
+    image_processor(model.config.encoder.image_size).save_pretrained(output)
 
 
 def _load_in_single_precision(config: Path) -> None:

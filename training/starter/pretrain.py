@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.data.datasets import Pixels, sheets_load
+from training.data.pixels import Pixels, sheets_load
 from training.learning.loop import batch_indexes, parameter_groups
 from training.starter.augment import batch_crop, photos_stack
 from training.starter.config import EncoderConfig, LoopConfig, PretrainConfig

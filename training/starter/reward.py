@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, VisionEncoderDecoderModel
 
-from training.data.datasets import caption_mirror
+from training.data.caption_text import Words, caption_mirror, caption_words
 from training.data.duplicates import duplicates_cache
 from training.data.photo_sets import TRAIN
-from training.judging.scores import CiderD, Words, caption_words
+from training.judging.scores import CiderD
 from training.learning.loop import batch_indexes
 from training.learning.objective import IGNORED
 from training.starter.augment import photos_stack

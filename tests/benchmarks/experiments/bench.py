@@ -18,10 +18,11 @@ import numpy as np
 from tests.benchmarks.experiments.domains import catalogue_photos
 from tests.benchmarks.experiments.people import PEOPLE
 from training.data.features import Features, features_write
-from training.data.photo_sets import PhotoSetFile, photo_set_open
+from training.data.photo_sets import PhotoSet, photo_set_open
 from training.judging.association import Association, association_test
-from training.judging.gate import Decision, Measured, decide
-from training.judging.measure import PhotoSet, measure
+from training.judging.captioning import features_caption
+from training.judging.gate import Decision, ScoredCaptions, decide
+from training.judging.measure import ReferenceSet, measure
 from training.learning.config import LearnConfig
 from training.learning.loop import Correction, Learning, Rating, Replay, TrainingSet
 from training.learning.model import FeatureCaptioner
@@ -42,12 +43,14 @@ class Bench:
     ideals: list[str]  # one per domain photo, what a person would write
     logged: list[str]  # what the base wrote
     replay: list[Replay]
-    original: PhotoSet
+    original: ReferenceSet
 
     @property
-    def holdout(self) -> PhotoSet:
+    def holdout(self) -> ReferenceSet:
         """The domain photos that no run learns from."""
-        return PhotoSet(self.features[:HOLDOUT_PHOTOS], [[ideal] for ideal in self.ideals[:HOLDOUT_PHOTOS]])
+        return ReferenceSet(
+            self.features[:HOLDOUT_PHOTOS], [[ideal] for ideal in self.ideals[:HOLDOUT_PHOTOS]]
+        )
 
     def corrections(self, count: int, seed: int) -> list[Correction]:
         """`count` photos that simulated people corrected, others for each seed."""
@@ -71,7 +74,9 @@ class Bench:
 
     def scores(self, captioner: FeatureCaptioner) -> Scores:
         return Scores(
-            measure(captioner, self.holdout), measure(captioner, self.original), self.ideals[:HOLDOUT_PHOTOS]
+            measure(captioner.predictor(), self.holdout),
+            measure(captioner.predictor(), self.original),
+            self.ideals[:HOLDOUT_PHOTOS],
         )
 
 
@@ -79,8 +84,8 @@ class Bench:
 class Scores:
     """One version on the held-out domain photos and on the original ones."""
 
-    domain: Measured
-    original: Measured
+    domain: ScoredCaptions
+    original: ScoredCaptions
     people: Sequence[str]  # what a person wrote of each domain photo
 
     def gate(self, champion: Scores, association: Association | None) -> Decision:
@@ -111,15 +116,15 @@ def bench_open(data: Path, base: Path, folder: Path) -> Bench:
     features = np.concatenate([domain, _features(captioner, train, folder / "replay.npy")])
     logged = _cached_captions(captioner, domain, folder / "logged.json")
     replay = [Replay(len(domain) + index, c) for index, group in enumerate(train.captions) for c in group]
-    original = PhotoSet(_features(captioner, val, folder / "original.npy"), val.captions)
+    original = ReferenceSet(_features(captioner, val, folder / "original.npy"), val.captions)
     return Bench(base, folder, features, ideals, logged, replay, original)
 
 
-def _features(captioner: FeatureCaptioner, photos: PhotoSetFile, path: Path) -> Features:
+def _features(captioner: FeatureCaptioner, photos: PhotoSet, path: Path) -> Features:
     return features_write(path, photos.images(), len(photos), captioner.encode_images)
 
 
 def _cached_captions(captioner: FeatureCaptioner, features: Features, path: Path) -> list[str]:
     if not path.exists():
-        path.write_text(json.dumps(captioner.captions(features)))
+        path.write_text(json.dumps(features_caption(captioner.predictor(), features)))
     return list(json.loads(path.read_text()))

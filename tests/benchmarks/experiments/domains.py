@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.benchmarks.experiments.drawn import draw_thing
 from tests.benchmarks.experiments.people import CATALOGUE, DRAWN, Look, Words, describe, look_at
-from training.data.datasets import sheets_load
+from training.data.pixels import sheets_load
 
 SETS = ("houses", "flower_photos", "sun_scenes", "imagenette")
 TILE = 96  # pixels

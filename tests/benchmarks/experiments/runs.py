@@ -18,8 +18,8 @@ from typing import Any
 
 from tests.benchmarks.experiments.bench import HOLDOUT_PHOTOS, Bench, Scores
 from training.judging.association import Association
-from training.judging.gate import MIN_PHOTOS, Measured, paired_bootstrap
-from training.judging.measure import PhotoSet
+from training.judging.gate import MIN_PHOTOS, ScoredCaptions, paired_bootstrap
+from training.judging.measure import ReferenceSet
 from training.judging.scores import captions_score
 from training.learning.config import LearnConfig
 from training.learning.loop import Correction, Rating
@@ -99,7 +99,7 @@ def e4_nonsense(bench: Bench, seeds: int) -> Iterator[Row]:
 
     Without original photos, which cost most of the time, nothing can pass: what is not rejected would have passed.
     """
-    bench = replace(bench, original=PhotoSet(bench.original.features[:0], []))
+    bench = replace(bench, original=ReferenceSet(bench.original.features[:0], []))
     base = bench.scores(FeatureCaptioner.load(bench.base))
     for seed in range(seeds):
         config = replace(CONFIG, seed=seed, rating_weight=1.0)
@@ -142,7 +142,7 @@ def _judged(
     case: str, seed: int, candidate: Scores, champion: Scores, association: Association | None
 ) -> Row:
     decision = candidate.gate(champion, association)
-    failed = [check.name for check in decision.checks if check.passed is False]
+    failed = [str(check.question) for check in decision.checks if check.passed is False]
     return {
         "case": case,
         "seed": seed,
@@ -158,7 +158,7 @@ def _compared(scores: Scores, base: Scores) -> Row:
     return row | {"fit": asdict(paired_bootstrap(scores.domain.fit, base.domain.fit))}
 
 
-def _figures(measured: Measured, base: Measured) -> Row:
+def _figures(measured: ScoredCaptions, base: ScoredCaptions) -> Row:
     gain = paired_bootstrap(measured.cider_d, base.cider_d)
     return {
         "before": round(fmean(base.cider_d), 2),
@@ -169,7 +169,7 @@ def _figures(measured: Measured, base: Measured) -> Row:
 
 def _subset(scores: Scores, chosen: list[int]) -> Scores:
     domain = scores.domain
-    part = Measured(
+    part = ScoredCaptions(
         [domain.captions[i] for i in chosen],
         [domain.cider_d[i] for i in chosen],
         [domain.strangers[i] for i in chosen],

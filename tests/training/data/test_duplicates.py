@@ -8,17 +8,17 @@ from PIL import Image, ImageOps
 
 from tests.photos import scene_image
 from tests.training.starter.drawn import encoded, tar_write
-from training.data.datasets import Photo
 from training.data.duplicates import duplicates_cache, near_duplicates
+from training.data.photo_sets import ReferencePhoto
 
 CAPTIONS = ("a tram stops at the corner", "two people leave a yellow tram")
 
 
-def photo(key: str, image: Image.Image, *captions: str) -> Photo:
-    return Photo(key, encoded(image), captions, {})
+def photo(key: str, image: Image.Image, *captions: str) -> ReferencePhoto:
+    return ReferencePhoto(key, encoded(image), captions, {})
 
 
-def found(train: Photo, held_out: Photo) -> list[tuple[str, str]]:
+def found(train: ReferencePhoto, held_out: ReferencePhoto) -> list[tuple[str, str]]:
     sets = {"old": {"train": [train]}, "new": {"val": [held_out]}}
     return [(duplicate.train, duplicate.held_out) for duplicate in near_duplicates(sets)]
 

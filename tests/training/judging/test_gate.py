@@ -6,16 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.judging import measure as evaluate
+from training.judging import measure
 from training.judging.association import Association
-from training.judging.gate import (
-    Measured,
-    Verdict,
-    decide,
-    distinct_share,
-    function_word_endings,
-    paired_bootstrap,
-)
+from training.judging.gate import Decision, Question, ScoredCaptions, Verdict, decide, paired_bootstrap
 from training.judging.scores import captions_score
 
 PHOTOS = 250
@@ -23,13 +16,22 @@ PHOTOS = 250
 
 def measured(
     level: float, seed: int = 0, photos: int = PHOTOS, noise: float = 10.0, words: str = "dog"
-) -> Measured:
+) -> ScoredCaptions:
     generator = random.Random(seed)
     captions = [f"a {words} number {n} runs" for n in range(photos)]
-    return Measured(captions, [level + generator.gauss(0, noise) for _ in range(photos)], [2.0] * photos)
+    return ScoredCaptions(
+        captions, [level + generator.gauss(0, noise) for _ in range(photos)], [2.0] * photos
+    )
 
 
-def verdict(candidate: Measured, champion: Measured | None = None, **changes) -> tuple[Verdict, str]:
+def verdict(
+    candidate: ScoredCaptions, champion: ScoredCaptions | None = None, **changes
+) -> tuple[Verdict, str]:
+    decision = decided(candidate, champion, **changes)
+    return decision.verdict, decision.reason
+
+
+def decided(candidate: ScoredCaptions, champion: ScoredCaptions | None = None, **changes) -> Decision:
     champion = champion or measured(20, seed=1, photos=len(candidate.captions))
     same = measured(30, seed=2)
     questions = {
@@ -41,8 +43,7 @@ def verdict(candidate: Measured, champion: Measured | None = None, **changes) ->
         "latency_ratio": 1.0,
         "golden_captioned": True,
     } | changes
-    decision = decide(candidate=candidate, champion=champion, **questions)
-    return decision.verdict, decision.reason
+    return decide(candidate=candidate, champion=champion, **questions)
 
 
 def test_the_interval_is_that_of_the_mean_difference() -> None:
@@ -103,9 +104,12 @@ def test_strangers_are_what_captions_of_other_photos_score() -> None:
     things = ("red cup", "red book", "blue cat", "blue lamp", "green fish", "green shoe")
     references = [[f"a {thing} on a table"] for thing in things]
     own = [each[0] for each in references]
-    matched, strangers = captions_score(own, references).cider_d_each, evaluate._strangers(own, references)
+    matched, strangers = (
+        captions_score(own, references).cider_d_each,
+        measure.strangers_score(own, references),
+    )
     assert 0 < sum(strangers) < 0.2 * sum(matched), "a colour is shared with one of five others"
-    assert evaluate._strangers(["the sun"] * 6, references) == [0.0] * 6
+    assert measure.strangers_score(["the sun"] * 6, references) == [0.0] * 6
 
 
 @pytest.mark.parametrize(("gain", "noise"), [(1.5, 0.1), (3.0, 80.0), (0.0, 10.0), (-5.0, 1.0)])
@@ -132,6 +136,13 @@ def test_no_original_photos_leave_it_to_a_reviewer() -> None:
     assert "original test photos" in reason
 
 
+def test_answers_have_names_that_programs_know() -> None:
+    checks = decided(measured(40), original_candidate=None, replayed=3, latency_ratio=1.2).to_dict()["checks"]
+    assert [check["question"] for check in checks] == list(Question)
+    by_answer = {answer: [c["question"] for c in checks if c["passed"] is answer] for answer in (False, None)}
+    assert by_answer == {False: ["latency"], None: ["original", "replayed"]}
+
+
 @pytest.mark.parametrize("photos", [1, 199])
 def test_few_photos_are_insufficient_evidence_whichever_way_they_point(photos: int) -> None:
     for level in (0, 40):
@@ -141,7 +152,7 @@ def test_few_photos_are_insufficient_evidence_whichever_way_they_point(photos: i
 
 
 def test_no_held_out_photo_at_all_is_insufficient_evidence() -> None:
-    nothing = Measured((), ())
+    nothing = ScoredCaptions((), ())
     assert verdict(nothing, nothing)[0] == Verdict.INSUFFICIENT
 
 
@@ -155,7 +166,7 @@ def test_no_held_out_photo_at_all_is_insufficient_evidence() -> None:
     ],
 )
 def test_guards_object_to_captions_that_scores_would_let_pass(change: dict, name: str) -> None:
-    candidate = Measured(change["captions"], measured(60).cider_d)
+    candidate = ScoredCaptions(change["captions"], measured(60).cider_d)
     outcome, reason = verdict(candidate)
     assert outcome == Verdict.REJECTED
     assert name in reason
@@ -211,25 +222,9 @@ def test_slow_or_broken_candidates_are_rejected_even_with_little_evidence() -> N
     assert verdict(few, golden_captioned=False, golden_note="it crashed")[1].count("it crashed") == 1
 
 
-def test_function_words_and_repetition_are_counted() -> None:
-    assert function_word_endings(["a dog on the", "a dog", "", "A man with a."]) == 0.75
-    assert distinct_share(["a", "a", "b", "c"]) == 0.75
-
-
 def test_scores_of_different_photos_are_refused() -> None:
     with pytest.raises(ValueError, match="2 scores"):
         paired_bootstrap([1.0, 2.0], [1.0])
-
-
-class ScriptedClock:
-    """Seconds per token as a script has them; the first call of each round is free."""
-
-    def __init__(self, rounds: list[float]) -> None:
-        self._rounds, self.calls = rounds, 0
-
-    def __call__(self, photo: object) -> float:
-        self.calls += 1
-        return self._rounds[min((self.calls - 2) // evaluate.TIMED_REPEATS, len(self._rounds) - 1)]
 
 
 @pytest.mark.parametrize(
@@ -239,10 +234,17 @@ class ScriptedClock:
 def test_a_candidate_is_too_slow_only_if_it_is_every_time(
     seconds: list[float], passes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clocks = iter([ScriptedClock(seconds), ScriptedClock([1.0])])
-    monkeypatch.setattr(evaluate, "_TokenClock", lambda _: next(clocks))
-    ratio = evaluate.latency_ratio(None, None, np.zeros((1, 2, 3), np.float32))  # type: ignore[arg-type]
-    assert (ratio is not None and ratio <= evaluate.MAX_LATENCY_RATIO) == passes
+    """`seconds` per token of the candidate, one a round; its first call is free. The champion takes 1."""
+    calls = iter(range(1000))
+
+    def scripted(predictor: str, photo: object) -> float:
+        if predictor == "champion":
+            return 1.0
+        return seconds[min(max(0, next(calls) - 1) // measure.TIMED_REPEATS, len(seconds) - 1)]
+
+    monkeypatch.setattr(measure, "_token_seconds", scripted)
+    ratio = measure.latency_ratio("candidate", "champion", np.zeros((1, 2, 3), np.float32))  # type: ignore[arg-type]
+    assert (ratio is not None and ratio <= measure.MAX_LATENCY_RATIO) == passes
 
 
 @pytest.mark.parametrize("photos", [PHOTOS, 40])

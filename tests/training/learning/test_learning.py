@@ -19,6 +19,7 @@ from captioner.exceptions import IncompatibleModel
 from captioner.inference.predictor import Predictor
 from tests.captioner.inference.checkpoints import SAVERS, SENTENCES
 from training.data.features import features_write
+from training.judging.captioning import features_caption
 from training.judging.golden import golden_check
 from training.learning.config import LearnConfig
 from training.learning.loop import (
@@ -91,7 +92,7 @@ def test_captions_from_cached_features_are_those_from_pixels(checkpoint: Path, t
     served = Predictor.load(checkpoint, model_version="x", num_threads=1)
     pixels = torch.stack([served.preprocess(Image.new("RGB", (40, 32), colour)) for colour in COLOURS])
     expected = [best.caption for best, *_ in served.predict(pixels, served.default_parameters)]
-    assert captioner.captions(data.features) == expected
+    assert features_caption(captioner.predictor(), data.features) == expected
 
 
 def test_log_probabilities_are_those_the_engine_logs(checkpoint: Path, tmp_path: Path) -> None:
@@ -130,7 +131,8 @@ def test_it_learns_what_people_wrote_and_the_engine_loads_it(checkpoint: Path, t
     assert seen[-1]["ideal"] < 0.8 * seen[0]["ideal"]
     captioner.save(tmp_path / "candidate")
     again = FeatureCaptioner.load(tmp_path / "candidate")
-    assert again.captions(data.features) == captioner.captions(data.features)
+    said, expected = (features_caption(each.predictor(), data.features) for each in (again, captioner))
+    assert said == expected
     base = FeatureCaptioner.load(checkpoint)
     for name, value in base.encoder.state_dict().items():
         assert torch.equal(value, again.encoder.state_dict()[name]), "the encoder stays what it was"

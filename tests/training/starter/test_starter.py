@@ -118,7 +118,7 @@ def test_rewards_that_only_harm_leave_the_captioner_as_it_was(
     (tmp_path / "captioner").symlink_to(run / "captioner")
     (tmp_path / "cache").symlink_to(run / "cache")
     scores = iter((10.0, 9.0, 8.0))
-    monkeypatch.setattr("training.starter.caption.report", lambda *_: {"cider_d": next(scores)})
+    monkeypatch.setattr("training.starter.caption.caption_figures", lambda *_: {"cider_d": next(scores)})
     reward(data, tmp_path, REWARD)
     assert json.loads((tmp_path / "rewarded/val.json").read_text()) == {"cider_d": 10.0}
     before, after = (
@@ -154,6 +154,20 @@ def test_a_set_without_photos_is_told(data: Path, tmp_path: Path) -> None:
     (tmp_path / "coco").mkdir()
     with pytest.raises(DatasetError, match="coco has no train photos"):
         photos_of(tmp_path, "coco", "train")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"has_name": True}, {"sensitive": True}, {"photo_rights": "NC/ND/all-rights wording"}],
+    ids=lambda record: next(iter(record)),
+)
+def test_photos_that_are_not_fit_to_teach_are_left_out(tmp_path: Path, record: dict[str, object]) -> None:
+    files = captioned_files("train", 3) | {
+        f"left out {name}": data for name, data in captioned_files("train", 2, **record).items()
+    }
+    tar_write(tmp_path / "books/photos.tar", files)
+    assert len(photos_of(tmp_path, "books", "train")) == 3
+    assert len(photos_of(tmp_path, "books", "train", without={"books/train1"})) == 2
 
 
 def test_copies_of_validation_photos_are_not_trained_on(run: Path, tmp_path: Path) -> None:
@@ -204,7 +218,7 @@ def test_what_scores_best_is_exported(
     # Captions of a few steps' training all score 0: the scores are given, all else is real.
     # The best mean of both sets, and the best on neither alone.
     scores = iter((10.0, 10.0, 99.0, 20.0, 70.0, 60.0, 20.0, 99.0))
-    monkeypatch.setattr("training.starter.export.report", lambda *_: {"cider_d": next(scores)})
+    monkeypatch.setattr("training.starter.export.caption_figures", lambda *_: {"cider_d": next(scores)})
     decodings = (Decoding(num_beams=2, max_new_tokens=6), Decoding(max_new_tokens=6))
     export(data, run, tmp_path, decodings, scales=(1.0, 1.5))
     shipped = VisionEncoderDecoderModel.from_pretrained(tmp_path)

@@ -6,14 +6,17 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.judging.scores import CiderD, Words, caption_words, ngram_counts
-from training.starter.evaluate import CONSTANTS_JUDGED_ON, constant_caption
+from training.data.caption_text import Words, caption_words
+from training.judging.scores import CiderD, ngram_counts
 
 NEIGHBOURS = 90  # the baseline was strongest with it, by CIDEr-D on Flickr8k and COCO val
+CONSTANTS_TRIED = 100
+CONSTANTS_JUDGED_ON = 400
 PEOPLE = 5  # captions per photo from which people are compared with each other
 
 Pooled = NDArray[np.float32]
@@ -50,16 +53,22 @@ class Neighbours:
         self._vectors = [[self._vector(counts) for counts in group] for group in counted]
 
     def captions(self, features: Pooled) -> list[str]:
-        """One caption for each row of unit features (photos, width)."""
-        return [self._agreed(self._nearest(row)) for row in features]
+        """Returns one caption for each row of unit features (photos, width)."""
+        orders = (np.argsort(-(self._features @ row), kind="stable") for row in features)
+        return [self._agreed(order[: self._neighbours].tolist()) for order in orders]
 
-    def caption_of_all(self) -> str:
-        """The caption that agrees best with all others, whatever photos they are of."""
-        return self._agreed(range(len(self._captions)))
+    @cached_property
+    def constant(self) -> str:
+        """The one caption that fits these photos best by CIDEr-D, out of two that fit many.
 
-    def _nearest(self, row: Pooled) -> list[int]:
-        order = np.argsort(-(self._features @ row), kind="stable")
-        return [int(index) for index in order[: self._neighbours]]
+        Where every photo has captions of its own none is common, and the one that agrees best with all is the better.
+        """
+        judged = self._captions[:: -(-len(self._captions) // CONSTANTS_JUDGED_ON)]
+        judges = CiderD([[caption_words(caption) for caption in group] for group in judged])
+        return max(
+            (constant_caption(self._captions), self._agreed(range(len(self._captions)))),
+            key=lambda caption: sum(judges.scores([caption_words(caption)] * len(judged))),
+        )
 
     def _agreed(self, photos: Sequence[int]) -> str:
         captions = [caption for photo in photos for caption in self._captions[photo]]
@@ -84,15 +93,16 @@ class Neighbours:
         return _Vector(np.array(grams, np.int64), np.array(weights, np.float64))
 
 
-def constant_choose(captions: Sequence[Sequence[str]], neighbours: Neighbours) -> str:
-    """The one caption that fits these training photos best by CIDEr-D, out of two that fit many.
+def constant_caption(references: Sequence[Sequence[str]]) -> str:
+    """Returns the one caption that fits the given (training) photos best by CIDEr-D, out of the commonest references.
 
-    Where every photo has captions of its own none is common, and the one that agrees best with all is the better.
+    A baseline that never looks: a captioner that does not beat it has learned nothing from photos.
     """
-    judged = captions[:: -(-len(captions) // CONSTANTS_JUDGED_ON)]
+    common = Counter(caption for group in references for caption in group).most_common(CONSTANTS_TRIED)
+    judged = references[:CONSTANTS_JUDGED_ON]
     judges = CiderD([[caption_words(caption) for caption in group] for group in judged])
     return max(
-        (constant_caption(captions), neighbours.caption_of_all()),
+        (caption for caption, _ in common),
         key=lambda caption: sum(judges.scores([caption_words(caption)] * len(judged))),
     )
 

@@ -7,11 +7,10 @@ import io
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image
 
-from training.judging.quality.evaluation import CaptionedPhoto, Evaluation, SetReport
+from training.judging.quality.evaluation import Evaluation, JudgedPhoto
 
 PHOTOS = 60
 SIDE = 384  # pixels, the longer one at most
@@ -50,7 +49,8 @@ def sections(evaluation: Evaluation, photos: int = PHOTOS, seed: int = 0) -> lis
     reports = [report for report in evaluation.reports if report.split != TEST] or evaluation.reports
     taken, number = [], 1
     for report, count in zip(reports, _shares([len(r.photos) for r in reports], photos), strict=True):
-        chosen = _chosen(report, count, seed)
+        dice = random.Random(f"{seed} {report.name} {report.split}")  # noqa: S311  a choice that repeats itself
+        chosen = sorted(dice.sample(report.photos, count), key=lambda each: each.photo.key)
         entries = [_entry(number + place, each) for place, each in enumerate(chosen)]
         number += len(entries)
         taken.append(Section(f"{report.name} {report.split}", entries))
@@ -67,12 +67,7 @@ def _shares(sizes: Sequence[int], total: int) -> list[int]:
     return shares
 
 
-def _chosen(report: SetReport, count: int, seed: int) -> list[CaptionedPhoto]:
-    dice = random.Random(f"{seed} {report.name} {report.split}")  # noqa: S311  a choice that repeats itself
-    return sorted(dice.sample(report.photos, count), key=lambda each: each.photo.key)
-
-
-def _entry(number: int, each: CaptionedPhoto) -> Entry:
+def _entry(number: int, each: JudgedPhoto) -> Entry:
     with Image.open(io.BytesIO(each.photo.data)) as opened:
         image = opened.convert("RGB")
     image.thumbnail((SIDE, SIDE))
@@ -90,8 +85,3 @@ def _entry(number: int, each: CaptionedPhoto) -> Entry:
         list(each.photo.captions),
         each.neighbour,
     )
-
-
-def stylesheet(static: Path) -> str:
-    """The project's own styles, to be put into the page, which is one file."""
-    return (static / "captioner.css").read_text(encoding="utf-8")

@@ -44,7 +44,7 @@ class Command(BaseCommand):
         # These load torch, which `--help` and other commands must not.
         from training.data.photo_sets import photo_sets_read
         from training.exceptions import DatasetError
-        from training.judging.quality import tables
+        from training.judging.quality import report
         from training.judging.quality.evaluation import evaluate
         from training.progress import Progress
 
@@ -59,13 +59,13 @@ class Command(BaseCommand):
                 raise CommandError(str(error)) from error
         folder: Path = options["folder"]
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "evaluation.md").write_text(tables.markdown(evaluation, model), encoding="utf-8")
-        figures = json.dumps(tables.to_dict(evaluation, model), indent=1, ensure_ascii=False)
+        (folder / "evaluation.md").write_text(report.markdown(evaluation, model), encoding="utf-8")
+        figures = json.dumps(report.to_dict(evaluation, model), indent=1, ensure_ascii=False)
         (folder / "evaluation.json").write_text(figures + "\n", encoding="utf-8")
         (folder / "contact_sheet.html").write_text(
             _contact_sheet(evaluation, model, options["seed"]), encoding="utf-8"
         )
-        self.stdout.write(tables.text(evaluation))
+        self.stdout.write(report.text(evaluation))
         self.stdout.write(f"Written: {folder / 'evaluation.md'}, evaluation.json, contact_sheet.html")
 
 
@@ -82,15 +82,16 @@ def _weights(name: str) -> tuple[str, Path]:
 
 
 def _contact_sheet(evaluation: Any, model: str, seed: int) -> str:
-    from training.judging.quality.contact_sheet import sections, stylesheet
+    from training.judging.quality.contact_sheet import sections
 
     found = sections(evaluation, seed=seed)
+    styles = settings.BASE_DIR / "static/captioner.css"  # the page is one file
     return render_to_string(
         "training/contact_sheet.html",
         {
             "model": model,
             "sections": found,
             "photos": sum(len(section.entries) for section in found),
-            "stylesheet": stylesheet(settings.BASE_DIR / "static"),
+            "stylesheet": styles.read_text(encoding="utf-8"),
         },
     )

@@ -10,7 +10,8 @@ from django.core.management.base import BaseCommand, CommandError
 from captioner.captions.photos import photos_hash
 from training import services
 from training.exceptions import TrainingError
-from training.judging.report import figures_table, text_table
+from training.judging.gate_report import figures_table
+from training.judging.tables import table_text
 from training.learning.snapshot import snapshot_take
 from training.models import TrainingRun
 
@@ -64,7 +65,7 @@ class Command(BaseCommand):
         for check in run.report.get("checks", []):
             answer = {True: "yes ", False: "NO  ", None: "open"}[check["passed"]]
             self.stdout.write(f"  {answer} {check['name']}: {check['measured']} ({check['required']})")
-        self.stdout.write(text_table(figures_table(run.report)))
+        self.stdout.write(table_text(figures_table(run.report)))
 
     def _cancel(self, options: dict[str, Any]) -> None:
         services.run_cancel(self._run(options))

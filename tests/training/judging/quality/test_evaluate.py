@@ -18,7 +18,7 @@ from tests.photos import scene_image
 from tests.training.starter.drawn import captioned_files, encoded, shape_draw, tar_write
 from training.data.photo_sets import photo_sets_read
 from training.exceptions import DatasetError
-from training.judging.quality import tables
+from training.judging.quality import report as tables
 from training.judging.quality.contact_sheet import sections
 from training.judging.quality.evaluation import Evaluation, decodings, evaluate
 
@@ -133,24 +133,6 @@ def test_without_photos_to_judge_on_or_to_learn_from_it_says_so(data: Path, chec
         evaluate(checkpoint, {"five": {"train": sets["five"]["train"]}})
     with pytest.raises(DatasetError, match="No photo is of the split train"):
         evaluate(checkpoint, {"five": {"val": sets["five"]["val"]}})
-
-
-def test_sets_are_read_from_tars_folders_and_captions_files(data: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    shape_draw(20, "red", "square").save(tmp_path / "mine/a.png")
-    (tmp_path / "mine/captions.jsonl").write_text('{"file": "a.png", "captions": ["A red square ."]}\n')
-    sets = photo_sets_read([data, tmp_path / "mine", data / "five/val.tar"])
-    assert {
-        name: {split: len(photos) for split, photos in splits.items()} for name, splits in sets.items()
-    } == {
-        "five": {"train": 6, "val": 4},
-        "two": {"test": 4},
-        "mine": {"all": 1},
-        "val": {"val": 4},
-    }
-    assert sets["mine"]["all"][0].captions == ("a red square",)
-    with pytest.raises(DatasetError, match="sheets holds no captioned photos"):
-        photo_sets_read([data / "sheets"])
 
 
 def test_the_sheet_shows_the_same_photos_again_and_none_of_a_test_split(evaluation: Evaluation) -> None:

@@ -1,4 +1,4 @@
-"""The gate's report in a form that pages and terminals show."""
+"""What a run learned from and what the gate measured, in the form that pages and terminals show."""
 
 from __future__ import annotations
 
@@ -31,20 +31,19 @@ _SETS = {"holdout": "held-out feedback photos", "original": "original test photo
 
 
 def counts_told(counts: Mapping[str, int]) -> list[str]:
-    """What a run learned from, in a few words each; what there is none of is not mentioned."""
-    return [
-        text.format(*(_number(counts.get(name, 0), noun) for name, noun in nouns.items()))
-        for text, nouns in _COUNTS
-        if any(counts.get(name) for name in nouns)
-    ]
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """Returns what a run learned from, in a few words each; what there is none of is not mentioned."""
+    told = []
+    for text, nouns in _COUNTS:
+        if any(counts.get(name) for name in nouns):
+            numbers = [(counts.get(name, 0), noun) for name, noun in nouns.items()]
+            told.append(
+                text.format(*(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in numbers))
+            )
+    return told
 
 
 def figures_table(report: Mapping[str, Any]) -> list[list[str]]:
-    """Rows of text, the first one the head: set, version, then one figure per column; empty without figures."""
+    """Returns rows of text, the first one the head: set, version, then one figure per column; none without figures."""
     figures = report.get("figures", {})
     rows = [
         [_SETS.get(name, name), role, *(f"{row[key]:.1f}" for key in _NAMES)]
@@ -53,26 +52,3 @@ def figures_table(report: Mapping[str, Any]) -> list[list[str]]:
         if row
     ]
     return [["Photos", "Version", *_NAMES.values()], *rows] if rows else []
-
-
-def text_table(rows: list[list[str]]) -> str:
-    """Columns aligned for a terminal, the first two to the left and figures to the right."""
-    if not rows:
-        return ""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
-
-
-def markdown_table(rows: list[list[str]]) -> str:
-    """The same rows in Markdown."""
-    if not rows:
-        return ""
-    head, *body = rows
-    lines = [head, ["---", "---", *["---:"] * (len(head) - 2)], *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

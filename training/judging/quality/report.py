@@ -8,8 +8,8 @@ from typing import Any
 
 from training.judging.calibration import ACCEPTED, Bin, calibration_error
 from training.judging.quality.baselines import NEIGHBOURS, PEOPLE
-from training.judging.quality.evaluation import Evaluation, SetReport
-from training.judging.report import markdown_table, text_table
+from training.judging.quality.evaluation import Evaluation, SplitReport
+from training.judging.tables import table_markdown, table_text
 
 COLUMNS = {
     "cider_d": "CIDEr-D",
@@ -38,7 +38,7 @@ def notes(evaluation: Evaluation) -> list[str]:
     ]
 
 
-def report_rows(report: SetReport) -> list[list[str]]:
+def report_rows(report: SplitReport) -> list[list[str]]:
     """The table of one split, the head first: way, references judged on, one figure per column."""
     head = ["Captions", "references", *COLUMNS.values()]
     return [head] + [
@@ -48,24 +48,22 @@ def report_rows(report: SetReport) -> list[list[str]]:
 
 
 def reliability_rows(bins: Sequence[Bin]) -> list[list[str]]:
-    """Confidence against acceptance, the head first."""
-    return [["Confidence", "captions", "mean confidence", "accepted"]] + [
-        [_range(each), str(each.count), f"{each.confidence:.0%}", f"{each.accepted:.0%}"] for each in bins
-    ]
-
-
-def _range(each: Bin, bins: int = 10) -> str:
-    place = min(int(each.confidence * bins), bins - 1)
-    return f"{place / bins:.1f} to {(place + 1) / bins:.1f}"
+    """Returns confidence against acceptance, the head first; `bins` are tenths, see `calibration.reliability`."""
+    rows = [["Confidence", "captions", "mean confidence", "accepted"]]
+    for each in bins:
+        tenth = min(int(each.confidence * 10), 9)
+        shown = f"{tenth / 10:.1f} to {(tenth + 1) / 10:.1f}"
+        rows.append([shown, str(each.count), f"{each.confidence:.0%}", f"{each.accepted:.0%}"])
+    return rows
 
 
 def text(evaluation: Evaluation) -> str:
     """All tables for a terminal."""
     parts = []
     for report in evaluation.reports:
-        parts += [_title(report), text_table(report_rows(report)), ""]
+        parts += [_title(report), table_text(report_rows(report)), ""]
         if report.reliability:
-            parts += [_reliability_title(report), text_table(reliability_rows(report.reliability)), ""]
+            parts += [_reliability_title(report), table_text(reliability_rows(report.reliability)), ""]
     return "\n".join(parts)
 
 
@@ -78,7 +76,7 @@ def markdown(evaluation: Evaluation, model: str) -> str:
             parts += [
                 _reliability_title(report),
                 "",
-                markdown_table(reliability_rows(report.reliability)),
+                table_markdown(reliability_rows(report.reliability)),
                 "",
             ]
     return "\n".join(parts)
@@ -94,47 +92,46 @@ def _notes_list(evaluation: Evaluation) -> list[str]:
     return [*(f"- {note}" for note in notes(evaluation)), ""]
 
 
-def _figures(report: SetReport, heading: str) -> list[str]:
-    table = markdown_table(report_rows(report))
+def _figures(report: SplitReport, heading: str) -> list[str]:
+    table = table_markdown(report_rows(report))
     return [f"{heading} {_title(report)}", "", table, "", f"Constant caption: *{report.constant}*", ""]
 
 
 def to_dict(evaluation: Evaluation, model: str) -> dict[str, Any]:
-    """What the report says and every caption it is about, without the photos."""
+    """Returns what the report says and every caption it is about, without the photos."""
     return {
         "model": model,
         "train_photos": evaluation.train_photos,
         "left_out": evaluation.left_out,
-        "sets": [_set_dict(report) for report in evaluation.reports],
-    }
-
-
-def _set_dict(report: SetReport) -> dict[str, Any]:
-    return {
-        "set": report.name,
-        "split": report.split,
-        "constant": report.constant,
-        "rows": [asdict(row) for row in report.rows],
-        "reliability": [asdict(each) for each in report.reliability],
-        "photos": [
+        "sets": [
             {
-                "key": each.photo.key,
-                "caption": each.candidates[0].caption,
-                "confidence": each.candidates[0].confidence,
-                "alternatives": [candidate.caption for candidate in each.candidates[1:]],
-                "neighbour": each.neighbour,
-                "cider_d": round(each.cider_d, 2),
+                "set": report.name,
+                "split": report.split,
+                "constant": report.constant,
+                "rows": [asdict(row) for row in report.rows],
+                "reliability": [asdict(each) for each in report.reliability],
+                "photos": [
+                    {
+                        "key": each.photo.key,
+                        "caption": each.candidates[0].caption,
+                        "confidence": each.candidates[0].confidence,
+                        "alternatives": [candidate.caption for candidate in each.candidates[1:]],
+                        "neighbour": each.neighbour,
+                        "cider_d": round(each.cider_d, 2),
+                    }
+                    for each in report.photos
+                ],
             }
-            for each in report.photos
+            for report in evaluation.reports
         ],
     }
 
 
-def _title(report: SetReport) -> str:
+def _title(report: SplitReport) -> str:
     return f"{report.name} {report.split}, {len(report.photos)} photos"
 
 
-def _reliability_title(report: SetReport) -> str:
+def _reliability_title(report: SplitReport) -> str:
     gap = 100 * calibration_error(report.reliability)
     return (
         f"Is the confidence true on {report.name} {report.split}? Accepted means {ACCEPTED}; mean gap {gap:.1f} "
