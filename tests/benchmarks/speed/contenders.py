@@ -14,7 +14,6 @@ from typing import Any
 from tests.benchmarks.speed.errors import BenchmarkError, NotReady
 from tests.benchmarks.speed.load import MAX_NEW_TOKENS, Captioned, load_run
 from tests.benchmarks.speed.photos import Photo
-from tests.client import request
 from tests.processes import ROOT, NotStarted, Process, free_port, last_words
 
 _START_SECONDS = 300
@@ -29,7 +28,7 @@ class Offline:
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self.precision: str = self._read()["precision"]
+        self._read()  # it has loaded the weights
 
     def run(self, paths: Sequence[Path], batch: int, threads: int) -> dict[str, list[Any]]:
         """One timed pass: `captions` of the photos, `seconds` of the batches."""
@@ -53,7 +52,6 @@ class Server:
     It is stopped while others have their turn: a server that polls would take time from them.
     """
 
-    precision = "fp32"
     sleeps = True
 
     def __init__(self, process: Process, port: int) -> None:
@@ -104,10 +102,10 @@ class Service(Server):
 
 
 @contextlib.contextmanager
-def offline(loop: str, weights: Path, precision: str, folder: Path) -> Iterator[Offline]:
+def offline(loop: str, weights: Path, folder: Path) -> Iterator[Offline]:
     """The loop `bare` or `engine` of `tests.benchmarks.speed.offline`, with its log in `folder`."""
     module = "tests.benchmarks.speed.offline"
-    arguments = [sys.executable, "-m", module, loop, weights, precision, MAX_NEW_TOKENS]
+    arguments = [sys.executable, "-m", module, loop, weights, MAX_NEW_TOKENS]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     process = Process(arguments, folder / f"{loop}.log", _options() | pipes)
     with process.running():
@@ -147,7 +145,6 @@ def service(weights: Path, folder: Path, first: Photo) -> Iterator[Service]:
     arguments = [sys.executable, "-m", "gunicorn", "--config", ROOT / "deploy" / "gunicorn.conf.py"]
     server = Service(Process(arguments, log, options), port, data)
     with server.running(first):
-        server.precision = request(f"http://127.0.0.1:{port}/readyz").body["precision"]["chosen"]
         yield server
 
 
