@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +74,9 @@ def near_duplicates(sets: Mapping[str, Splits], tick: Tick = untold) -> list[Dup
         shared = Counter(number for caption in captions for number in captioned_with.get(caption, ()))
         same = {number for number, count in shared.items() if count >= SAME_CAPTIONS * len(captions)}
         for index in sorted({*np.flatnonzero(bits <= LIKE_BITS).tolist(), *same}):
-            alike = _words_alike(own, words[index])
+            # Share of words in common with the other photo's best caption (Jaccard), averaged over this one's.
+            best = [max((len(a & b) / max(1, len(a | b)) for b in words[index]), default=0.0) for a in own]
+            alike = fmean(best) if best else 0.0
             if bits[index] <= COPY_BITS or index in same or alike >= LIKE_WORDS:
                 found.append(Duplicate(train[index][0], name, int(bits[index]), round(alike, 2)))
     return found
@@ -102,9 +105,3 @@ def _views(photo: ReferencePhoto) -> Iterator[Hashes]:
 
 def _content(photo: ReferencePhoto) -> Content:
     return [frozenset(caption_words(caption)) - FUNCTION_WORDS for caption in photo.captions]
-
-
-def _words_alike(captions: Content, others: Content) -> float:
-    """Share of words in common with the other photo's best caption (Jaccard), averaged over the captions: 0..1."""
-    best = [max((len(a & b) / max(1, len(a | b)) for b in others), default=0.0) for a in captions]
-    return sum(best) / len(best) if best else 0.0

@@ -37,11 +37,17 @@ class Association:
     p: float
     rows: int
 
+    def __str__(self) -> str:
+        return (
+            f"{self.alike:.2f} alike where photos are, {self.dealt:.2f} when dealt at random; "
+            f"by chance in {self.p:.2%} of deals ({self.rows} corrections)"
+        )
+
 
 def association_test(
     features: Floats, rows: Sequence[tuple[int, str]], *, seed: int = 0
 ) -> Association | None:
-    """Test `rows`, each the index of a photo and a caption, on features (photos, patches, width).
+    """Tests `rows`, each the index of a photo and a caption, on features (photos, patches, width).
 
     A permutation test (Mantel 1967) on the nearest neighbours of each photo (cosine of its mean features), the likeness
     of captions being the cosine of their words, weighted by rarity. None with fewer than `MIN_ROWS` rows.
@@ -51,7 +57,10 @@ def association_test(
     generator = np.random.default_rng(seed)
     chosen = generator.choice(len(rows), min(len(rows), MAX_ROWS), replace=False)
     rows = [rows[index] for index in chosen]
-    neighbours = _neighbours(np.stack([np.asarray(features[[photo]])[0].mean(0) for photo, _ in rows]))
+    looks = np.stack([np.asarray(features[[photo]])[0].mean(0) for photo, _ in rows])
+    alikeness = _cosine(looks - looks.mean(0))
+    np.fill_diagonal(alikeness, -np.inf)
+    neighbours = np.argsort(-alikeness, axis=1)[:, :NEIGHBOURS]  # of each row, the rows most alike to it
     likeness = _likeness([caption for _, caption in rows])
 
     def dealt(order: NDArray[np.intp]) -> float:
@@ -61,13 +70,6 @@ def association_test(
     null = np.array([dealt(generator.permutation(len(rows))) for _ in range(PERMUTATIONS)])
     p = (1 + int((null >= alike).sum())) / (1 + PERMUTATIONS)
     return Association(alike, float(null.mean()), p, len(rows))
-
-
-def _neighbours(features: Floats) -> NDArray[np.intp]:
-    """Features (rows, width) -> the `NEIGHBOURS` other rows most alike to each, (rows, NEIGHBOURS)."""
-    cosine = _cosine(features - features.mean(0))
-    np.fill_diagonal(cosine, -np.inf)
-    return np.argsort(-cosine, axis=1)[:, :NEIGHBOURS]
 
 
 def _likeness(captions: Sequence[str]) -> Floats:

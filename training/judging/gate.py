@@ -200,7 +200,12 @@ def decide(
         *_guards(candidate.captions, champion.captions, people),
     )
     elsewhere = (
-        _association_check(association),
+        _check(
+            Question.ASSOCIATION,
+            None if association is None else association.p <= MAX_CHANCE,
+            str(association or "too few corrections to tell"),
+            f"by chance in at most {MAX_CHANCE:.1%} of deals",
+        ),
         _check(
             Question.ORIGINAL,
             None if original is None else original.mean >= -MAX_LOSS and original.lower > -MAX_LOSS_BOUND,
@@ -242,17 +247,6 @@ def _verdict(on_holdout: Sequence[Check], elsewhere: Sequence[Check], photos: in
     if unasked := [str(check) for check in checks if check.passed is None]:
         return Verdict.INSUFFICIENT, f"Left to a reviewer: {'; '.join(unasked)}."
     return Verdict.PASSED, "Better on the held-out photos, and no guard objects."
-
-
-def _association_check(association: Association | None) -> Check:
-    required = f"by chance in at most {MAX_CHANCE:.1%} of deals"
-    if association is None:
-        return _check(Question.ASSOCIATION, None, "too few corrections to tell", required)
-    measured = (
-        f"{association.alike:.2f} alike where photos are, {association.dealt:.2f} when dealt at random; "
-        f"by chance in {association.p:.2%} of deals ({association.rows} corrections)"
-    )
-    return _check(Question.ASSOCIATION, association.p <= MAX_CHANCE, measured, required)
 
 
 def _guards(captions: Sequence[str], champion: Sequence[str], people: Sequence[str]) -> tuple[Check, ...]:

@@ -64,17 +64,12 @@ def bleu(
     if length == 0:
         return (0.0, 0.0, 0.0, 0.0)
     brevity = min(1.0, math.exp(1.0 - reference_length / length))
+    precisions = [m / p if p else 0.0 for m, p in zip(matched, proposed, strict=True)]
+    # Geometric means of the first one to four precisions.
     one, two, three, four = (
-        100.0
-        * brevity
-        * _geometric_mean([m / p if p else 0.0 for m, p in zip(matched[:n], proposed[:n], strict=True)])
-        for n in range(1, MAX_N + 1)
+        100.0 * brevity * math.prod(precisions[:n]) ** (1 / n) for n in range(1, MAX_N + 1)
     )
     return one, two, three, four
-
-
-def _geometric_mean(values: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values)) if all(values) else 0.0
 
 
 def rouge_l(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:

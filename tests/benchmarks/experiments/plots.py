@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
-from training.judging.charts import Points, bar_chart, line_chart
+from training.judging.charts import Points, line_chart
 
 Row = Mapping[str, Any]
 _UNIT = "gain, CIDEr-D"
@@ -30,22 +29,6 @@ def _by_corrections(rows: Sequence[Row]) -> str:
     return line_chart(ordered, title="E1: gain over corrections", x_label="corrections", y_label=_UNIT)
 
 
-def _by(key: str, title: str) -> Callable[[Sequence[Row]], str]:
-    """Bars of the mean over seeds for each value of `key`."""
-
-    def draw(rows: Sequence[Row]) -> str:
-        groups: dict[str, list[Row]] = defaultdict(list)
-        for row in rows:
-            groups[row[key]].append(row)
-        bars = {
-            name: {photos: fmean(row[photos]["mean"] for row in group) for photos in ("domain", "original")}
-            for name, group in groups.items()
-        }
-        return bar_chart(bars, title=title, y_label=_UNIT)
-
-    return draw
-
-
 def _false_candidates(rows: Sequence[Row]) -> str:
     """What each kind of candidate gained on the domain, sorted: the gate asks for +2 and more."""
     series: dict[str, list[float]] = defaultdict(list)
@@ -57,7 +40,5 @@ def _false_candidates(rows: Sequence[Row]) -> str:
 
 _PLOTS: Mapping[str, Callable[[Sequence[Row]], str]] = {
     "e1": _by_corrections,
-    "e2": _by("case", "E2: ratings alone"),
-    "e3": _by("objective", "E3: without parts of the objective"),
     "e4": _false_candidates,
 }

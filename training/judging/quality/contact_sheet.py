@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -42,29 +41,24 @@ class Section:
 
 
 def sections(evaluation: Evaluation, photos: int = PHOTOS, seed: int = 0) -> list[Section]:
-    """The same photos for the same sets and seed, about as many of each set, numbered through.
+    """Returns the same photos for the same sets and seed, about as many of each set, numbered through.
 
     Test photos are not looked at, lest anything be chosen by them, unless there are no others.
     """
     reports = [report for report in evaluation.reports if report.split != TEST] or evaluation.reports
+    # Equally many of each set, and what a small one lacks from the larger ones.
+    sizes, counts = [len(report.photos) for report in reports], [0] * len(reports)
+    while sum(counts) < min(photos, sum(sizes)):
+        unfinished = [place for place, size in enumerate(sizes) if counts[place] < size]
+        counts[min(unfinished, key=lambda place: counts[place])] += 1
     taken, number = [], 1
-    for report, count in zip(reports, _shares([len(r.photos) for r in reports], photos), strict=True):
+    for report, count in zip(reports, counts, strict=True):
         dice = random.Random(f"{seed} {report.name} {report.split}")  # noqa: S311  a choice that repeats itself
         chosen = sorted(dice.sample(report.photos, count), key=lambda each: each.photo.key)
         entries = [_entry(number + place, each) for place, each in enumerate(chosen)]
         number += len(entries)
         taken.append(Section(f"{report.name} {report.split}", entries))
     return taken
-
-
-def _shares(sizes: Sequence[int], total: int) -> list[int]:
-    """How many of each set: equally many, the rest of what a small set lacks from the larger ones."""
-    shares = [0] * len(sizes)
-    while sum(shares) < min(total, sum(sizes)):
-        open_sets = [place for place, size in enumerate(sizes) if shares[place] < size]
-        smallest = min(open_sets, key=lambda place: shares[place])
-        shares[smallest] += 1
-    return shares
 
 
 def _entry(number: int, each: JudgedPhoto) -> Entry:

@@ -45,6 +45,7 @@ class Command(BaseCommand):
         from training.data.photo_sets import photo_sets_read
         from training.exceptions import DatasetError
         from training.judging.quality import report
+        from training.judging.quality.contact_sheet import sections
         from training.judging.quality.evaluation import evaluate
         from training.progress import Progress
 
@@ -62,15 +63,22 @@ class Command(BaseCommand):
         (folder / "evaluation.md").write_text(report.markdown(evaluation, model), encoding="utf-8")
         figures = json.dumps(report.to_dict(evaluation, model), indent=1, ensure_ascii=False)
         (folder / "evaluation.json").write_text(figures + "\n", encoding="utf-8")
-        (folder / "contact_sheet.html").write_text(
-            _contact_sheet(evaluation, model, options["seed"]), encoding="utf-8"
-        )
+        shown = sections(evaluation, seed=options["seed"])
+        context = {
+            "model": model,
+            "sections": shown,
+            "photos": sum(len(section.entries) for section in shown),
+            # The page is one file.
+            "stylesheet": (settings.BASE_DIR / "static/captioner.css").read_text(encoding="utf-8"),
+        }
+        page = render_to_string("training/contact_sheet.html", context)
+        (folder / "contact_sheet.html").write_text(page, encoding="utf-8")
         self.stdout.write(report.text(evaluation))
         self.stdout.write(f"Written: {folder / 'evaluation.md'}, evaluation.json, contact_sheet.html")
 
 
 def _weights(name: str) -> tuple[str, Path]:
-    """What the report calls the weights, and the folder they lie in."""
+    """Returns what the report calls the weights, and the folder they lie in."""
     if Path(name).is_dir():
         return Path(name).resolve().name, Path(name)
     try:
@@ -79,19 +87,3 @@ def _weights(name: str) -> tuple[str, Path]:
         raise CommandError(f"{name} is no folder, and no version that can be read: {error}") from error
     except DatabaseError as error:
         raise CommandError(f"{name} is no folder, and versions cannot be looked up: {error}") from error
-
-
-def _contact_sheet(evaluation: Any, model: str, seed: int) -> str:
-    from training.judging.quality.contact_sheet import sections
-
-    found = sections(evaluation, seed=seed)
-    styles = settings.BASE_DIR / "static/captioner.css"  # the page is one file
-    return render_to_string(
-        "training/contact_sheet.html",
-        {
-            "model": model,
-            "sections": found,
-            "photos": sum(len(section.entries) for section in found),
-            "stylesheet": styles.read_text(encoding="utf-8"),
-        },
-    )
