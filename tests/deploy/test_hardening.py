@@ -20,7 +20,7 @@ PODS = {
 }
 
 
-@pytest.mark.parametrize("name", SERVICES.keys() - {"pgadmin"})
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"pgadmin"}))
 def test_a_container_may_write_to_its_volumes_only_and_gain_nothing(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
