@@ -4,7 +4,9 @@ The configuration of nginx and gunicorn is that of deploy/, and so are the comma
 engine would do (start processes, render nginx's templates) is done here.
 """
 
+import atexit
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -32,6 +34,25 @@ SECRET_KEY = "only for tests: " + "0123456789abcdef" * 4
 METRICS_TOKEN = "only-for-tests"
 # As an image of ours would, nginx runs as somebody who owns nothing else.
 _NGINX_USER = "nobody" if os.geteuid() == 0 else None
+
+
+_SET_UP = """
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from captioner.captions.api_keys import api_key_create
+call_command("setup", wait=60)
+print("KEY", api_key_create(User.objects.get(username="admin"), "test")[1])
+"""
+
+
+@functools.cache
+def static_files() -> str:
+    """The folder of all static files as the image holds them, collected once for all sites."""
+    folder = tempfile.TemporaryDirectory(prefix="captioner-static-")
+    atexit.register(folder.cleanup)
+    environment = {"PATH": os.environ["PATH"], "CAPTIONER_DATA_DIR": folder.name}
+    servers.manage(environment, "collectstatic", "--no-input", "--verbosity", "0")
+    return f"{folder.name}/static"
 
 
 def compose_command(service: str) -> list[str | Path]:
@@ -186,7 +207,7 @@ class Production:
     environment: dict[str, str]
     nginx: Nginx
     stack: contextlib.ExitStack
-    api_key: str = ""
+    api_key: str
     webs: list[Web] = field(default_factory=list)
     services: dict[str, Process] = field(default_factory=dict)
 
@@ -203,13 +224,6 @@ class Production:
 
     def manage(self, *arguments: str) -> str:
         return servers.manage(self.environment, *arguments)
-
-    def api_key_make(self) -> None:
-        code = (
-            "from captioner.captions.api_keys import api_key_create; from django.contrib.auth.models import User;"
-            "print('KEY', api_key_create(User.objects.get(username='admin'), 'test')[1])"
-        )
-        (self.api_key,) = re.findall(r"^KEY (\S+)$", self.manage("shell", "-c", code), re.MULTILINE)
 
     def web_add(self, host: str = "127.0.0.1", prefix: Sequence[str] = ()) -> Web:
         """One more web process with data of its own, like a container's; not started yet."""
@@ -275,13 +289,11 @@ def production(folder: Path, host: str = "127.0.0.1") -> Iterator[Production]:
             "RATE_LIMIT_USER": "off",
             **servers.s3_variables(s3),
         }
-        servers.manage(environment, "collectstatic", "--no-input", "--verbosity", "0")
-        environment["CAPTIONER_STATIC_DIR"] = str(folder / "setup" / "static")
-        servers.manage(environment, "setup", "--wait", "60")
+        environment["CAPTIONER_STATIC_DIR"] = static_files()
+        output = servers.manage(environment, "shell", "--no-imports", "-c", _SET_UP)
         nginx = stack.enter_context(nginx_running("127.0.0.1:9"))
-        site = Production(folder, postgresql, redis, s3, environment, nginx, stack)
-        site.api_key_make()
-        yield site
+        (key,) = re.findall(r"^KEY (\S+)$", output, re.MULTILINE)
+        yield Production(folder, postgresql, redis, s3, environment, nginx, stack, key)
 
 
 def request_id() -> str:

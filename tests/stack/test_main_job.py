@@ -50,15 +50,15 @@ def test_readiness_says_what_serves_and_liveness_does_not_need_the_model(site: S
     assert client.request(f"{site.url}/healthz").body == {"status": "alive"}
 
 
-def test_a_killed_web_worker_loses_no_answered_caption_and_comes_back(site: Site) -> None:
-    with client.Load(site.url, clients=4) as load:
+def test_a_killed_web_worker_loses_no_answered_caption_and_comes_back(tmp_path: Path) -> None:
+    with servers.captioner(tmp_path) as site, client.Load(site.url, clients=4) as load:
         wait_until(lambda: len(load.answered()) > 20, "captions under load")
         victim = site.status()["pid"]
         os.kill(victim, signal.SIGKILL)
         before = len(load.answered())
         wait_until(lambda: site.status().get("state") == "ready", "ready again", seconds=120)
         wait_until(lambda: len(load.answered()) > before + 20, "captions after the kill")
-    assert site.status()["pid"] != victim
+        assert site.status()["pid"] != victim
     assert load.answered() <= logged_ids_sqlite(site)
 
 

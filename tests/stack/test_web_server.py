@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -24,9 +23,7 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Where a web server with two threads listens that waits two seconds for silent clients."""
     folder, port = tmp_path_factory.mktemp("web"), free_port()
-    configuration = folder / "gunicorn.conf.py"
-    source = (ROOT / "deploy" / "gunicorn.conf.py").read_text()
-    configuration.write_text(re.sub(r"(?m)^STALL_SECONDS = .*$", "STALL_SECONDS = 2", source))
+    configuration = ROOT / "tests" / "stack" / "gunicorn_impatient.py"
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
