@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.utils import quote
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
@@ -43,6 +43,40 @@ class ReadOnlyAdmin(ModelAdmin):
         return False
 
 
+class ActingAdmin(ReadOnlyAdmin):
+    """Records with buttons on their page; these post `action` and `reason` to `PK/act`."""
+
+    refusal: type[Exception]  # what `act` raises where it may not be now; its text is shown
+
+    def may_act(self, request: HttpRequest) -> bool:
+        """Whether this person gets the buttons."""
+        raise NotImplementedError
+
+    def act(self, request: HttpRequest, obj: Any, action: str, reason: str) -> str:
+        """Do what the button `action` says and return what came of it. Raises `refusal`, `Http404`."""
+        raise NotImplementedError
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.act_view)
+        name = f"{self.opts.app_label}_{self.opts.model_name}_act"
+        return [path("<slug:pk>/act", view, name=name), *super().get_urls()]
+
+    def act_view(self, request: HttpRequest, pk: str) -> HttpResponse:
+        """Do what the pressed button says and show the record again."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        if not self.may_act(request):
+            raise PermissionDenied
+        obj = get_object_or_404(self.model, pk=pk)
+        try:
+            told = self.act(request, obj, request.POST.get("action", ""), request.POST.get("reason", ""))
+        except self.refusal as error:
+            self.message_user(request, str(error), messages.ERROR)
+        else:
+            self.message_user(request, told, messages.SUCCESS)
+        return redirect(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", quote(pk))
+
+
 class RetentionForm(forms.Form):
     keep = forms.IntegerField(
         min_value=0, max_value=10_000, label="Keep the newest", widget=forms.NumberInput({"size": 5})
@@ -50,7 +84,8 @@ class RetentionForm(forms.Form):
 
 
 @admin.register(ModelVersion)
-class ModelVersionAdmin(ReadOnlyAdmin):
+class ModelVersionAdmin(ActingAdmin):
+    refusal = RegistryError
     list_display = ["id", "state", "created_at"]
     readonly_fields = ("id", "model_name", "state", "retired_at", "created_at", "manifest_pretty")
     fieldsets = [
@@ -63,12 +98,11 @@ class ModelVersionAdmin(ReadOnlyAdmin):
         return super().get_queryset(request).prefetch_related("aliases")
 
     def get_urls(self) -> list[URLPattern]:
-        act, retain = self.admin_site.admin_view(self.act_view), self.admin_site.admin_view(self.retain_view)
-        return [
-            path("<slug:pk>/act", act, name="models_registry_modelversion_act"),
-            path("retain", retain, name="models_registry_modelversion_retain"),
-            *super().get_urls(),
-        ]
+        view = self.admin_site.admin_view(self.retain_view)
+        return [path("retain", view, name="models_registry_modelversion_retain"), *super().get_urls()]
+
+    def may_act(self, request: HttpRequest) -> bool:
+        return may_promote(request)
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -80,31 +114,46 @@ class ModelVersionAdmin(ReadOnlyAdmin):
         }
         return super().changelist_view(request, context)
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any
     ) -> HttpResponse:
-        version = ModelVersion.objects.filter(pk=unquote(object_id)).first()
-        context = {"may_promote": may_promote(request), "choices": version and _choices(version)}
-        return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
+        version: ModelVersion = options["obj"]
+        aliases = {alias.name for alias in version.aliases.all()}
+        choices = []
+        if Alias.Name.CHAMPION in aliases:
+            if previous := promotions.champion_previous():
+                choices.append(("rollback", f"Roll back to {previous}"))
+        elif version.retired_at is None:
+            choices.append(("promote", "Make it the champion"))
+        if Alias.Name.CHALLENGER in aliases:
+            choices.append(("clear", "Take the challenger back"))
+        elif Alias.Name.CHAMPION not in aliases and version.retired_at is None:
+            choices.append(("challenge", "Try it as the challenger"))
+        if version.pinned:
+            choices.append(("unpin", "Unpin"))
+        elif version.retired_at is None:
+            choices.append(("pin", "Pin"))
+        context |= {"may_promote": self.may_act(request), "choices": choices}
+        return super().render_change_form(request, context, *args, **options)
 
-    def act_view(self, request: HttpRequest, pk: str) -> HttpResponse:
-        """Do what the pressed button says with a version."""
-        if request.method != "POST":
-            return HttpResponseNotAllowed(["POST"])
-        if not may_promote(request):
-            raise PermissionDenied
-        version = get_object_or_404(ModelVersion, pk=pk)
-        try:
-            told = _act(version, request.POST.get("action", ""), request.POST.get("reason", ""), request)
-        except RegistryError as error:
-            self.message_user(request, str(error), messages.ERROR)
-        else:
-            self.message_user(request, told, messages.SUCCESS)
-        return redirect("admin:models_registry_modelversion_change", quote(pk))
+    def act(self, request: HttpRequest, obj: ModelVersion, action: str, reason: str) -> str:
+        version, by = obj, cast(User, request.user)
+        if action in {"pin", "unpin"}:
+            (version_pin if action == "pin" else version_unpin)(version)
+            return f"{version} is {action}ned."
+        match action:
+            case "promote":
+                promotions.version_promote(version, reason=reason, by=by)
+                return f"{version} is the champion."
+            case "challenge":
+                promotions.version_promote(version, alias=Alias.Name.CHALLENGER, reason=reason, by=by)
+                return f"{version} is the challenger."
+            case "rollback":
+                return f"{promotions.champion_rollback(reason=reason, by=by, expected=version)} is the champion again."
+            case "clear":
+                promotions.challenger_clear(reason=reason, by=by, only=version)
+                return f"{version} is no challenger any more."
+        raise Http404("There is no such button.")
 
     def retain_view(self, request: HttpRequest) -> HttpResponse:
         """Show what retention would remove; a POST removes it."""
@@ -145,47 +194,6 @@ class ModelVersionAdmin(ReadOnlyAdmin):
 def may_promote(request: HttpRequest) -> bool:
     """Whoever may change what an alias points at may change what serves."""
     return cast(User, request.user).has_perm("models_registry.change_alias")
-
-
-def _choices(version: ModelVersion) -> list[tuple[str, str]]:
-    """The buttons that make sense for a version."""
-    aliases = {alias.name for alias in version.aliases.all()}
-    choices = []
-    if Alias.Name.CHAMPION in aliases:
-        if previous := promotions.champion_previous():
-            choices.append(("rollback", f"Roll back to {previous}"))
-    elif version.retired_at is None:
-        choices.append(("promote", "Make it the champion"))
-    if Alias.Name.CHALLENGER in aliases:
-        choices.append(("clear", "Take the challenger back"))
-    elif Alias.Name.CHAMPION not in aliases and version.retired_at is None:
-        choices.append(("challenge", "Try it as the challenger"))
-    if version.pinned:
-        choices.append(("unpin", "Unpin"))
-    elif version.retired_at is None:
-        choices.append(("pin", "Pin"))
-    return choices
-
-
-def _act(version: ModelVersion, action: str, reason: str, request: HttpRequest) -> str:
-    """Do it and tell; raises `RegistryError`."""
-    by = cast(User, request.user)
-    if action in {"pin", "unpin"}:
-        (version_pin if action == "pin" else version_unpin)(version)
-        return f"{version} is {action}ned."
-    match action:
-        case "promote":
-            promotions.version_promote(version, reason=reason, by=by)
-            return f"{version} is the champion."
-        case "challenge":
-            promotions.version_promote(version, alias=Alias.Name.CHALLENGER, reason=reason, by=by)
-            return f"{version} is the challenger."
-        case "rollback":
-            return f"{promotions.champion_rollback(reason=reason, by=by, expected=version)} is the champion again."
-        case "clear":
-            promotions.challenger_clear(reason=reason, by=by, only=version)
-            return f"{version} is no challenger any more."
-    raise Http404("There is no such button.")
 
 
 @admin.register(Alias)

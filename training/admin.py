@@ -5,8 +5,8 @@ from typing import Any, cast
 from django.contrib import admin, messages
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.shortcuts import redirect
 from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from captioner.admin.bases import photo_image
 from captioner.models import Photo
-from models_registry.admin import ReadOnlyAdmin, may_promote
+from models_registry.admin import ActingAdmin, ModelAdmin, may_promote
 from training import services
 from training.exceptions import RunRefused
 from training.judging.charts import line_chart
@@ -26,7 +26,8 @@ _LOSSES = ("loss", "ideal", "preference", "rating", "replay", "kl")
 
 
 @admin.register(TrainingRun)
-class TrainingRunAdmin(ReadOnlyAdmin):
+class TrainingRunAdmin(ActingAdmin):
+    refusal = RunRefused
     change_form_template = "admin/training/trainingrun/change_form.html"
     change_list_template = "admin/training/trainingrun/change_list.html"
     list_display = [
@@ -104,54 +105,56 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         shown = [name for name in names if getattr(obj, told_by.get(name, name), None)]
         return [(title, {**facts, "fields": shown}), *others]
 
-    def has_change_permission(self, request: HttpRequest, obj: TrainingRun | None = None) -> bool:
+    def may_act(self, request: HttpRequest) -> bool:
         # Whoever may change runs gets the buttons; the record itself is nobody's to edit.
-        return obj is None and super(ReadOnlyAdmin, self).has_change_permission(request)
+        return ModelAdmin.has_change_permission(self, request)
 
     def get_urls(self) -> list[URLPattern]:
-        wrap = self.admin_site.admin_view
-        return [
-            path("start", wrap(self.start_view), name="training_trainingrun_start"),
-            path("<int:pk>/act", wrap(self.act_view), name="training_trainingrun_act"),
-            *super().get_urls(),
-        ]
+        view = self.admin_site.admin_view(self.start_view)
+        return [path("start", view, name="training_trainingrun_start"), *super().get_urls()]
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         context = {
-            "may_act": self.has_change_permission(request),
+            "may_act": self.may_act(request),
             "new_feedback": services.feedback_new_count(),
             "title": "Training runs",
             "busy": TrainingRun.objects.filter(status__in=TrainingRun.UNFINISHED).exists(),
         }
         return super().changelist_view(request, context | (extra_context or {}))
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any
     ) -> HttpResponse:
-        run = self.get_object(request, object_id)
-        context: dict[str, Any] = {"may_act": self.has_change_permission(request)}
-        if isinstance(run, TrainingRun):
-            context |= {
-                "run": run,
-                "progress": self.progress(run),
-                "silent_seconds": _silent_seconds(run),
-                "choices": _choices(request, run),
-                "loss_chart": mark_safe(_loss_chart(run)),  # noqa: S308  drawn by us, names escaped
-                "figures": figures_table(run.report),
-                "checks": run.report.get("checks", []),
-                "examples": _examples(run),
-            }
-        return super().change_view(request, object_id, form_url, context | (extra_context or {}))
+        run: TrainingRun = options["obj"]
+        losses = {
+            name: [(point["step"], point[name]) for point in run.curve if name in point]
+            for name in _LOSSES
+            if any(point.get(name) for point in run.curve)
+        }
+        chart = line_chart(losses, title="Losses over steps", x_label="step", y_label="loss, nats")
+        # The verdicts that this person may give instead of the one that counts.
+        others = [each for each in _VERDICTS if run.candidate is not None and run.final_verdict != each]
+        context |= {
+            "may_act": self.may_act(request),
+            "run": run,
+            "progress": self.progress(run),
+            "silent_seconds": int((timezone.now() - (run.heartbeat_at or run.created_at)).total_seconds()),
+            "choices": [each for each in others if _may_decide(request, run, each)],
+            "loss_chart": mark_safe(chart),  # noqa: S308  drawn by us, names escaped
+            "figures": figures_table(run.report),
+            "checks": run.report.get("checks", []),
+            "examples": _examples(run),
+        }
+        return super().render_change_form(request, context, *args, **options)
 
     def start_view(self, request: HttpRequest) -> HttpResponse:
         """The button “Train now”."""
-        self._require_post(request)
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        if not self.may_act(request):
+            raise PermissionDenied
         try:
             run = services.run_request(by=cast(User, request.user))
         except RunRefused as error:
@@ -160,34 +163,18 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         self.message_user(request, "Queued; the trainer takes it from here.", messages.SUCCESS)
         return redirect("admin:training_trainingrun_change", run.pk)
 
-    def act_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+    def act(self, request: HttpRequest, obj: TrainingRun, action: str, reason: str) -> str:
         """Cancel, try again, or overrule the gate."""
-        self._require_post(request)
-        run, action = get_object_or_404(TrainingRun, pk=pk), request.POST.get("action", "")
-        if action in _VERDICTS and not _may_decide(request, run, action):
-            raise PermissionDenied
-        try:
-            told = self._act(run, action, request.POST.get("reason", ""), cast(User, request.user))
-            self.message_user(request, told, messages.SUCCESS)
-        except RunRefused as error:
-            self.message_user(request, str(error), messages.WARNING)
-        return redirect("admin:training_trainingrun_change", pk)
-
-    def _act(self, run: TrainingRun, action: str, reason: str, by: User) -> str:
         if action == "cancel":
-            services.run_cancel(run)
+            services.run_cancel(obj)
             return "It stops at its next step."
         if action == "retry":
-            services.run_retry(run)
+            services.run_retry(obj)
             return "Queued again."
-        told = services.run_overrule(run, action, reason=reason, by=by)
-        return f"Your verdict counts: {action}. {told}"
-
-    def _require_post(self, request: HttpRequest) -> None:
-        if not self.has_change_permission(request):
+        if action in _VERDICTS and not _may_decide(request, obj, action):
             raise PermissionDenied
-        if request.method != "POST":
-            raise PermissionDenied("These are buttons, not pages.")
+        told = services.run_overrule(obj, action, reason=reason, by=cast(User, request.user))
+        return f"Your verdict counts: {action}. {told}"
 
     @admin.display(description="Progress")
     def progress(self, run: TrainingRun) -> str:
@@ -223,27 +210,6 @@ class TrainingRunAdmin(ReadOnlyAdmin):
 def _may_decide(request: HttpRequest, run: TrainingRun, verdict: str) -> bool:
     """What changes what serves takes the permission that the registry's own buttons take."""
     return may_promote(request) or not services.run_overrule_moves(run, verdict)
-
-
-def _silent_seconds(run: TrainingRun) -> int:
-    """How long ago its holder was heard of."""
-    return int((timezone.now() - (run.heartbeat_at or run.created_at)).total_seconds())
-
-
-def _choices(request: HttpRequest, run: TrainingRun) -> list[str]:
-    """The verdicts that this person may give instead of the one that counts."""
-    if run.candidate is None:
-        return []
-    return [each for each in _VERDICTS if run.final_verdict != each and _may_decide(request, run, each)]
-
-
-def _loss_chart(run: TrainingRun) -> str:
-    series = {
-        name: [(point["step"], point[name]) for point in run.curve if name in point]
-        for name in _LOSSES
-        if any(point.get(name) for point in run.curve)
-    }
-    return line_chart(series, title="Losses over steps", x_label="step", y_label="loss, nats")
 
 
 def _examples(run: TrainingRun) -> list[dict[str, Any]]:

@@ -82,15 +82,11 @@ class FeedbackAdmin(RecordAdmin):
         seen = timezone.now()  # before the rows are read: what is newer was not seen
         return super().changelist_view(request, {"seen": seen, **(extra_context or {})})
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any
     ) -> HttpResponse:
-        context = {"may_review": self.has_change_permission(request), **(extra_context or {})}
-        return super().change_view(request, object_id, form_url, context)
+        context["may_review"] = self.has_change_permission(request)
+        return super().render_change_form(request, context, *args, **options)
 
     def review_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Decide on one piece of feedback and go on to the next; what changed meanwhile is shown again."""
