@@ -34,6 +34,7 @@ for _name in [name for name in os.environ if name.startswith(_OURS) or name == "
 os.environ |= {
     "CAPTIONER_DATA_DIR": _DATA_DIR.name,
     "DJANGO_SETTINGS_MODULE": "captioner.settings",
+    "SECRET_KEY": "the same one every time, for the split of photos hangs on it",
     "OMP_NUM_THREADS": "1",  # tests share the cores with each other; what they compute is tiny
 }
 
