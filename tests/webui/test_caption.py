@@ -67,7 +67,7 @@ def test_alternatives_and_the_model_version_are_shown(
 
 
 def test_a_calibrated_confidence_is_shown_and_none_is_made_up(client: Client, caption: Caption) -> None:
-    assert "this sure of came close" not in page_of(client, caption)
+    assert "model was this sure of" not in page_of(client, caption)
     Caption.objects.filter(pk=caption.pk).update(confidence=0.347)
     assert "about <strong>35&nbsp;%</strong> of the captions" in page_of(client, caption)
 
