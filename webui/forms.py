@@ -1,4 +1,4 @@
-"""What people can send from the pages. What a valid feedback is, `captioner.captions.feedback` decides."""
+"""The forms of the pages. `captioner.captions.feedback` decides which feedback is valid."""
 
 from django import forms
 

@@ -1,4 +1,4 @@
-"""The pages of batch jobs: send many photos, see how far they are, take the captions away."""
+"""The pages of batch jobs: send many photos, watch the progress, download the captions."""
 
 import uuid
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ def _jobs(
 @may_caption
 @require_safe
 def job(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-    """How far a job got; the page looks again by itself until the job is over."""
+    """One job with its progress; the page reloads itself until the job is over."""
     shown = get_object_or_404(_own(request), pk=pk)
     failures = shown.photos.filter(state=JobPhoto.State.FAILED).order_by("index")
     captioned = shown.photos.filter(caption__isnull=False).order_by("-index")

@@ -1,4 +1,4 @@
-"""The pages people use; the admin and the API have their own."""
+"""Routes of the pages; the admin and the API have their own."""
 
 from django.contrib.auth.views import LoginView, LogoutView, PasswordChangeView, PasswordResetConfirmView
 from django.urls import path, reverse_lazy

@@ -72,7 +72,7 @@ class Base64Field(serializers.Field[bytes, str, str, Any]):
 
 
 class DecodingOptionsSerializer(serializers.Serializer[Any]):
-    """How to decode. The serving model's own settings apply to options that are not given."""
+    """Decoding options. The serving model's own settings apply to those that are not given."""
 
     num_captions = WholeNumberField(
         1, MAX_NUM_CAPTIONS, required=False, help_text="How many different captions."

@@ -45,7 +45,7 @@ _UNAVAILABLE_RETRY_AFTER = 5
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What went wrong, for programs (`kind`, `status`, `extensions`) and for people (`title`, `detail`).
+    """An error to be told, for programs (`kind`, `status`, `extensions`) and for people (`title`, `detail`).
 
     `kind` is stable and makes the problem's `type` URI; `extensions` are further members of the JSON object.
     """

@@ -37,7 +37,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How many requests a rate still allows in this window, which ends in `reset` seconds."""
+    """The requests that a rate still allows in this window, which ends in `reset` seconds."""
 
     rate: Rate
     remaining: int

@@ -1,4 +1,4 @@
-"""What the pages do in a browser, with and without JavaScript."""
+"""The pages in a browser, with and without JavaScript."""
 
 import base64
 import re
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.django_db(transaction=True)]
 
 
 def transfer(page: Page, name: str = "dropped.jpg", kind: str = "image/jpeg") -> JSHandle:
-    """What a drop or a paste carries: one file."""
+    """The payload of a drop or a paste: one file."""
     return page.evaluate_handle(
         """([name, kind, data]) => {
             const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));

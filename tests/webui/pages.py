@@ -1,4 +1,4 @@
-"""What the page tests share."""
+"""Helpers of the page tests."""
 
 import uuid
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Who gets in, and how."""
+"""Signing in with a key or a session, and refusals."""
 
 import pytest
 from django.contrib.auth.models import User

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def messages(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[int]]]:
-    """What workers were told; see `work`."""
+    """Messages to workers, collected; `work` does what they ask for."""
     told: list[tuple[str, list[int]]] = []
     monkeypatch.setattr(registry_follower, "engine_refresh", lambda **options: fake_engine)
     monkeypatch.setattr(app, "send_task", lambda _, arguments, **__: told.append(arguments))

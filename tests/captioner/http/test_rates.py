@@ -1,4 +1,4 @@
-"""How often somebody may do something, and through which proxies somebody is seen."""
+"""Rate limits, and the address of a client behind proxies."""
 
 import logging
 
