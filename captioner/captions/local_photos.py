@@ -13,10 +13,9 @@ from captioner.exceptions import (
     CaptionerError,
     InvalidImage,
 )
-from captioner.inference.types import DecodingParameters, Prediction
+from captioner.inference.types import Prediction
 from captioner.intake.decode import photo_decode
 from captioner.serving import runtime
-from captioner.serving.engine import Engine
 
 
 def photos_predict(
@@ -32,23 +31,19 @@ def photos_predict(
     waiting: deque[tuple[Path, Future[Prediction] | CaptionerError]] = deque()
     for path in paths:
         if len(waiting) > settings.CAPTION_MAX_BATCH:
-            yield _photo_outcome(*waiting.popleft())
-        waiting.append((path, _photo_submit(engine, path, parameters)))
-    yield from (_photo_outcome(*entry) for entry in waiting)
+            yield _outcome(*waiting.popleft())
+        try:
+            image = photo_decode(path.read_bytes()).image
+            waiting.append((path, engine.submit(image, parameters, deadline=math.inf)))
+        except OSError as error:
+            message = f"The file cannot be read: {error.strerror}."
+            waiting.append((path, InvalidImage(message, reason="corrupt")))
+        except InvalidImage as error:
+            waiting.append((path, error))
+    yield from (_outcome(*entry) for entry in waiting)
 
 
-def _photo_submit(
-    engine: Engine, path: Path, parameters: DecodingParameters
-) -> "Future[Prediction] | CaptionerError":
-    try:
-        return engine.submit(photo_decode(path.read_bytes()).image, parameters, deadline=math.inf)
-    except OSError as error:
-        return InvalidImage(f"The file cannot be read: {error.strerror}.", reason="corrupt")
-    except InvalidImage as error:
-        return error
-
-
-def _photo_outcome(
+def _outcome(
     path: Path, entry: "Future[Prediction] | CaptionerError"
 ) -> tuple[Path, Prediction | CaptionerError]:
     return path, entry if isinstance(entry, CaptionerError) else entry.result()

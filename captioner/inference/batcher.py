@@ -1,5 +1,6 @@
 """Micro-batching on one inference thread: no waiting at low load, bounded by predicted wait at high load."""
 
+import itertools
 import logging
 import math
 import threading
@@ -96,7 +97,21 @@ class Batcher:
         """
         request = self._request(pixels, parameters, deadline, predictor)
         with self._changed:
-            self._require_room(request)
+            if self._is_draining:
+                self._rejects["draining"] += 1
+                raise ModelUnavailable("This process is shutting down; send the photo again.")
+            # An idle engine takes anything: were it to refuse, a wrong prediction could never be corrected.
+            if self._queue or self._busy_until is not None:
+                wait = self._predicted_wait()
+                done_at = time.monotonic() + wait + self._cost.predict(parameters.num_beams)
+                excess = max(wait - self._max_wait_seconds, done_at - deadline)
+                if excess > 0:
+                    self._rejects["overloaded"] += 1
+                    raise Overloaded(
+                        f"Captions are wanted faster than they can be made: {wait:.1f} seconds of work are queued. "
+                        f"Try again in {math.ceil(excess)} seconds.",
+                        retry_after=excess,
+                    )
             self._enqueue([request])
         return request.future
 
@@ -109,7 +124,13 @@ class Batcher:
         sizes = sorted({min(2**power, self._max_batch) for power in range(self._max_batch.bit_length() + 1)})
         try:
             for _ in range(2):
-                timings = [self._warm_up_batch(pixels, each, size) for each in parameters for size in sizes]
+                timings = []
+                for each, size in itertools.product(parameters, sizes):
+                    requests = [self._request(pixels, each, math.inf) for _ in range(size)]
+                    with self._changed:
+                        self._enqueue(requests)
+                    predictions = [request.future.result() for request in requests]
+                    timings.append((size * each.num_beams, predictions[0].inference_seconds))
         except BaseException:
             # Nobody will use this batcher, so nobody will drain it, and its thread would keep the process alive.
             self.drain(timeout=0)
@@ -193,43 +214,16 @@ class Batcher:
     ) -> _Request:
         return _Request(pixels, parameters, deadline, predictor or self._predictor, time.monotonic())
 
-    def _require_room(self, request: _Request) -> None:
-        if self._is_draining:
-            self._rejects["draining"] += 1
-            raise ModelUnavailable("This process is shutting down; send the photo again.")
-        if not self._queue and self._busy_until is None:
-            # An idle engine takes anything: were it to refuse, a wrong prediction could never be corrected.
-            return
-        wait = self._predicted_wait()
-        done_at = time.monotonic() + wait + self._cost.predict(request.parameters.num_beams)
-        excess = max(wait - self._max_wait_seconds, done_at - request.deadline)
-        if excess > 0:
-            self._rejects["overloaded"] += 1
-            raise Overloaded(
-                f"Captions are wanted faster than they can be made: {wait:.1f} seconds of work are queued. "
-                f"Try again in {math.ceil(excess)} seconds.",
-                retry_after=excess,
-            )
-
     def _predicted_wait(self) -> float:
         """Seconds until everything running and queued should be done."""
         running = max(0.0, (self._busy_until or 0.0) - time.monotonic())
         groups = Counter(request.group for request in self._queue if not request.future.cancelled())
-        return running + sum(
-            self._predicted_seconds(parameters, n) for (_, parameters, _), n in groups.items()
-        )
-
-    def _predicted_seconds(self, parameters: DecodingParameters, photos: int) -> float:
-        full, rest = divmod(photos, self._max_batch)
-        beams = parameters.num_beams
-        return full * self._cost.predict(self._max_batch * beams) + self._cost.predict(rest * beams)
-
-    def _warm_up_batch(self, pixels: Tensor, parameters: DecodingParameters, size: int) -> tuple[int, float]:
-        requests = [self._request(pixels, parameters, math.inf) for _ in range(size)]
-        with self._changed:
-            self._enqueue(requests)
-        predictions = [request.future.result() for request in requests]
-        return size * parameters.num_beams, predictions[0].inference_seconds
+        queued = 0.0
+        for (_, parameters, _), photos in groups.items():
+            full, rest = divmod(photos, self._max_batch)
+            queued += full * self._cost.predict(self._max_batch * parameters.num_beams)
+            queued += self._cost.predict(rest * parameters.num_beams)
+        return running + queued
 
     def _enqueue(self, requests: list[_Request]) -> None:
         self._queue.extend(requests)
@@ -253,40 +247,35 @@ class Batcher:
             raise
 
     def _next_batch(self) -> list[_Request]:
-        """Wait for photos that are still wanted; empty once there will be none."""
+        """Wait for the oldest photo that is still wanted, and its group; empty once there will be none."""
         batch: list[_Request] = []
         while not batch:
+            expired: list[_Request] = []
+            others: deque[_Request] = deque()
             with self._changed:
                 self._changed.wait_for(lambda: self._queue or self._is_draining or not self._lingers)
                 if not self._queue:
                     self._thread = self._thread if self._lingers else None
                     break
-                batch, expired = self._take_batch()
-            for request in expired:
-                request.future.set_exception(
+                now = time.monotonic()
+                for request in self._queue:
+                    if batch and (len(batch) == self._max_batch or request.group != batch[0].group):
+                        others.append(request)
+                    elif not request.future.set_running_or_notify_cancel():
+                        self._rejects["cancelled"] += 1
+                    elif request.deadline <= now:
+                        self._rejects["expired"] += 1
+                        expired.append(request)
+                    else:
+                        batch.append(request)
+                self._queue = others
+                self._busy_until = now + self._cost.predict(_rows(batch)) if batch else None
+                del request  # while it waits it keeps no photo
+            for late in expired:
+                late.future.set_exception(
                     DeadlineExceeded("The photo's deadline passed while it was queued.")
                 )
         return batch
-
-    def _take_batch(self) -> tuple[list[_Request], list[_Request]]:
-        """Take the oldest wanted photo and its group off the queue; also the expired ones met on the way."""
-        batch: list[_Request] = []
-        expired: list[_Request] = []
-        others: deque[_Request] = deque()
-        now = time.monotonic()
-        for request in self._queue:
-            if batch and (len(batch) == self._max_batch or request.group != batch[0].group):
-                others.append(request)
-            elif not request.future.set_running_or_notify_cancel():
-                self._rejects["cancelled"] += 1
-            elif request.deadline <= now:
-                self._rejects["expired"] += 1
-                expired.append(request)
-            else:
-                batch.append(request)
-        self._queue = others
-        self._busy_until = now + self._cost.predict(_rows(batch)) if batch else None
-        return batch, expired
 
     def _caption(self, batch: list[_Request]) -> None:
         predictor = batch[0].predictor
@@ -306,29 +295,22 @@ class Batcher:
                 request.future.set_exception(error)
             return
         seconds = time.monotonic() - started
-        self._record(batch, seconds)
-        for request, candidates in zip(batch, answers, strict=True):
-            queued = started - request.submitted_at
-            request.future.set_result(
-                Prediction(candidates, predictor.model_version, queued, seconds, len(batch))
-            )
-        self._tell(len(batch), seconds)
-
-    def _record(self, batch: list[_Request], seconds: float) -> None:
         with self._changed:
             self._busy_until = None
             self._cost.observe(_rows(batch), seconds)
             self._batches += 1
             self._photos += len(batch)
             self._last_batch_size = len(batch)
-
-    def _tell(self, photos: int, seconds: float) -> None:
-        if self.on_batch is None:
-            return
-        try:
-            self.on_batch(photos, seconds)
-        except Exception:  # a full disk, say, under the metrics: captions go on
-            logger.exception("A batch could not be counted.")
+        for request, candidates in zip(batch, answers, strict=True):
+            queued = started - request.submitted_at
+            request.future.set_result(
+                Prediction(candidates, predictor.model_version, queued, seconds, len(batch))
+            )
+        if self.on_batch is not None:
+            try:
+                self.on_batch(len(batch), seconds)
+            except Exception:  # a full disk, say, under the metrics: captions go on
+                logger.exception("A batch could not be counted.")
 
 
 def _rows(batch: list[_Request]) -> int:

@@ -70,15 +70,13 @@ class Beams:
             self.finished = sorted((*self.finished, *ended), key=self._rank, reverse=True)[: self.width]
         going_on = (candidate for candidate in candidates if not self._has_ended(candidate))
         self.running = [candidate for candidate, _ in zip(going_on, range(self.width), strict=False)]
-        self.is_done = self.is_done or (len(self.finished) == self.width and not self._may_improve())
-
-    def _may_improve(self) -> bool:
-        # A score can only fall: the best running caption, were it to end now, is the best there can be.
-        return (
-            not self._early_stopping
-            and bool(self.running)
-            and self._rank(self.running[0]) > self._rank(self.finished[-1])
-        )
+        if len(self.finished) == self.width:
+            # A score can only fall: the best running caption, were it to end now, is the best there can be.
+            self.is_done = self.is_done or (
+                self._early_stopping
+                or not self.running
+                or self._rank(self.running[0]) <= self._rank(self.finished[-1])
+            )
 
     def _has_ended(self, hypothesis: Hypothesis) -> bool:
         return hypothesis.token_ids[-1] in self._end_ids or len(hypothesis.token_ids) == self._max_length

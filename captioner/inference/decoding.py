@@ -28,6 +28,7 @@ class Decoder:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._has_encoder = model.config.model_type == "vision-encoder-decoder"
+        self._project = getattr(model, "enc_to_dec_proj", None) or torch.nn.Identity()
         self._lean = Gpt2Decoder(model) if Gpt2Decoder.supports(model) else None
         # BLIP's text decoder has generation settings of its own, and ends captions with [SEP].
         self._generator = getattr(model, "text_decoder", model)
@@ -41,60 +42,44 @@ class Decoder:
     def __call__(self, pixels: Tensor, parameters: DecodingParameters) -> list[list[Sequence]]:
         """Pixels of shape (batch, 3, height, width) -> for each photo `num_beams` sequences, best first."""
         pixels = pixels.to(self._model.dtype)
-        length = min(parameters.max_new_tokens, self.max_new_tokens)
+        beams, length = parameters.num_beams, min(parameters.max_new_tokens, self.max_new_tokens)
         if self._lean is not None:
-            return self._search(self._lean, pixels, parameters.num_beams, length)
-        return self._cut(*self._generate(pixels, parameters.num_beams, length), parameters.num_beams)
+            states = self._project(self._encode(pixels))
+            if beams == 1:
+                return self._cut(*self._lean.greedy(states, length), beams)
+            return [
+                [Sequence(list(each.token_ids), list(each.log_probabilities)) for each in hypotheses]
+                for hypotheses in self._lean.beams(states, beams, length)
+            ]
+        from transformers.modeling_outputs import BaseModelOutput
 
-    def _search(
-        self, lean: Gpt2Decoder, pixels: Tensor, num_beams: int, max_new_tokens: int
-    ) -> list[list[Sequence]]:
-        states = self._project(self._encode(pixels))
-        if num_beams == 1:
-            return self._cut(*lean.greedy(states, max_new_tokens), num_beams)
-        return [
-            [Sequence(list(each.token_ids), list(each.log_probabilities)) for each in hypotheses]
-            for hypotheses in lean.beams(states, num_beams, max_new_tokens)
-        ]
-
-    def _cut(self, token_ids: Tensor, log_probabilities: Tensor, num_beams: int) -> list[list[Sequence]]:
-        """Rows of shape (batch * num_beams, emitted tokens) -> the sequences of each photo, without padding."""
-        rows = zip(token_ids.tolist(), log_probabilities.tolist(), strict=True)
-        sequences = [self._cut_at_end(*row) for row in rows]
-        return [sequences[start : start + num_beams] for start in range(0, len(sequences), num_beams)]
-
-    def _generate(self, pixels: Tensor, num_beams: int, max_new_tokens: int) -> tuple[Tensor, Tensor]:
+        inputs: dict[str, Any] = {"pixel_values": pixels}
+        if self._has_encoder:
+            # Encoded here because generate() asks an encoder's output for attentions, and FocalNet's has none.
+            inputs = {"encoder_outputs": BaseModelOutput(last_hidden_state=self._encode(pixels))}
         output = self._model.generate(
-            **self._inputs(pixels),
+            **inputs,
             do_sample=False,
-            num_beams=num_beams,
-            num_return_sequences=num_beams,
-            max_new_tokens=max_new_tokens,
+            num_beams=beams,
+            num_return_sequences=beams,
+            max_new_tokens=length,
             return_dict_in_generate=True,
             output_logits=True,
         )
         log_probabilities = self._generator.compute_transition_scores(
             output.sequences, output.logits, output.get("beam_indices"), normalize_logits=True
         )
-        return output.sequences[:, -log_probabilities.shape[1] :], log_probabilities
-
-    def _inputs(self, pixels: Tensor) -> dict[str, Any]:
-        if not self._has_encoder:
-            return {"pixel_values": pixels}
-        from transformers.modeling_outputs import BaseModelOutput
-
-        # Encoded here because generate() asks an encoder's output for attentions, and FocalNet's has none.
-        return {"encoder_outputs": BaseModelOutput(last_hidden_state=self._encode(pixels))}
+        return self._cut(output.sequences[:, -log_probabilities.shape[1] :], log_probabilities, beams)
 
     def _encode(self, pixels: Tensor) -> Tensor:
         states: Tensor = self._model.encoder(pixel_values=pixels).last_hidden_state
         return states
 
-    def _project(self, states: Tensor) -> Tensor:
-        projection = getattr(self._model, "enc_to_dec_proj", None)
-        return states if projection is None else projection(states)
-
-    def _cut_at_end(self, token_ids: list[int], log_probabilities: list[float]) -> Sequence:
-        ends = (index for index, token in enumerate(token_ids, start=1) if token in self._end_ids)
-        length = next(ends, len(token_ids))
-        return Sequence(token_ids[:length], log_probabilities[:length])
+    def _cut(self, token_ids: Tensor, log_probabilities: Tensor, num_beams: int) -> list[list[Sequence]]:
+        """Rows of shape (batch * num_beams, emitted tokens) -> the sequences of each photo, without padding."""
+        sequences = []
+        for ids, each in zip(token_ids.tolist(), log_probabilities.tolist(), strict=True):
+            ends = (index for index, token in enumerate(ids, start=1) if token in self._end_ids)
+            length = next(ends, len(ids))
+            sequences.append(Sequence(ids[:length], each[:length]))
+        return [sequences[start : start + num_beams] for start in range(0, len(sequences), num_beams)]

@@ -104,14 +104,34 @@ class Gpt2Decoder:
 
     def beams(self, encoder_states: Tensor, width: int, max_new_tokens: int) -> list[list[Hypothesis]]:
         """States of shape (batch, patches, decoder width) -> the `width` best captions of each photo, best first."""
-        photos = [self._new_beams(width, max_new_tokens) for _ in encoder_states]
+        photos = [
+            Beams(
+                width,
+                end_ids=frozenset(self._eos_ids[0].tolist()),
+                max_length=max_new_tokens,
+                length_penalty=self._length_penalty,
+                early_stopping=self._early_stopping,
+            )
+            for _ in encoder_states
+        ]
         rows = len(photos) * width
         ids = self._new_ids(rows, max_new_tokens)
         cache = self._new_cache(encoder_states, rows, max_new_tokens)
         for position in range(max_new_tokens):
             log_probabilities = self._step(ids[:, position], position, cache).float().log_softmax(-1)
             scores = self._constrained(ids[:, : position + 1], log_probabilities)
-            self._advance(photos, scores, log_probabilities)
+            vocabulary = scores.shape[1]
+            so_far = torch.full((len(photos), width), _NOT_RUNNING)
+            for photo, beams in enumerate(photos):
+                so_far[photo, : len(beams.running)] = torch.tensor([each.score for each in beams.running])
+            totals = (scores + so_far.view(-1, 1)).view(len(photos), -1)
+            best, indexes = totals.topk(width * (1 + self._eos_ids.numel()))
+            chosen = log_probabilities.view(len(photos), -1).gather(1, indexes)
+            for beams, *columns in zip(photos, indexes.tolist(), best.tolist(), chosen.tolist(), strict=True):
+                beams.advance(
+                    Continuation(index // vocabulary, index % vocabulary, score, log_probability)
+                    for index, score, log_probability in zip(*columns, strict=True)
+                )
             if all(beams.is_done for beams in photos):
                 break
             running = [(first, each) for first, beams in enumerate(photos) for each in beams.running]
@@ -125,30 +145,6 @@ class Gpt2Decoder:
         ids = torch.full((rows, length + 1), self._pad_id)
         ids[:, 0] = self._start_id
         return ids
-
-    def _new_beams(self, width: int, max_length: int) -> Beams:
-        return Beams(
-            width,
-            end_ids=frozenset(self._eos_ids[0].tolist()),
-            max_length=max_length,
-            length_penalty=self._length_penalty,
-            early_stopping=self._early_stopping,
-        )
-
-    def _advance(self, photos: list[Beams], scores: Tensor, log_probabilities: Tensor) -> None:
-        """Give each photo its best continuations; `scores` and `log_probabilities` are (rows, vocabulary)."""
-        width, vocabulary = photos[0].width, scores.shape[1]
-        so_far = torch.full((len(photos), width), _NOT_RUNNING)
-        for photo, beams in enumerate(photos):
-            so_far[photo, : len(beams.running)] = torch.tensor([each.score for each in beams.running])
-        totals = (scores + so_far.view(-1, 1)).view(len(photos), -1)
-        best, indexes = totals.topk(width * (1 + self._eos_ids.numel()))
-        chosen = log_probabilities.view(len(photos), -1).gather(1, indexes)
-        for beams, *columns in zip(photos, indexes.tolist(), best.tolist(), chosen.tolist(), strict=True):
-            beams.advance(
-                Continuation(index // vocabulary, index % vocabulary, score, log_probability)
-                for index, score, log_probability in zip(*columns, strict=True)
-            )
 
     def _constrained(self, ids: Tensor, scores: Tensor) -> Tensor:
         return scores if self._no_repeat is None else self._no_repeat(ids, scores)

@@ -33,12 +33,41 @@ def load_model(folder: Path) -> CaptioningModel:
     the folder is incomplete or damaged, holds pickled weights only, needs code of its own, or is no
     captioner.
     """
-    _require_safetensors(folder)
-    _silence_transformers()
-    from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+    if not folder.is_dir():
+        raise IncompatibleModel(
+            f"{folder} is no folder; give a folder holding config.json and *.safetensors."
+        )
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED_SUFFIXES)
+        found = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
+        raise IncompatibleModel(
+            f"{folder.name} holds {found}; only *.safetensors is allowed, because a pickle can run code. "
+            "Save the model again with transformers' save_pretrained()."
+        )
+    from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     config = _load_part("configuration (config.json)", AutoConfig.from_pretrained, folder)
-    model = _load_weights(folder, config)
+    model, report = _load_part(
+        "weights",
+        AutoModelForImageTextToText.from_pretrained,
+        folder,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    # transformers fills these with random numbers. (Captions are read off the patches, never the pooler.)
+    if missing := sorted(name for name in report["missing_keys"] if ".pooler." not in name):
+        raise IncompatibleModel(
+            f"The weights of {folder.name} are incomplete: {len(missing)} tensors are missing, "
+            f"among them {', '.join(missing[:3])}."
+        )
+    # Held in memory of our own: they may be mapped from a file, whose truncation would end the process.
+    for tensor in (*model.parameters(), *model.buffers()):  # one copy more at a time; tied weights stay one
+        tensor.data = tensor.data.clone()
     tokenizer = _load_part("tokenizer", AutoTokenizer.from_pretrained, folder)
     # Pillow's resampling is the same on every machine, whether or not torchvision is installed.
     image_processor = _load_part("image processor", AutoImageProcessor.from_pretrained, folder, backend="pil")
@@ -55,68 +84,14 @@ def thread_count() -> int:
     return cores_bounded(torch.get_num_threads())
 
 
-def _require_safetensors(folder: Path) -> None:
-    if not folder.is_dir():
-        raise IncompatibleModel(
-            f"{folder} is no folder; give a folder holding config.json and *.safetensors."
-        )
-    if any(folder.glob("*.safetensors")):
-        return
-    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED_SUFFIXES)
-    found = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
-    raise IncompatibleModel(
-        f"{folder.name} holds {found}; only *.safetensors is allowed, because a pickle can run code. "
-        "Save the model again with transformers' save_pretrained()."
-    )
-
-
-def _silence_transformers() -> None:
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-
-def _load_weights(folder: Path, config: Any) -> Any:
-    from transformers import AutoModelForImageTextToText
-
-    model, report = _load_part(
-        "weights",
-        AutoModelForImageTextToText.from_pretrained,
-        folder,
-        config=config,
-        dtype=torch.float32,
-        use_safetensors=True,
-        output_loading_info=True,
-    )
-    # transformers fills these with random numbers. (Captions are read off the patches, never the pooler.)
-    if missing := sorted(name for name in report["missing_keys"] if ".pooler." not in name):
-        raise IncompatibleModel(
-            f"The weights of {folder.name} are incomplete: {len(missing)} tensors are missing, "
-            f"among them {', '.join(missing[:3])}."
-        )
-    _leave_the_file(model)
-    return model
-
-
-def _leave_the_file(model: torch.nn.Module) -> None:
-    """Hold the weights in memory of our own: they may be mapped from a file, whose truncation would end the process."""
-    for tensor in (*model.parameters(), *model.buffers()):  # one copy more at a time; tied weights stay one
-        tensor.data = tensor.data.clone()
-
-
 def _load_part(part: str, from_pretrained: Any, folder: Path, **options: Any) -> Any:
     try:
         return from_pretrained(folder, **_LOCAL_ONLY, **options)
     # Broken checkpoints make the libraries raise almost anything, a bare Exception included.
     except Exception as error:
+        reason, *_ = str(error).strip().splitlines() or [type(error).__name__]
         raise IncompatibleModel(
-            f"The {part} of {folder.name} cannot be loaded: {_first_line(error)} Allowed are captioners of "
+            f"The {part} of {folder.name} cannot be loaded: {reason.rstrip('.:')}. Allowed are captioners of "
             "a class that comes with transformers (such as BLIP, GIT and VisionEncoderDecoder), saved with "
             "their tokenizer and image processor."
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".:") + "."

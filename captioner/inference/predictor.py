@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from captioner.exceptions import IncompatibleModel
-from captioner.inference.decoding import Decoder, Sequence
+from captioner.inference.decoding import Decoder
 from captioner.inference.drawings import drawn_images
 from captioner.inference.loading import CaptioningModel, load_model, thread_count
 from captioner.inference.preprocessing import make_preprocess
@@ -81,23 +81,24 @@ class Predictor:
         """
         with self._decoding:
             decoded = self._decode(pixels, parameters)
-        return [self._candidates(sequences, parameters) for sequences in decoded]
-
-    def _candidates(self, sequences: list[Sequence], parameters: DecodingParameters) -> tuple[Candidate, ...]:
-        distinct: dict[str, Candidate] = {}
-        for sequence in sequences:
-            if len(distinct) < parameters.num_captions:
-                candidate = self._candidate(sequence)
-                distinct.setdefault(candidate.caption, candidate)
-        return tuple(distinct.values())
-
-    def _candidate(self, sequence: Sequence) -> Candidate:
-        words = merge_tokens(self._parts.tokenizer, sequence.token_ids, sequence.log_probabilities)
         calibration = self._parts.calibration
-        return Candidate(
-            caption=" ".join(word.text for word in words),
-            words=words,
-            log_probability=math.fsum(sequence.log_probabilities),
-            token_log_probabilities=tuple(sequence.log_probabilities),
-            confidence=calibration.confidence(sequence.log_probabilities) if calibration else None,
-        )
+        answers = []
+        for sequences in decoded:
+            distinct: dict[str, Candidate] = {}
+            for sequence in sequences:
+                if len(distinct) == parameters.num_captions:
+                    break
+                words = merge_tokens(self._parts.tokenizer, sequence.token_ids, sequence.log_probabilities)
+                caption = " ".join(word.text for word in words)
+                if caption not in distinct:
+                    distinct[caption] = Candidate(
+                        caption=caption,
+                        words=words,
+                        log_probability=math.fsum(sequence.log_probabilities),
+                        token_log_probabilities=tuple(sequence.log_probabilities),
+                        confidence=calibration.confidence(sequence.log_probabilities)
+                        if calibration
+                        else None,
+                    )
+            answers.append(tuple(distinct.values()))
+        return answers

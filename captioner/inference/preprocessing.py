@@ -18,37 +18,29 @@ def make_preprocess(image_processor: Any) -> Preprocess:
     A processor that only resizes to a fixed size, rescales and normalises is replaced by a table look-up with
     the same result to the bit; any other is called itself.
     """
-    if _is_plain(image_processor):
-        return _table_preprocess(image_processor)
-
-    def preprocess(image: Image.Image) -> torch.Tensor:
-        pixels: torch.Tensor = image_processor(images=image, return_tensors="pt")["pixel_values"][0]
-        return pixels
-
-    return preprocess
-
-
-def _is_plain(processor: Any) -> bool:
     from transformers.image_processing_backends import PilBackend
 
-    return (
-        isinstance(processor, PilBackend)
-        and all(getattr(type(processor), name) is getattr(PilBackend, name) for name in _PLAIN_METHODS)
-        and all((processor.do_resize, processor.do_rescale, processor.do_normalize))
-        and not any((processor.do_center_crop, processor.do_pad))
-        and bool(processor.size.height and processor.size.width)
+    is_plain = (
+        isinstance(image_processor, PilBackend)
+        and all(getattr(type(image_processor), name) is getattr(PilBackend, name) for name in _PLAIN_METHODS)
+        and all((image_processor.do_resize, image_processor.do_rescale, image_processor.do_normalize))
+        and not any((image_processor.do_center_crop, image_processor.do_pad))
+        and bool(image_processor.size.height and image_processor.size.width)
     )
-
-
-def _table_preprocess(processor: Any) -> Preprocess:
-    size = (processor.size.width, processor.size.height)
+    if not is_plain:
+        return lambda image: image_processor(images=image, return_tensors="pt")["pixel_values"][0]
+    size = (image_processor.size.width, image_processor.size.height)
     resample = (
-        Image.Resampling.BILINEAR if processor.resample is None else Image.Resampling(processor.resample)
+        Image.Resampling.BILINEAR
+        if image_processor.resample is None
+        else Image.Resampling(image_processor.resample)
     )
     # After resizing, a pixel's value depends on nothing but its byte: let the processor map all 256 bytes
     # once.
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).convert("RGB")
-    tables = processor(images=ramp, do_resize=False, return_tensors="np")["pixel_values"][0].reshape(3, 256)
+    tables = image_processor(images=ramp, do_resize=False, return_tensors="np")["pixel_values"][0].reshape(
+        3, 256
+    )
 
     def preprocess(image: Image.Image) -> torch.Tensor:
         values = np.asarray(image.resize(size, resample))

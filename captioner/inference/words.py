@@ -24,16 +24,14 @@ def merge_tokens(tokenizer: Any, token_ids: list[int], log_probabilities: list[f
     prefixes = tokenizer.batch_decode([ids[:length] for length in range(1, len(ids) + 1)])
     ends = [len(prefix) for prefix in prefixes]
     spans = list(zip([0, *ends[:-1]], ends, (log_probability for _, log_probability in shown), strict=True))
-    return tuple(
-        Word(found.group(), _probability(found.span(), spans)) for found in re.finditer(r"\S+", prefixes[-1])
-    )
-
-
-def _probability(word: tuple[int, int], spans: list[tuple[int, int, float]]) -> float:
-    # A token that completes a character begun by the one before adds no length; it belongs to that character.
-    within = (
-        log_probability
-        for start, end, log_probability in spans
-        if min(start, end - 1) < word[1] and end > word[0]
-    )
-    return max(math.exp(min(math.fsum(within), 0.0)), sys.float_info.min)
+    words = []
+    for word in re.finditer(r"\S+", prefixes[-1]):
+        # A token that completes a character begun by the one before adds no length; it belongs to that character.
+        within = (
+            log_probability
+            for start, end, log_probability in spans
+            if min(start, end - 1) < word.end() and end > word.start()
+        )
+        probability = math.exp(min(math.fsum(within), 0.0))
+        words.append(Word(word.group(), max(probability, sys.float_info.min)))
+    return tuple(words)

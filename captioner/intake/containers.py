@@ -12,7 +12,6 @@ Bytes in, bytes out: no image library here.
 import contextlib
 import re
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from captioner.exceptions import InvalidImage
@@ -79,54 +78,48 @@ def photo_strip(data: bytes, file_format: str) -> PhotoFile:
 
 
 def _strip_jpeg(data: bytes) -> PhotoFile:
-    """The first picture of a JPEG or MPO file."""
+    """The first picture of a JPEG or MPO file: its segments up to the end of the picture, without metadata."""
     kept: list[bytes | memoryview] = [data[:2]]
     exif, profile_parts = b"", {}
     components = scans = 0
     all_at_once = False
-    for marker, segment in _jpeg_segments(data):
+    position, view = 2, memoryview(data)
+    for _ in range(MAX_PIECES):
+        found = _JPEG_MARKER.search(data, position)
+        if found is None:
+            break
+        start, marker = found.start(), data[found.start() + 1]
+        if marker == _JPEG_END:
+            kept.append(view[start : start + 2])
+            break
+        position = start + 2 + int.from_bytes(view[start + 2 : start + 4])
+        if marker == _JPEG_START_OF_SCAN:  # which takes its pixels along
+            following = _JPEG_MARKER.search(data, position)
+            position = following.start() if following else len(data)
+        segment = view[start:position]
         head = bytes(segment[4:18])
         if marker == 0xE1 and head.startswith(b"Exif\0\0"):
             exif = exif or bytes(segment[10:])
         elif marker == 0xE2 and head.startswith(b"ICC_PROFILE\0"):
             profile_parts[head[12:13]] = bytes(segment[18:])
         elif marker in _JPEG_RARE_FRAMES or (marker in _JPEG_FRAMES and components):
-            raise InvalidImage(
-                "This rare kind of JPEG is not supported: save it as a usual one.", reason="not_an_image"
-            )
+            message = "This rare kind of JPEG is not supported: save it as a usual one."
+            raise InvalidImage(message, reason="not_an_image")
         elif marker in _JPEG_FRAMES and len(head) > 5:
             components, all_at_once = head[5], marker == 0xC2
         elif marker == _JPEG_START_OF_SCAN:
             scans += 1
             all_at_once |= head[:1] != bytes([components])
         if scans > MAX_SCANS:
-            raise InvalidImage(
-                f"The JPEG has more than {MAX_SCANS} scans: export it again.", reason="corrupt"
-            )
+            message = f"The JPEG has more than {MAX_SCANS} scans: export it again."
+            raise InvalidImage(message, reason="corrupt")
         is_metadata = marker == _JPEG_COMMENT or 0xE0 <= marker <= 0xEF
         if not is_metadata or marker in _JPEG_COLOUR_SEGMENTS:
             kept.append(segment)
+    else:
+        raise _too_many_pieces()
     icc_profile = b"".join(part for _, part in sorted(profile_parts.items()))
     return PhotoFile(b"".join(kept), exif, icc_profile, all_at_once)
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, memoryview]]:
-    """Marker and bytes of each segment up to the end of the picture; those of a scan include its pixels."""
-    position, view = 2, memoryview(data)
-    for _ in range(MAX_PIECES):
-        found = _JPEG_MARKER.search(data, position)
-        if found is None:
-            return
-        start, marker = found.start(), data[found.start() + 1]
-        if marker == _JPEG_END:
-            yield marker, view[start : start + 2]
-            return
-        position = start + 2 + int.from_bytes(view[start + 2 : start + 4])
-        if marker == _JPEG_START_OF_SCAN:
-            following = _JPEG_MARKER.search(data, position)
-            position = following.start() if following else len(data)
-        yield marker, view[start:position]
-    raise _too_many_pieces()
 
 
 def _strip_png(data: bytes) -> PhotoFile:

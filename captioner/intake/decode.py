@@ -24,16 +24,6 @@ from captioner.intake.orientation import upright
 _ALLOWED = "Send a JPEG, PNG, WebP, GIF or HEIC photo"
 
 
-def _open_heif(file: io.BytesIO) -> ImageFile.ImageFile:
-    # The library has these for the whole process only; none of it is of use here.
-    pillow_heif.options.THUMBNAILS = False
-    pillow_heif.options.DEPTH_IMAGES = False
-    pillow_heif.options.AUX_IMAGES = False
-    pillow_heif.options.DECODE_THREADS = 1
-    image: ImageFile.ImageFile = pillow_heif.HeifImageFile(file)
-    return image
-
-
 # Plugins by name, not `Image.open`: nothing is guessed, and Pillow's own limits, which are global to the
 # process and far above ours, stay as they are and warn about nothing.
 _OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
@@ -41,7 +31,7 @@ _OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "PNG": PngImagePlugin.PngImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
     "GIF": GifImagePlugin.GifImageFile,
-    "HEIF": _open_heif,
+    "HEIF": pillow_heif.HeifImageFile,
 }
 
 
@@ -114,6 +104,12 @@ def _read(data: bytes, deadline: float) -> tuple[Image.Image, int, int]:
         raise InvalidImage(f"This is no photo this service can read. {_ALLOWED}.", reason="not_an_image")
     with held_until(DECODERS, deadline):
         photo = photo_strip(data, file_format)
+        if (
+            file_format == "HEIF"
+        ):  # the library has these for the whole process only, and none of it is of use here
+            options = pillow_heif.options
+            options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
+            options.DECODE_THREADS = 1
         source = _OPENERS[file_format](io.BytesIO(photo.data))
         width, height = source.size
         scale = min(1.0, MAX_STORED_SIDE / max(width, height))

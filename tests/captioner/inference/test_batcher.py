@@ -427,10 +427,10 @@ def test_a_sibling_has_a_thread_only_while_there_are_photos(start: Start) -> Non
 def test_nobody_waits_for_a_thread_that_died(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     batcher, predictor = start(max_batch=1)
 
-    def die(photos: int, seconds: float) -> None:
+    def die() -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(batcher, "_tell", die)
+    monkeypatch.setattr(batcher, "_next_batch", die)
     [future] = submit(batcher, 1)
     predictor.open()
     with pytest.raises(ModelUnavailable):

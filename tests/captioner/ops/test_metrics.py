@@ -129,7 +129,7 @@ def test_numbers_of_other_processes_are_added_and_survive_them(client: Client) -
         "metrics.captions.labels('captioned').inc(5); metrics.queue_depth.inc(3);"
     )
     subprocess.run(
-        [sys.executable, "-c", code], check=True, env=dict(os.environ), cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", code], check=True, env=dict(os.environ), cwd=Path(__file__).parents[3]
     )
     assert metric(client, sample) - before == 5
     assert metric(client, "captioner_queue_depth") == depth, "nobody waits for a process that is gone"
