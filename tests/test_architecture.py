@@ -22,6 +22,11 @@ ALLOWED = {
     ),
     "webui": ("webui", "captioner"),
 }
+# What rooms that others build on may import of their own app.
+FOUNDATIONS = {
+    "training.data": ("training.data", "training.exceptions", "training.progress"),
+    "training.progress": (),
+}
 # The composition root may name any app; no domain module imports it.
 COMPOSITION_ROOT = {f"captioner.{name}" for name in ("settings", "urls", "wsgi", "celery", "apps")}
 # Inside an app: what none but the first may import.
@@ -33,7 +38,7 @@ PRIVATE = {
 }
 NO_DJANGO = (
     *(f"captioner.{name}" for name in ("inference", "intake", "exceptions", "ops.cores", "ops.logs")),
-    *(f"training.{name}" for name in ("data", "descent", "judging", "starter", "exceptions")),
+    *(f"training.{name}" for name in ("data", "descent", "judging", "starter", "exceptions", "progress")),
     *(f"training.learning.{name}" for name in ("config", "curation", "model", "objective", "descent")),
 )
 NO_IMPORTS = ("captioner.intake.limits",)
@@ -62,6 +67,12 @@ def test_imports_run_in_the_allowed_direction(module: Module) -> None:
         assert not {name for name in siblings if is_within(name, tuple(COMPOSITION_ROOT))}
         allowed = ALLOWED[module.name.split(".")[0]]
         assert not {name for name in siblings if not is_within(name, allowed)}
+    for room, foundations in FOUNDATIONS.items():
+        if is_within(module.name, (room,)):
+            app = room.split(".")[0]
+            assert not {
+                name for name in siblings if is_within(name, (app,)) and not is_within(name, foundations)
+            }
     for package, importers in PRIVATE.items():
         if not is_within(module.name, (package, *importers)):
             assert not {name for name in siblings if is_within(name, (package,))}
@@ -77,7 +88,7 @@ def test_the_rules_above_see_every_app() -> None:
     names = {module.name for module in MODULES}
     assert {name.split(".")[0] for name in names} == set(APPS)
     assert {f"{app}.apps" for app in APPS} <= names
-    mentioned = {*PRIVATE, *NO_DJANGO, *NO_IMPORTS, *TORCH_ALLOWED, *COMPOSITION_ROOT}
+    mentioned = {*FOUNDATIONS, *PRIVATE, *NO_DJANGO, *NO_IMPORTS, *TORCH_ALLOWED, *COMPOSITION_ROOT}
     mentioned |= {package for allowed in ALLOWED.values() for package in allowed}
     assert not {
         each for each in mentioned if each not in names and not (ROOT / each.replace(".", "/")).is_dir()

@@ -22,7 +22,6 @@ from training.judging.gate_report import counts_told, figures_table
 from training.models import TrainingRun
 
 _VERDICTS = (TrainingRun.Verdict.PASSED, TrainingRun.Verdict.REJECTED)
-_LOSSES = ("loss", "ideal", "preference", "rating", "replay", "kl")
 
 
 @admin.register(TrainingRun)
@@ -93,7 +92,7 @@ class TrainingRunAdmin(ActingAdmin):
     ]
 
     def get_fieldsets(self, request: HttpRequest, obj: TrainingRun | None = None) -> Any:
-        """Without the rows that say nothing."""
+        """Leaves out the rows that say nothing."""
         (title, facts), *others = super().get_fieldsets(request, obj)
         told_by = {
             "verdict_shown": "verdict",
@@ -130,8 +129,8 @@ class TrainingRunAdmin(ActingAdmin):
         run: TrainingRun = options["obj"]
         losses = {
             name: [(point["step"], point[name]) for point in run.curve if name in point]
-            for name in _LOSSES
-            if any(point.get(name) for point in run.curve)
+            for name in dict.fromkeys(name for point in run.curve for name in point)
+            if name != "step" and any(point.get(name) for point in run.curve)
         }
         chart = line_chart(losses, title="Losses over steps", x_label="step", y_label="loss, nats")
         # The verdicts that this person may give instead of the one that counts.
@@ -208,12 +207,12 @@ class TrainingRunAdmin(ActingAdmin):
 
 
 def _may_decide(request: HttpRequest, run: TrainingRun, verdict: str) -> bool:
-    """What changes what serves takes the permission that the registry's own buttons take."""
+    """Whether this person may give that verdict: what serves changes by the registry's permission alone."""
     return may_promote(request) or not services.run_overrule_moves(run, verdict)
 
 
 def _examples(run: TrainingRun) -> list[dict[str, Any]]:
-    """Before and after, with the photo where it still exists."""
+    """Returns captions before and after, of the photos that still exist."""
     examples = run.report.get("examples", [])
     photos = {
         p.sha256: p for p in Photo.objects.filter(sha256__in=[example["photo"] for example in examples])

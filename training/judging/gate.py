@@ -233,7 +233,7 @@ def _check(question: Question, passed: bool | None, measured: str, required: str
 
 
 def _verdict(on_holdout: Sequence[Check], elsewhere: Sequence[Check], photos: int) -> tuple[Verdict, str]:
-    """`photos` that differ are held out. What a few of them show is no answer, neither way; other failures count."""
+    """Returns verdict and reason. `photos` that differ are held out: a few are no answer, but other failures count."""
     few = photos < MIN_PHOTOS
     checks = elsewhere if few else (*on_holdout, *elsewhere)
     if failed := [str(check) for check in checks if check.passed is False]:
@@ -250,7 +250,7 @@ def _verdict(on_holdout: Sequence[Check], elsewhere: Sequence[Check], photos: in
 
 
 def _guards(captions: Sequence[str], champion: Sequence[str], people: Sequence[str]) -> tuple[Check, ...]:
-    """What a broken captioner does. Who teaches it to be brief, or to use few sentences, does not break it."""
+    """Returns the checks for a broken captioner; one taught to be brief, or to vary little, is not broken."""
     if not captions:
         return ()
     endings = function_word_endings(captions)

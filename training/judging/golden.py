@@ -20,14 +20,14 @@ TIMEOUT_SECONDS = 600
 
 
 def golden_captions(folder: Path) -> list[str]:
-    """Captions of the golden photos by the checkpoint in `folder`, made as the service makes them."""
+    """Returns captions of the golden photos by the checkpoint in `folder`, made as the service makes them."""
     predictor = Predictor.load(folder, model_version=folder.name, num_threads=1)
     pixels = torch.stack([predictor.preprocess(image) for image in drawn_images(PHOTOS)])
     return [best.caption for best, *_ in predictor.predict(pixels, predictor.default_parameters)]
 
 
 def golden_check(folder: Path) -> tuple[bool, str]:
-    """Whether a new process can load `folder` and caption every golden photo, and what was seen."""
+    """Returns whether a new process can load `folder` and caption every golden photo, and what was seen."""
     try:
         result = subprocess.run(
             [sys.executable, "-m", "training.judging.golden", str(folder)],

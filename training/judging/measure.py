@@ -33,7 +33,7 @@ class ReferenceSet:
 
 
 def measure(predictor: Predictor, photos: ReferenceSet, tick: Tick = untold) -> ScoredCaptions:
-    """Caption every photo of the set; per-photo CIDEr-D in points, document frequencies from the set's references.
+    """Returns a caption of every photo and its CIDEr-D in points, document frequencies from the set's references.
 
     `predictor` takes features, as that of a captioner whose encoder was taken out.
     """
@@ -54,7 +54,7 @@ def strangers_score(captions: Sequence[str], references: Sequence[Sequence[str]]
 
 
 def latency_ratio(candidate: Predictor, champion: Predictor, features: Features) -> float | None:
-    """Seconds per token, candidate over champion, one photo at a time; None without photos.
+    """Returns seconds per token, candidate over champion, one photo at a time; None without photos.
 
     Per token, because longer captions rightly take longer. The two take turns, the best of a few repeats counts, and of
     the photos their median. What looks too slow is measured again, and the smallest ratio counts: a busy machine hits

@@ -48,9 +48,19 @@ class Neighbours:
         frequency: Counter[Words] = Counter()
         for group in counted:
             frequency.update({gram for counts in group for grams in counts for gram in grams})
-        self._numbers = {gram: number for number, gram in enumerate(frequency)}
-        self._weights = {gram: math.log(len(captions) / count) for gram, count in frequency.items()}
-        self._vectors = [[self._vector(counts) for counts in group] for group in counted]
+        numbers = {gram: number for number, gram in enumerate(frequency)}
+        rarity = {gram: math.log(len(captions) / count) for gram, count in frequency.items()}
+        self._vectors: list[list[_Vector]] = []
+        for group in counted:
+            self._vectors.append([])
+            for counts in group:
+                grams, weights = list[int](), list[float]()
+                for same_length in counts:
+                    own = {gram: count * rarity[gram] for gram, count in same_length.items()}
+                    norm = math.sqrt(sum(weight * weight for weight in own.values())) or 1.0
+                    grams += [numbers[gram] for gram in own]
+                    weights += [weight / norm for weight in own.values()]
+                self._vectors[-1].append(_Vector(np.array(grams, np.int64), np.array(weights, np.float64)))
 
     def captions(self, features: Pooled) -> list[str]:
         """Returns one caption for each row of unit features (photos, width)."""
@@ -82,16 +92,6 @@ class Neighbours:
         scores = np.bincount(owners, agreement, minlength=len(vectors))
         return captions[int(scores.argmax())]
 
-    def _vector(self, counts: Sequence[Counter[Words]]) -> _Vector:
-        grams: list[int] = []
-        weights: list[float] = []
-        for same_length in counts:
-            own = {gram: count * self._weights[gram] for gram, count in same_length.items()}
-            norm = math.sqrt(sum(weight * weight for weight in own.values())) or 1.0
-            grams += [self._numbers[gram] for gram in own]
-            weights += [weight / norm for weight in own.values()]
-        return _Vector(np.array(grams, np.int64), np.array(weights, np.float64))
-
 
 def constant_caption(references: Sequence[Sequence[str]]) -> str:
     """Returns the one caption that fits the given (training) photos best by CIDEr-D, out of the commonest references.
@@ -108,7 +108,7 @@ def constant_caption(references: Sequence[Sequence[str]]) -> str:
 
 
 def people(references: Sequence[Sequence[str]]) -> list[tuple[list[str], list[list[str]]]]:
-    """Each person's captions as candidates, with those of the four others; nothing unless every photo has five."""
+    """Returns each person's captions and those of the four others; nothing unless every photo has five."""
     if not references or any(len(group) < PEOPLE for group in references):
         return []
     return [

@@ -77,7 +77,7 @@ class Evaluation:
 def evaluate(
     folder: Path, sets: Mapping[str, Splits], tick: Tick = untold, limit: int | None = None
 ) -> Evaluation:
-    """Judge the checkpoint in `folder` on all splits but "train", at most `limit` photos of each split.
+    """Judges the checkpoint in `folder` on all splits but "train", at most `limit` photos of each split.
 
     Baselines know the training photos of the set itself, or of all sets where it has none. Raises
     `IncompatibleModel`, and `DatasetError` where there is nothing to judge on or no training photo.

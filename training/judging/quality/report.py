@@ -23,7 +23,7 @@ COLUMNS = {
 
 
 def notes(evaluation: Evaluation) -> list[str]:
-    """How to read the tables, one sentence or two a line."""
+    """Returns how to read the tables, one sentence or two a line."""
     return [
         "Figures are percentages of the usual unit. Document frequencies are those of each table's references, so "
         "figures compare within a table and not between tables.",
@@ -39,7 +39,7 @@ def notes(evaluation: Evaluation) -> list[str]:
 
 
 def report_rows(report: SplitReport) -> list[list[str]]:
-    """The table of one split, the head first: way, references judged on, one figure per column."""
+    """Returns the table of one split, the head first: way, references judged on, one figure per column."""
     head = ["Captions", "references", *COLUMNS.values()]
     return [head] + [
         [row.way, f"{row.references:.3g}", *(f"{row.figures[name]:.1f}" for name in COLUMNS)]
@@ -58,7 +58,7 @@ def reliability_rows(bins: Sequence[Bin]) -> list[list[str]]:
 
 
 def text(evaluation: Evaluation) -> str:
-    """All tables for a terminal."""
+    """Returns all tables for a terminal."""
     parts = []
     for report in evaluation.reports:
         parts += [_title(report), table_text(report_rows(report)), ""]
@@ -68,7 +68,7 @@ def text(evaluation: Evaluation) -> str:
 
 
 def markdown(evaluation: Evaluation, model: str) -> str:
-    """The whole report."""
+    """Returns the whole report in Markdown."""
     parts = [f"# How good are the captions of {model}?", "", *_notes_list(evaluation)]
     for report in evaluation.reports:
         parts += _figures(report, "##")
@@ -83,7 +83,7 @@ def markdown(evaluation: Evaluation, model: str) -> str:
 
 
 def figures(evaluation: Evaluation) -> str:
-    """The tables of all sets, for a section of a model card."""
+    """Returns the tables of all sets, for a section of a model card."""
     parts = [line for report in evaluation.reports for line in _figures(report, "###")]
     return "\n".join([*_notes_list(evaluation), *parts])
 
