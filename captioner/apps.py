@@ -1,5 +1,3 @@
-import contextlib
-
 from django.apps import AppConfig
 
 
@@ -15,8 +13,5 @@ class CaptionerConfig(AppConfig):
             checks,  # noqa: F401  registers the system checks
             telemetry,
         )
-        from captioner.ops.storage import data_dir_ensure
 
-        with contextlib.suppress(OSError):  # which the system checks tell
-            data_dir_ensure()
         telemetry.start()

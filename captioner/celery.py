@@ -3,7 +3,6 @@
 import logging.config
 import os
 import warnings
-from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
@@ -11,6 +10,7 @@ from django.conf import settings
 
 from captioner.http.middleware import request_id
 from captioner.ops.heap import heap_share
+from captioner.ops.storage import data_dir_ensure
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "captioner.settings")
 
@@ -21,10 +21,11 @@ app = Celery("captioner")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
-# The file-based broker expects its folders to be there.
-for _name, _folder in settings.CELERY_BROKER_TRANSPORT_OPTIONS.items():
-    if "folder" in _name:
-        Path(str(_folder)).mkdir(parents=True, exist_ok=True)
+
+@signals.celeryd_init.connect
+@signals.beat_init.connect
+def _data_dir_ensure(**_: Any) -> None:
+    data_dir_ensure()
 
 
 @signals.setup_logging.connect

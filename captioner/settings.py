@@ -4,12 +4,14 @@ With nothing set this is the *embedded* default: SQLite, local files and a file-
 `CAPTIONER_DATA_DIR`, for one machine. `CAPTIONER_PRODUCTION=true` turns the safe-by-default switches on.
 """
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import dj_database_url
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.functional import lazy
 
 from captioner.env import env_bool, env_int, env_list, env_path, env_rate, env_text, env_timezone
 from captioner.ops.cores import core_count
@@ -31,7 +33,8 @@ if PRODUCTION and not env_text("SECRET_KEY"):
     raise ImproperlyConfigured(
         "CAPTIONER_PRODUCTION needs SECRET_KEY (or SECRET_KEY_FILE): at least 50 random characters."
     )
-SECRET_KEY = env_text("SECRET_KEY") or secret_key_ensure(DATA_DIR / "secret_key")
+# Made when it is first asked for, so that commands that need none write nothing.
+SECRET_KEY = env_text("SECRET_KEY") or lazy(cache(secret_key_ensure), str)(DATA_DIR / "secret_key")
 
 # The embedded default answers to this machine only; a wildcard HOST is an explicit wish to be reached from elsewhere.
 _EMBEDDED_HOSTS = ["localhost", "127.0.0.1", "[::1]", HOST]

@@ -42,6 +42,10 @@ import django
 
 django.setup()
 
+from captioner.ops.storage import data_dir_ensure
+
+data_dir_ensure()
+
 import uuid
 from collections import Counter
 from concurrent.futures import Future

@@ -9,12 +9,13 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 from captioner.env import env_text
 from captioner.ops import telemetry
+from captioner.ops.storage import data_dir_ensure
 
 
 @register(Tags.files)
 def check_data_dir(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     try:
-        settings.DATA_DIR.mkdir(parents=True, exist_ok=True)
+        data_dir_ensure()
         probe = settings.DATA_DIR / ".write-probe"
         probe.touch()
         probe.unlink()

@@ -11,9 +11,15 @@ from models_registry.files import file_write_atomically
 
 
 def data_dir_ensure() -> None:
-    """Make the data folder and its folder for temporary files where they are missing; raises `OSError`."""
+    """Make the data folder and those in it that are expected to be there, where they are missing; raises `OSError`.
+
+    Servers do so when they start, and management commands with their system checks.
+    """
     settings.DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
     Path(settings.FILE_UPLOAD_TEMP_DIR).mkdir(mode=0o700, exist_ok=True)
+    for name, folder in settings.CELERY_BROKER_TRANSPORT_OPTIONS.items():
+        if "folder" in name:  # of the file-based broker
+            Path(str(folder)).mkdir(parents=True, exist_ok=True)
 
 
 def data_dir_close() -> None:

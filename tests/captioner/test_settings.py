@@ -85,7 +85,7 @@ def test_variables_switch_to_postgresql_redis_and_s3(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_work_is_said(tmp_path: Path, environment: dict[str, str], complaint: str) -> None:
-    result = run(tmp_path, "import captioner.settings", environment)
+    result = run(tmp_path, "from captioner import settings; str(settings.SECRET_KEY)", environment)
     assert result.returncode == 1
     assert complaint in result.stderr.splitlines()[-1]
 
@@ -111,6 +111,13 @@ def test_what_is_made_in_the_data_folder_is_its_owners_only(tmp_path: Path) -> N
     assert result.returncode == 0, result.stderr
     private = [data, data / "tmp", data / "captioner.sqlite3", data / "secret_key", data / "weights"]
     assert not [path for path in private if path.stat().st_mode & 0o077]
+
+
+def test_a_command_that_needs_nothing_writes_nothing(tmp_path: Path) -> None:
+    code = "import sys, manage; sys.argv = ['manage.py', 'help']; manage.main()"
+    result = run(tmp_path, code, {"CAPTIONER_DATA_DIR": str(tmp_path / "data")})
+    assert result.returncode == 0, result.stderr
+    assert not (tmp_path / "data").exists()
 
 
 def test_production_refuses_to_start_without_a_secret_key(tmp_path: Path) -> None:

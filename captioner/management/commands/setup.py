@@ -32,6 +32,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         umask = os.umask(0o077)  # photos and the database are nobody else's business
         data_dir_close()
+        str(settings.SECRET_KEY)  # made now, where there is none
         try:
             servers_wait(options["wait"])
             call_command("migrate", interactive=False, verbosity=0)
