@@ -48,8 +48,8 @@ class Candidate:
 
     `token_log_probabilities` are natural logarithms, one per sub-word token the model emitted, the
     end-of-caption token included when it was reached; `log_probability` is their sum. They are the model's
-    own probabilities, before constraints such as n-gram blocking. `confidence`, from 0 to 1, is how often people
-    accept such a caption; None where the weights were never calibrated.
+    own probabilities, before constraints such as n-gram blocking. `confidence`, from 0 to 1, is the
+    estimated probability that the caption comes close to people's (see `calibration`); None for uncalibrated weights.
     """
 
     caption: str
