@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString, mark_safe
 from captioner.admin.bases import photo_image
 from captioner.models import Photo
 from models_registry.admin import ActingAdmin, ModelAdmin, may_promote
-from training import services
+from training import decisions, services
 from training.exceptions import RunRefused
 from training.judging.charts import line_chart
 from training.judging.gate_report import counts_told, figures_table
@@ -172,7 +172,7 @@ class TrainingRunAdmin(ActingAdmin):
             return "Queued again."
         if action in _VERDICTS and not _may_decide(request, obj, action):
             raise PermissionDenied
-        told = services.run_overrule(obj, action, reason=reason, by=cast(User, request.user))
+        told = decisions.run_overrule(obj, action, reason=reason, by=cast(User, request.user))
         return f"Your verdict counts: {action}. {told}"
 
     @admin.display(description="Progress")
@@ -208,7 +208,7 @@ class TrainingRunAdmin(ActingAdmin):
 
 def _may_decide(request: HttpRequest, run: TrainingRun, verdict: str) -> bool:
     """Whether this person may give that verdict: what serves changes by the registry's permission alone."""
-    return may_promote(request) or not services.run_overrule_moves(run, verdict)
+    return may_promote(request) or not decisions.run_overrule_moves(run, verdict)
 
 
 def _examples(run: TrainingRun) -> list[dict[str, Any]]:

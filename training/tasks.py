@@ -1,4 +1,4 @@
-"""Celery tasks of the learning loop: thin callers of services."""
+"""Celery tasks of the learning loop: thin callers of services. Their names are stored in schedules and messages."""
 
 import logging
 
@@ -26,5 +26,7 @@ def runs_sweep_task() -> None:
 @shared_task
 def run_execute_task(run_id: int) -> None:
     """Consumed by the trainer alone (the queue "training"), in a process of its own."""
+    from training.execution import run_execute  # it loads torch, which no other process of Celery needs
+
     yield_processor(settings.TRAINING_NICENESS)
-    services.run_execute(run_id)
+    run_execute(run_id)

@@ -6,7 +6,7 @@ from django.test import Client
 from django.urls import reverse
 from django_celery_beat.models import PeriodicTask
 
-from training import services
+from training import execution, services
 from training.judging.charts import line_chart
 from training.models import TrainingRun
 
@@ -35,7 +35,7 @@ def test_a_finished_run_shows_curves_figures_and_captions_before_and_after(
     base, approved, staff: Client
 ) -> None:
     run = services.run_request()
-    services.run_execute(run.pk)
+    execution.run_execute(run.pk)
     page = staff.get(reverse("admin:training_trainingrun_change", args=[run.pk]))
     for text in (
         "<svg",
@@ -51,7 +51,7 @@ def test_a_finished_run_shows_curves_figures_and_captions_before_and_after(
 
 def test_overruling_needs_a_reason_and_is_shown(base, approved, staff: Client) -> None:
     run = services.run_request()
-    services.run_execute(run.pk)
+    execution.run_execute(run.pk)
     assert "Say why" in act(staff, run, action="passed", reason="").text
     page = act(staff, run, action="passed", reason="I looked at them all")
     assert "I looked at them all" in page.text
@@ -108,7 +108,7 @@ def test_a_run_that_ended_without_a_candidate_offers_nothing_to_decide(base, sta
 
 
 def test_data_are_told_in_words_and_rows_that_say_nothing_are_left_out(base, staff: Client) -> None:
-    run = services.run_claim(services.run_request().pk)
+    run = execution.run_claim(services.run_request().pk)
     TrainingRun.objects.update(
         counts={"train_corrections": 26, "train_ratings": 1, "authors": 3, "left_out_duplicate": 0}
     )

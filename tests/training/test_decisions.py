@@ -19,8 +19,8 @@ from models_registry import promotions, storage, versions
 from models_registry.exceptions import StoreUnavailable
 from models_registry.manifest import Lineage
 from models_registry.models import Alias, ModelVersion, Promotion
-from training import services
-from training.exceptions import RunRefused
+from training import decisions, execution, services
+from training.exceptions import RunLost, RunRefused
 from training.judging.gate import Decision, Verdict
 from training.learning import pipeline
 from training.models import TrainingRun
@@ -69,7 +69,7 @@ def test_rejecting_what_serves_brings_the_champion_before_it_back(
     run = decided("passed")
     promotions.version_promote(candidate, reason="Passed the gate")
     TrainingRun.objects.update(promoted_to="champion")
-    told = services.run_overrule(run, "rejected", reason="It invents giraffes", by=reviewer)
+    told = decisions.run_overrule(run, "rejected", reason="It invents giraffes", by=reviewer)
     assert promotions.champion_get() == base
     assert told == f"{base} is the champion again."
     run.refresh_from_db()
@@ -82,7 +82,7 @@ def test_rejecting_what_serves_brings_the_champion_before_it_back(
 def test_rejecting_the_challenger_takes_it_back(base, candidate, decided, reviewer: User) -> None:
     run = decided("passed")
     promotions.version_promote(candidate, alias=Alias.Name.CHALLENGER, reason="Passed the gate")
-    told = services.run_overrule(run, "rejected", reason="no", by=reviewer)
+    told = decisions.run_overrule(run, "rejected", reason="no", by=reviewer)
     assert promotions.challenger_get() is None
     assert "no challenger any more" in told
 
@@ -93,7 +93,7 @@ def test_rejecting_what_was_replaced_since_leaves_the_newer_champion(
     run = decided("passed")
     promotions.version_promote(candidate, reason="Passed the gate")
     promotions.version_promote(newer, reason="by hand")
-    told = services.run_overrule(run, "rejected", reason="no", by=reviewer)
+    told = decisions.run_overrule(run, "rejected", reason="no", by=reviewer)
     assert promotions.champion_get() == newer
     assert "does not serve" in told
 
@@ -104,7 +104,7 @@ def test_the_first_champion_cannot_be_rejected_for_there_is_none_before_it(
     run = decided("passed")
     TrainingRun.objects.update(candidate=base)
     with pytest.raises(RunRefused, match="no earlier champion"):
-        services.run_overrule(run, "rejected", reason="no", by=reviewer)
+        decisions.run_overrule(run, "rejected", reason="no", by=reviewer)
     run.refresh_from_db()
     assert run.final_verdict == "passed", "what could not be done is not claimed"
 
@@ -118,7 +118,7 @@ def test_passing_what_was_judged_against_another_champion_is_refused_and_names_b
     run = decided("rejected")
     promotions.version_promote(newer, reason="by hand")
     with pytest.raises(RunRefused) as refused:
-        services.run_overrule(run, "passed", reason="I like it", by=reviewer)
+        decisions.run_overrule(run, "passed", reason="I like it", by=reviewer)
     assert promotions.champion_get() == newer
     for name in (base.pk, newer.pk, "promote"):
         assert name in str(refused.value)
@@ -135,7 +135,7 @@ def test_passing_says_what_became_of_the_candidate(
 ) -> None:
     settings.TRAINING_PROMOTE_TO = policy
     run = decided("rejected")
-    assert told in services.run_overrule(run, "passed", reason="I like it", by=reviewer)
+    assert told in decisions.run_overrule(run, "passed", reason="I like it", by=reviewer)
     run.refresh_from_db()
     assert run.promoted_to == ("" if policy == "nothing" else policy)
 
@@ -152,7 +152,7 @@ def test_the_store_is_asked_outside_of_the_runs_lock(
         verify(*arguments)
 
     monkeypatch.setattr(storage, "version_verify", look)
-    services.run_overrule(run, "passed", reason="I like it", by=reviewer)
+    decisions.run_overrule(run, "passed", reason="I like it", by=reviewer)
     assert seen == [depth]
 
 
@@ -242,7 +242,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, candidate: ModelVersion) -> list[Mod
 
     def work(run, snapshot, base, champion, tick) -> pipeline.Outcome:
         champions.append(champion)
-        folder = pipeline.run_folder(run)
+        folder = services.run_folder(run)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "features.npy").touch()
         return pipeline.Outcome(
@@ -262,9 +262,9 @@ def died_after_promotion(base, approved, judged, monkeypatch: pytest.MonkeyPatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(services, "_run_end", die)
+        patch.setattr(execution, "_run_end", die)
         with pytest.raises(KeyboardInterrupt):
-            services.run_execute(run.pk)
+            execution.run_execute(run.pk)
     TrainingRun.objects.update(heartbeat_at=timezone.now() - timedelta(days=1))
     return run
 
@@ -272,7 +272,7 @@ def died_after_promotion(base, approved, judged, monkeypatch: pytest.MonkeyPatch
 def test_a_candidate_that_serves_already_is_not_judged_again(
     base, candidate, judged, died_after_promotion: TrainingRun
 ) -> None:
-    run = services.run_execute(died_after_promotion.pk)
+    run = execution.run_execute(died_after_promotion.pk)
     assert judged == [base], "never against itself"
     assert (run.status, run.attempts, run.verdict, run.promoted_to) == ("finished", 2, "passed", "champion")
     assert promotions.champion_get() == candidate
@@ -282,7 +282,7 @@ def test_what_was_taken_back_meanwhile_is_not_promoted_again(
     base, candidate, died_after_promotion: TrainingRun
 ) -> None:
     promotions.champion_rollback(reason="It invents giraffes")
-    services.run_execute(died_after_promotion.pk)
+    execution.run_execute(died_after_promotion.pk)
     assert promotions.champion_get() == base
 
 
@@ -290,7 +290,7 @@ def test_what_was_taken_back_meanwhile_is_not_promoted_again(
 
 
 def folder_of(run: TrainingRun) -> Path:
-    folder = pipeline.run_folder(run)
+    folder = services.run_folder(run)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "features.npy").touch()
     return folder
@@ -302,12 +302,12 @@ def stale(run: TrainingRun) -> None:
 
 def test_cancelling_a_run_that_nobody_works_on_removes_its_folder(base) -> None:
     for takes in (lambda run: None, stale):
-        run = services.run_claim(services.run_request().pk)
+        run = execution.run_claim(services.run_request().pk)
         folder = folder_of(run)
         if takes is stale:
             stale(run)
         else:
-            services._run_retry(run, "as if the store had been away")
+            execution.run_give_back(run, "as if the store had been away")
         services.run_cancel(run)
         assert not folder.exists()
 
@@ -315,8 +315,8 @@ def test_cancelling_a_run_that_nobody_works_on_removes_its_folder(base) -> None:
 def test_giving_up_removes_the_folder(base) -> None:
     run = services.run_request()
     folder = folder_of(run)
-    TrainingRun.objects.update(attempts=services.MAX_ATTEMPTS)
-    services.run_execute(run.pk)
+    TrainingRun.objects.update(attempts=execution.MAX_ATTEMPTS)
+    execution.run_execute(run.pk)
     run.refresh_from_db()
     assert run.status == "quarantined"
     assert not folder.exists()
@@ -329,7 +329,7 @@ def test_quarantine_removes_the_folder(base, approved, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(pipeline, "run_work", fail)
     run = services.run_request()
-    folders = [services.run_execute(run.pk) and pipeline.run_folder(run).exists() for _ in range(3)]
+    folders = [execution.run_execute(run.pk) and services.run_folder(run).exists() for _ in range(3)]
     assert folders == [True, True, False]
 
 
@@ -339,21 +339,21 @@ def test_a_worker_that_lost_its_run_leaves_nothing_of_one_that_has_ended(
     def lose(run, *_) -> None:
         TrainingRun.objects.update(status="cancelled", worker=None)
         folder_of(run)
-        raise services.RunLost
+        raise RunLost
 
     monkeypatch.setattr(pipeline, "run_work", lose)
     run = services.run_request()
-    services.run_execute(run.pk)
-    assert not pipeline.run_folder(run).exists()
+    execution.run_execute(run.pk)
+    assert not services.run_folder(run).exists()
 
 
 def test_the_sweep_drops_folders_of_ended_and_unknown_runs_and_no_others(base, decided) -> None:
-    ended, running = decided("passed"), services.run_claim(services.run_request().pk)
-    unknown = pipeline.run_folder(TrainingRun(pk=4711))
+    ended, running = decided("passed"), execution.run_claim(services.run_request().pk)
+    unknown = services.run_folder(TrainingRun(pk=4711))
     unknown.mkdir(parents=True)
     folder_of(ended)
     services.runs_sweep()
-    assert not pipeline.run_folder(ended).exists()
+    assert not services.run_folder(ended).exists()
     assert not unknown.exists()
     assert folder_of(running).exists()
     shutil.rmtree(unknown.parent)
@@ -367,15 +367,15 @@ def test_the_sweep_drops_folders_of_ended_and_unknown_runs_and_no_others(base, d
 def test_the_same_feedback_and_seed_end_at_once_and_in_no_failure(
     base, approved, judged, trigger: str
 ) -> None:
-    first = services.run_execute(services.run_request().pk)
-    again = services.run_execute(TrainingRun.objects.create(trigger=trigger).pk)
-    third = services.run_execute(TrainingRun.objects.create(trigger=trigger).pk)
+    first = execution.run_execute(services.run_request().pk)
+    again = execution.run_execute(TrainingRun.objects.create(trigger=trigger).pk)
+    third = execution.run_execute(TrainingRun.objects.create(trigger=trigger).pk)
     assert len(judged) == 1
     assert (again.status, again.verdict, again.candidate) == ("unchanged", "", None)
     assert str(first) in third.error
     assert "passed" in third.error
     assert "seed" in third.error
-    services.run_execute(services.run_request(seed=1).pk)
+    execution.run_execute(services.run_request(seed=1).pk)
     assert len(judged) == 2
 
 
@@ -388,7 +388,7 @@ def test_a_seed_out_of_range_is_said_to_be_that(base, seed: int) -> None:
 def test_the_same_bytes_are_the_same_version_whatever_was_published_between(
     base, approved, monkeypatch
 ) -> None:
-    one, other, again = [services.run_execute(_run_of_seed(seed).pk) for seed in (0, 1, 0)]
+    one, other, again = [execution.run_execute(_run_of_seed(seed).pk) for seed in (0, 1, 0)]
     assert again.candidate == one.candidate != other.candidate
 
 

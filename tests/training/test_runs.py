@@ -20,11 +20,11 @@ from models_registry import promotions, versions
 from models_registry.models import Promotion
 from tests.photos import draw_scene
 from tests.training.conftest import feedback_give
-from training import services
-from training.exceptions import RunCancelled, RunRefused
+from training import decisions, execution, services
+from training.exceptions import RunCancelled, RunLost, RunRefused
 from training.judging.gate import Decision, Verdict
 from training.learning import pipeline
-from training.learning.loop import Learning
+from training.learning.finetune import Finetuning
 from training.learning.snapshot import snapshot_take
 from training.models import STALE_AFTER, HeldOutPhoto, TrainingRun
 
@@ -37,7 +37,7 @@ def _few_is_enough(settings) -> None:
 
 
 def execute(run: TrainingRun) -> TrainingRun:
-    services.run_execute(run.pk)
+    execution.run_execute(run.pk)
     run.refresh_from_db()
     return run
 
@@ -71,7 +71,7 @@ def test_a_run_learns_publishes_and_tells_what_it_saw(base, approved) -> None:
     lineage = run.candidate.facts.lineage
     assert (lineage.base, lineage.parent, lineage.seed) == (base.pk, base.pk, 0)
     assert lineage.data.sha256 == run.data_sha256
-    assert not pipeline.run_folder(run).exists(), "features of people's photos do not outlive the run"
+    assert not services.run_folder(run).exists(), "features of people's photos do not outlive the run"
 
 
 def test_captions_that_are_too_long_to_teach_an_end_are_counted(base, approved, reviewer) -> None:
@@ -195,31 +195,31 @@ def test_the_database_itself_allows_one_running_and_one_queued_run(db) -> None:
 
 def test_a_run_in_good_hands_is_left_alone_and_a_stale_one_taken_over(base, approved, settings) -> None:
     run = services.run_request()
-    holder = services.run_claim(run.pk)
-    assert services.run_claim(run.pk) is None
+    holder = execution.run_claim(run.pk)
+    assert execution.run_claim(run.pk) is None
     assert services.runs_sweep() == 0
     TrainingRun.objects.update(heartbeat_at=timezone.now() - STALE_AFTER - timedelta(seconds=1))
     assert services.runs_sweep() == 1
     taken = execute(run)
     assert (taken.status, taken.attempts) == (Status.FINISHED, 2)
-    progress = services.Progress(holder)
-    with pytest.raises(services.RunLost):
+    progress = execution.Heartbeat(holder)
+    with pytest.raises(RunLost):
         progress.tick("Learning", 1, 2)
 
 
 def interrupted(run: TrainingRun) -> None:
     """Do `run` until it dies after a checkpoint; whoever looks next finds it stale."""
-    tick = services.Progress.tick
+    tick = execution.Heartbeat.tick
 
-    def die(self, stage, done, total, losses=None) -> None:
-        tick(self, stage, done, total, losses)
-        if losses and losses["step"] == 3:
+    def die(self, stage, done, total) -> None:
+        tick(self, stage, done, total)
+        if (stage, done) == ("Learning", 3):
             raise KeyboardInterrupt  # what neither records nor cleans anything up
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(services.Progress, "tick", die)
+        patch.setattr(execution.Heartbeat, "tick", die)
         with pytest.raises(KeyboardInterrupt):
-            services.run_execute(run.pk)
+            execution.run_execute(run.pk)
     TrainingRun.objects.update(heartbeat_at=timezone.now() - timedelta(days=1))
 
 
@@ -245,11 +245,11 @@ def test_what_is_approved_or_edited_meanwhile_waits_for_the_next_run(base, appro
     feedback_submit(approved[0].caption, ideal_caption="on second thought a cat")
     seen = []
 
-    def see(self, stage, done, total, losses=None) -> None:
+    def see(self, stage, done, total) -> None:
         seen.append((stage, done))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(services.Progress, "tick", see)
+        patch.setattr(execution.Heartbeat, "tick", see)
         run = execute(run)
     assert run.status == Status.FINISHED
     assert run.data_sha256 == frozen.sha256 == run.candidate.facts.lineage.data.sha256
@@ -271,18 +271,17 @@ def test_what_was_deleted_or_rejected_meanwhile_is_not_learned_from(base, approv
 
 
 def test_where_several_processes_learn_the_run_is_the_same_to_everybody(base, approved, monkeypatch) -> None:
-    def descend(_: Learning) -> None:
+    def gradients(*_) -> None:
         raise AssertionError("the steps are taken elsewhere")
 
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "yes")
     monkeypatch.setattr(pipeline, "process_count", lambda _: 2)
-    monkeypatch.setattr(Learning, "_descend", descend)
+    monkeypatch.setattr(Finetuning, "gradients", gradients)
     run = execute(services.run_request())
     assert (run.status, run.error) == (Status.FINISHED, "")
     assert [point["step"] for point in run.curve] == [1, 2, 3, 4]
     assert all(point["loss"] > 0 for point in run.curve)
     assert run.candidate != base
-    assert not pipeline.run_folder(run).exists()
+    assert not services.run_folder(run).exists()
 
 
 # --- What goes wrong ---
@@ -303,9 +302,9 @@ def test_a_run_that_keeps_failing_is_quarantined_after_three_attempts(base, appr
 def test_a_run_that_kills_its_process_is_quarantined_too(base, approved) -> None:
     run = services.run_request()
     for _ in range(3):
-        assert services.run_claim(run.pk)
+        assert execution.run_claim(run.pk)
         TrainingRun.objects.update(heartbeat_at=timezone.now() - timedelta(days=1))
-    assert services.run_claim(run.pk) is None
+    assert execution.run_claim(run.pk) is None
     run.refresh_from_db()
     assert run.status == Status.QUARANTINED
     services.run_retry(run)
@@ -313,10 +312,10 @@ def test_a_run_that_kills_its_process_is_quarantined_too(base, approved) -> None
 
 
 def test_cancelling_stops_at_the_next_step_and_leaves_nothing_behind(base, approved) -> None:
-    run = services.run_claim(services.run_request().pk)
+    run = execution.run_claim(services.run_request().pk)
     services.run_cancel(run)
     with pytest.raises(RunCancelled):
-        services.Progress(run).tick("Learning", 1, 2)
+        execution.Heartbeat(run).tick("Learning", 1, 2)
     queued = TrainingRun.objects.get()
     assert queued.cancel_requested
 
@@ -326,7 +325,7 @@ def test_a_queued_run_is_cancelled_at_once(base) -> None:
     services.run_cancel(run)
     run.refresh_from_db()
     assert run.status == Status.CANCELLED
-    assert services.run_execute(run.pk) is None
+    assert execution.run_execute(run.pk) is None
     with pytest.raises(RunRefused, match="ended already"):
         services.run_cancel(run)
 
@@ -339,10 +338,10 @@ def test_what_waits_too_long_is_handed_out_again(base) -> None:
 
 
 def test_settings_changed_between_attempts_start_the_learning_anew(base, approved, monkeypatch) -> None:
-    run = services.run_claim(services.run_request().pk)
-    folder = pipeline.run_folder(run)
+    run = execution.run_claim(services.run_request().pk)
+    folder = services.run_folder(run)
     snapshot = snapshot_take()
-    progress = services.Progress(run).tick
+    progress = execution.Heartbeat(run).tick
     pipeline.run_work(run, snapshot, base, base, progress)
     checkpoint = folder / "learning/checkpoint.safetensors"
     before = checkpoint.stat().st_mtime_ns
@@ -405,8 +404,8 @@ def test_a_reviewer_overrules_with_a_reason_that_is_logged(base, approved, gate_
     gate_says(Verdict.REJECTED)
     run = execute(services.run_request())
     with pytest.raises(RunRefused, match="Say why"):
-        services.run_overrule(run, "passed", reason=" ", by=reviewer)
-    services.run_overrule(run, "passed", reason="The captions are plainly better", by=reviewer)
+        decisions.run_overrule(run, "passed", reason=" ", by=reviewer)
+    decisions.run_overrule(run, "passed", reason="The captions are plainly better", by=reviewer)
     run.refresh_from_db()
     assert (run.verdict, run.final_verdict, run.overruled_by) == ("rejected", "passed", reviewer)
     assert promotions.champion_get() == run.candidate
@@ -414,7 +413,7 @@ def test_a_reviewer_overrules_with_a_reason_that_is_logged(base, approved, gate_
     assert entry.promoted_by == reviewer
     assert "plainly better" in entry.reason
     with pytest.raises(RunRefused, match="verdict already"):
-        services.run_overrule(run, "passed", reason="again", by=reviewer)
+        decisions.run_overrule(run, "passed", reason="again", by=reviewer)
 
 
 def test_photos_that_are_gone_from_the_store_end_no_run(base, approved) -> None:

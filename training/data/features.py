@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from models_registry.files import file_write_atomically
 from training.progress import Tick, untold
 
 Features = NDArray[np.float32]
@@ -48,17 +49,16 @@ def features_write(
     The file of an earlier, finished call is taken as it is. Raises `ValueError` where other than `count` images come.
     """
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial, array, done, left = path.with_suffix(".partial"), None, 0, iter(images)
-        while part := list(islice(left, BATCH)):
-            features = encode(part)
-            if array is None:
-                array = np.lib.format.open_memmap(partial, "w+", np.float32, (count, *features.shape[1:]))
-            array[done : done + len(part)] = features
-            done += len(part)
-            tick(stage, done, count)
-        if array is None or done != count:
-            raise ValueError(f"{count} images were announced for {path.name}, {done} came.")
-        array.flush()
-        partial.replace(path)
+        with file_write_atomically(path) as draft:
+            array, done, left = None, 0, iter(images)
+            while part := list(islice(left, BATCH)):
+                features = encode(part)
+                if array is None:
+                    array = np.lib.format.open_memmap(draft, "w+", np.float32, (count, *features.shape[1:]))
+                array[done : done + len(part)] = features
+                done += len(part)
+                tick(stage, done, count)
+            if array is None or done != count:
+                raise ValueError(f"{count} images were announced for {path.name}, {done} came.")
+            array.flush()
     return cast(Features, np.load(path, mmap_mode="r"))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 
 @dataclass(frozen=True)
 class LearnConfig:
     """Weights of the losses, length and speed of the descent; `..._every` and `warmup` are optimiser steps.
 
-    A step takes `batch` corrections, as many replayed captions and, where ratings count, as many ratings.
+    A step takes `batch` corrections and as many replayed captions.
     """
 
     passes: float = 3.0  # over the corrections
@@ -27,13 +26,6 @@ class LearnConfig:
     max_tokens: int = 24
 
     label_smoothing: float = 0.1
-    preference_weight: float = 0.2
-    preference_beta: float = 0.1
-    rating_weight: float = 0.0  # off: ratings alone have not been shown to help, see EXPERIMENTS.md
-    rating_beta: float = 0.1
-    rating_min_rows: int = 200  # with both signs, else ratings are left out
-    rating_loss: Literal["kto", "regression"] = "kto"
-    replay_weight: float = 0.0  # of the replayed words; they move a base that was annealed: EXPERIMENTS.md
     kl_weight: float = 10.0  # of staying with the base on the replayed photos
 
     lora_above: int = 100_000_000  # decoder parameters; smaller decoders are trained whole

@@ -16,6 +16,7 @@ from django.utils.crypto import salted_hmac
 
 from captioner.captions.photos import photos_hash
 from captioner.models import Caption, Feedback, Photo
+from models_registry.files import file_write_atomically
 from training.learning.curation import FeedbackRow, Snapshot, photos_group, rows_curate
 from training.models import HeldOutPhoto
 
@@ -39,9 +40,8 @@ def snapshot_freeze(folder: Path) -> Snapshot:
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(snapshot)), encoding="utf-8")
-    partial.replace(path)
+    with file_write_atomically(path) as draft:
+        draft.write_text(json.dumps(asdict(snapshot)), encoding="utf-8")
     return snapshot
 
 

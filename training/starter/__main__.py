@@ -48,6 +48,7 @@ def arguments_add(parser: argparse.ArgumentParser) -> None:
 def stage_run(options: argparse.Namespace) -> None:
     """Run one stage to its end."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("training.descent").setLevel(logging.DEBUG)
     encoder, shared = EncoderConfig(), {"seed": options.seed, "threads": options.threads}
     if options.passes is not None:
         shared["passes"] = options.passes

@@ -16,16 +16,18 @@ from training.data.caption_text import caption_mirror, caption_normalise, captio
 from training.data.duplicates import duplicates_cache
 from training.data.photo_sets import TRAIN, ReferencePhoto, photos_read
 from training.data.pixels import Pixels, pixels_cache
+from training.descent.curve import Figures
+from training.descent.sampler import batch_indexes
+from training.descent.schedule import parameter_groups
 from training.exceptions import DatasetError
 from training.judging.figures import caption_figures
-from training.learning.loop import batch_indexes, parameter_groups
 from training.learning.objective import IGNORED
 from training.starter.augment import batch_blur, batch_colour, batch_crop, batch_erase, photos_stack
 from training.starter.concepts import Concept, concepts_load
-from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, LoopConfig, RewardConfig
+from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, FitConfig, RewardConfig
 from training.starter.dropout import dropout_insert
 from training.starter.evaluate import Decoding, pixels_caption
-from training.starter.loop import Fit, Metrics
+from training.starter.fit import Fit
 from training.starter.network import captioner_build, encoder_build
 from training.starter.objective import caption_loss
 from training.starter.tokenizer import tokenizer_train
@@ -173,7 +175,7 @@ def caption(
     fit = Fit(
         model,
         groups_of(model, model.encoder.embeddings.backbone, config),  # what is pretrained
-        loop_of(config, len(batches)),
+        fit_config(config, len(batches)),
         run / "caption",
         identity_of(config) | {"encoder": asdict(encoder), "decoder": asdict(decoder)},
     )
@@ -185,9 +187,9 @@ def caption(
     return model
 
 
-def loop_of(config: CaptionConfig | RewardConfig, photos: int, muon: bool = True) -> LoopConfig:
+def fit_config(config: CaptionConfig | RewardConfig, photos: int, muon: bool = True) -> FitConfig:
     """How long and how fast a stage descends that visits so many photos in a pass."""
-    return LoopConfig(
+    return FitConfig(
         max(1, int(config.passes * photos / config.batch)),
         config.lr,
         config.seed,
@@ -214,7 +216,7 @@ def groups_of(model: Any, slow: nn.Module, config: CaptionConfig | RewardConfig)
     return slowly + parameter_groups(others, config.lr, config.weight_decay)
 
 
-def keep_best(model: Any, tokenizer: PreTrainedTokenizerBase, val: CaptionedPhotos, folder: Path) -> Metrics:
+def keep_best(model: Any, tokenizer: PreTrainedTokenizerBase, val: CaptionedPhotos, folder: Path) -> Figures:
     """Score greedy captions of validation photos; save to `folder` when none before scored better."""
     figures = caption_figures(pixels_caption(model, tokenizer, val.pixels, Decoding()), val.captions)
     record = folder / "val.json"

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from training.data.photo_sets import ReferencePhoto, photo_sets_read
+from training.descent.curve import curve_read
 from training.judging.quality import report
 from training.judging.quality.evaluation import evaluate
 from training.progress import Tick, untold
 from training.starter.evaluate import Decoding
-from training.starter.loop import CURVE
 
 TEXTS = Path(__file__).parent
 JUDGED_ON = ("flickr8k", "coco", "openstax")
@@ -62,8 +62,7 @@ def _credit(photo: ReferencePhoto) -> str:
 
 
 def _steps(stage: Path) -> int:
-    lines = (stage / CURVE).read_text().splitlines()
-    return int(json.loads(lines[-1])["step"])
+    return int(curve_read(stage)[-1]["step"])
 
 
 def figures_write(data: Path, output: Path, tick: Tick = untold) -> None:

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from training.descent.config import DescentConfig
+
 PIXEL_MEAN = 0.5
 PIXEL_STD = 0.5
 
 
 @dataclass(frozen=True)
-class LoopConfig:
-    """How long and how fast to descend; `steps`, `warmup` and every `..._every` are optimiser steps.
+class FitConfig(DescentConfig):
+    """A descent on so many `threads`. Matrices learn with Muon, unless not `muon`: then all learns with AdamW."""
 
-    Matrices learn with Muon, unless not `muon`: then all learns with AdamW.
-    """
-
-    steps: int
-    lr: float
-    seed: int = 0
     muon: bool = True
-    weight_decay: float = 0.05
-    warmup: int = 200
-    decay: float = 0.3
-    clip: float = 1.0
-    ema_decay: float = 0.0
-    save_every: int = 100
-    log_every: int = 10
-    eval_every: int = 0
     threads: int = 2
 
 
@@ -62,6 +50,7 @@ class PretrainConfig:
     first_size: int = 48
     smallest_crop: float = 0.6
     lr: float = 2e-3
+    weight_decay: float = 0.05
     warmup: int = 100
     label_smoothing: float = 0.1
     seed: int = 0

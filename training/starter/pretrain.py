@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.data.pixels import Pixels, sheets_load
-from training.learning.loop import batch_indexes, parameter_groups
+from training.descent.sampler import batch_indexes
+from training.descent.schedule import parameter_groups
 from training.starter.augment import batch_crop, photos_stack
-from training.starter.config import EncoderConfig, LoopConfig, PretrainConfig
-from training.starter.loop import Fit, half_where_fast
+from training.starter.config import EncoderConfig, FitConfig, PretrainConfig
+from training.starter.fit import Fit, half_where_fast
 from training.starter.network import Classifier, resnet_build
 
 
@@ -59,7 +60,7 @@ def pretrain(
     model = Classifier(resnet_build(encoder), encoder.hidden_sizes[-1], labels)
     steps = int(config.passes * len(train) / config.batch)
     first_steps = int(config.first_passes * len(train) / config.batch)
-    loop = LoopConfig(
+    descent = FitConfig(
         steps,
         config.lr,
         config.seed,
@@ -68,10 +69,10 @@ def pretrain(
         eval_every=500,
         threads=config.threads,
     )
-    groups = parameter_groups(model, loop.lr, loop.weight_decay)
+    groups = parameter_groups(model, config.lr, config.weight_decay)
     # The length is left out: it may be changed while the learning rate is on its plateau.
     identity = {"stage": asdict(replace(config, passes=0)), "encoder": asdict(encoder)}
-    fit = Fit(model, groups, loop, run / "pretrain", identity)
+    fit = Fit(model, groups, descent, run / "pretrain", identity)
 
     def batch_at(step: int) -> tuple[Tensor, Tensor]:
         images, targets = train.take(batch_indexes(len(train), config.batch, config.seed, step))

@@ -21,21 +21,22 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, VisionEncoderDe
 from training.data.caption_text import Words, caption_mirror, caption_words
 from training.data.duplicates import duplicates_cache
 from training.data.photo_sets import TRAIN
+from training.descent.checkpoint import CHECKPOINT
+from training.descent.sampler import batch_indexes
 from training.judging.scores import CiderD
-from training.learning.loop import batch_indexes
 from training.learning.objective import IGNORED
 from training.starter.augment import photos_stack
 from training.starter.caption import (
     SETS,
     CaptionedPhotos,
     captioned_load,
+    fit_config,
     groups_of,
     identity_of,
     keep_best,
-    loop_of,
 )
 from training.starter.config import RewardConfig
-from training.starter.loop import CHECKPOINT, Fit
+from training.starter.fit import Fit
 from training.starter.network import captioner_resize
 from training.starter.objective import photos_encode, words_predict
 
@@ -148,7 +149,7 @@ def captions_draw(
 def reward(data: Path, run: Path, config: RewardConfig, until: int | None = None) -> Any:
     """Train (or continue) `run/captioner` in `run/reward`; the best so far, itself included, goes to `run/rewarded`.
 
-    Raises ResumeMismatchError where what is to be continued began with another captioner.
+    Raises `CheckpointMismatch` where what is to be continued began with another captioner.
     """
     cache, source, best = run / "cache", run / "captioner", run / "rewarded"
     tokenizer = AutoTokenizer.from_pretrained(source)
@@ -163,7 +164,7 @@ def reward(data: Path, run: Path, config: RewardConfig, until: int | None = None
     fit = Fit(
         model,
         groups_of(model, model.encoder, config),
-        loop_of(config, len(batches), muon=False),
+        fit_config(config, len(batches), muon=False),
         run / "reward",
         identity_of(config) | {"captioner": sha256((source / "model.safetensors").read_bytes()).hexdigest()},
     )

@@ -24,7 +24,7 @@ from training.judging.captioning import features_caption
 from training.judging.gate import Decision, ScoredCaptions, decide
 from training.judging.measure import ReferenceSet, measure
 from training.learning.config import LearnConfig
-from training.learning.loop import Correction, Learning, Rating, Replay, TrainingSet
+from training.learning.finetune import Correction, Finetuning, Replay, TrainingSet
 from training.learning.model import FeatureCaptioner
 
 DOMAIN_PHOTOS = 1100
@@ -56,20 +56,18 @@ class Bench:
         """`count` photos that simulated people corrected, others for each seed."""
         pool = range(HOLDOUT_PHOTOS, len(self.ideals))
         chosen = random.Random(seed).sample(pool, count)
-        return [Correction(index, self.ideals[index], self.logged[index]) for index in chosen]
+        return [Correction(index, self.ideals[index]) for index in chosen]
 
     def association(self, corrections: Sequence[Correction]) -> Association | None:
         """Whether what people wrote belongs to their photos, as the gate asks."""
         return association_test(self.features, [(row.photo, row.ideal) for row in corrections])
 
-    def learn(
-        self, corrections: Sequence[Correction], config: LearnConfig, ratings: Sequence[Rating] = ()
-    ) -> FeatureCaptioner:
+    def learn(self, corrections: Sequence[Correction], config: LearnConfig) -> FeatureCaptioner:
         """A candidate that learned from these; the run's folder is gone afterwards."""
         captioner = FeatureCaptioner.load(self.base)
-        data = TrainingSet(self.features, corrections, ratings, self.replay)
+        data = TrainingSet(self.features, corrections, self.replay)
         with tempfile.TemporaryDirectory(dir=self.folder) as run:
-            Learning(captioner, data, config, Path(run), "experiment").run()
+            Finetuning(captioner, data, config, Path(run), "experiment").run()
         return captioner
 
     def scores(self, captioner: FeatureCaptioner) -> Scores:

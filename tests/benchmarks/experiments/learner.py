@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from training.learning.config import LearnConfig
-from training.learning.loop import Correction, Learning, Replay, TrainingSet
+from training.learning.finetune import Correction, Finetuning, Replay, TrainingSet
 from training.learning.model import FeatureCaptioner
 
 ROWS = 64
@@ -22,13 +22,11 @@ ROWS = 64
 def main(base: Path, bench: Path, run: Path) -> None:
     logged = json.loads((bench / "logged.json").read_text())[:ROWS]
     features = np.load(bench / "domain.npy", mmap_mode="r")
-    corrections = [
-        Correction(index, f"a photo of number {index % 7}", caption) for index, caption in enumerate(logged)
-    ]
+    corrections = [Correction(index, f"a photo of number {index % 7}") for index in range(len(logged))]
     replay = [Replay(index, caption) for index, caption in enumerate(logged)]
     captioner = FeatureCaptioner.load(base)
     config = LearnConfig(threads=1, batch=4, min_steps=400, max_steps=400, max_passes=25, save_every=3)
-    learning = Learning(captioner, TrainingSet(features, corrections, (), replay), config, run, "kill me")
+    learning = Finetuning(captioner, TrainingSet(features, corrections, replay), config, run, "kill me")
     _say("learning")
     learning.run()
     captioner.save(run / "candidate")

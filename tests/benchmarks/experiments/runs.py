@@ -20,21 +20,16 @@ from tests.benchmarks.experiments.bench import HOLDOUT_PHOTOS, Bench, Scores
 from training.judging.association import Association
 from training.judging.gate import MIN_PHOTOS, ScoredCaptions, paired_bootstrap
 from training.judging.measure import ReferenceSet
-from training.judging.scores import captions_score
 from training.learning.config import LearnConfig
-from training.learning.loop import Correction, Rating
+from training.learning.finetune import Correction
 from training.learning.model import FeatureCaptioner
-from training.learning.objective import ratings_standardise
 
 Row = dict[str, Any]
 CONFIG = LearnConfig(threads=1)
 SIZES = (50, 200, 800)
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "everything": {},
-    "no preference": {"preference_weight": 0.0},
-    "replayed words": {"replay_weight": 1.0, "kl_weight": 0.0},
-    "words and KL": {"replay_weight": 1.0, "kl_weight": 0.1},
-    "no replay": {"replay_weight": 0.0, "kl_weight": 0.0},
+    "no replay": {"kl_weight": 0.0},
 }
 
 
@@ -50,23 +45,6 @@ def e1(bench: Bench, seeds: int) -> Iterator[Row]:
             yield {**row, "verdict": verdict, **_compared(scores, base)}
 
 
-def e2(bench: Bench, seeds: int) -> Iterator[Row]:
-    """800 ratings alone, by raters who differ in strictness and are noisy.
-
-    People rate what the model says, most of which is wrong in a new domain; in the easy case every other caption they
-    rate was written by a person.
-    """
-    base = bench.scores(FeatureCaptioner.load(bench.base))
-    for seed in range(seeds):
-        for rated in ("model", "model and people"):
-            for loss in ("kto", "regression"):
-                config = replace(CONFIG, seed=seed, rating_loss=loss, rating_weight=1.0, max_steps=100)
-                ratings = _ratings(bench, 800, seed, easy=rated != "model")
-                scores, seconds = _learned(bench, [], config, ratings)
-                row = {"loss": loss, "rated": rated, "case": f"{loss}, {rated}", "seed": seed}
-                yield {**row, "seconds": seconds, **_compared(scores, base)}
-
-
 def e3(bench: Bench, seeds: int) -> Iterator[Row]:
     """What each part of the objective is worth, at 200 corrections."""
     base = bench.scores(FeatureCaptioner.load(bench.base))
@@ -78,7 +56,7 @@ def e3(bench: Bench, seeds: int) -> Iterator[Row]:
 
 
 def e4(bench: Bench, seeds: int) -> Iterator[Row]:
-    """Does the gate promote what is not better? `seeds` times each: equals, shuffled captions, random ratings."""
+    """Does the gate promote what is not better? `seeds` times each: equals and shuffled captions."""
     yield from e4_equals(bench, seeds)
     yield from e4_nonsense(bench, seeds)
 
@@ -102,12 +80,9 @@ def e4_nonsense(bench: Bench, seeds: int) -> Iterator[Row]:
     bench = replace(bench, original=ReferenceSet(bench.original.features[:0], []))
     base = bench.scores(FeatureCaptioner.load(bench.base))
     for seed in range(seeds):
-        config = replace(CONFIG, seed=seed, rating_weight=1.0)
         corrections = _shuffled(bench.corrections(100, seed), seed)
-        shuffled, _ = _learned(bench, corrections, config)
+        shuffled, _ = _learned(bench, corrections, replace(CONFIG, seed=seed))
         yield _judged("shuffled captions", seed, shuffled, base, bench.association(corrections))
-        rated, _ = _learned(bench, [], config, _ratings(bench, 200, seed, informed=False))
-        yield _judged("random ratings", seed, rated, base, None)
 
 
 def e5(bench: Bench, seeds: int) -> Iterator[Row]:
@@ -119,7 +94,6 @@ def e5(bench: Bench, seeds: int) -> Iterator[Row]:
 
 EXPERIMENTS: Mapping[str, Callable[[Bench, int], Iterator[Row]]] = {
     "e1": e1,
-    "e2": e2,
     "e3": e3,
     "e4": e4,
     "e5": e5,
@@ -129,11 +103,9 @@ EXPERIMENTS: Mapping[str, Callable[[Bench, int], Iterator[Row]]] = {
 # --- Helpers ---
 
 
-def _learned(
-    bench: Bench, corrections: list[Correction], config: LearnConfig, ratings: list[Rating] | None = None
-) -> tuple[Scores, float]:
+def _learned(bench: Bench, corrections: list[Correction], config: LearnConfig) -> tuple[Scores, float]:
     started = time.monotonic()
-    captioner = bench.learn(corrections, config, ratings or [])
+    captioner = bench.learn(corrections, config)
     seconds = time.monotonic() - started
     return bench.scores(captioner), round(seconds, 1)
 
@@ -181,33 +153,6 @@ def _shuffled(corrections: list[Correction], seed: int) -> list[Correction]:
     ideals = [correction.ideal for correction in corrections]
     random.Random(seed).shuffle(ideals)
     return [c._replace(ideal=ideal) for c, ideal in zip(corrections, ideals, strict=True)]
-
-
-def _ratings(
-    bench: Bench, count: int, seed: int, *, easy: bool = False, informed: bool = True
-) -> list[Rating]:
-    """Ratings 1..10 by 40 raters, each with a bias and noise, of what the model said.
-
-    Informed raters like what is close to what they would have said; the others throw dice. In the `easy` case every
-    other caption is one that a person wrote for the photo.
-    """
-    generator = random.Random(seed)
-    photos = generator.sample(range(HOLDOUT_PHOTOS, len(bench.ideals)), count)
-    captions = [
-        bench.ideals[photo] if easy and number % 2 else bench.logged[photo]
-        for number, photo in enumerate(photos)
-    ]
-    likeness = captions_score(captions, [[bench.ideals[photo]] for photo in photos]).cider_d_each
-    biases = [generator.gauss(0, 1.5) for _ in range(40)]
-    rows = []
-    for number, close in enumerate(likeness):
-        quality = 3 + min(5.0, close / 20) if informed else generator.uniform(1, 10)
-        rating = min(10, max(1, round(quality + biases[number % 40] + generator.gauss(0, 1.5))))
-        rows.append((str(number % 40), float(rating)))
-    return [
-        Rating(photo, caption, z)
-        for photo, caption, z in zip(photos, captions, ratings_standardise(rows), strict=True)
-    ]
 
 
 def _process_learn(bench: Bench, name: str, kills: int) -> tuple[str, int, int]:

@@ -1,4 +1,4 @@
-"""A learning process as `training.learning.processes` starts it; takes its time and leaves what tests look at."""
+"""A learning process as torchrun starts it; takes its time and leaves what tests look at."""
 
 from __future__ import annotations
 
@@ -8,30 +8,34 @@ import time
 from pathlib import Path
 
 from safetensors.torch import save_file
+from torch import distributed
 
-from training.learning import loop, processes
-from training.learning.loop import Learning, Losses
+from training.descent import loop
+from training.descent.curve import Figures
+from training.learning import finetune, processes
+from training.learning.finetune import Finetuning
 
-descend, save, run = Learning._descend, Learning.save, Learning.run
+gradients, run, write = Finetuning.gradients, Finetuning.run, loop.checkpoint_write
 
 
-def descend_slowly(learning: Learning) -> Losses:
+def gradients_slowly(learning: Finetuning, step: int) -> Figures:
     time.sleep(float(os.environ.get("STEP_SECONDS", "0")))
-    return descend(learning)
+    return gradients(learning, step)
 
 
-def save_and_tell(learning: Learning) -> None:
-    (learning.folder / f"saved-by-{learning.rank}").touch()
-    save(learning)
+def write_and_tell(folder: Path, *checkpoint: object) -> None:
+    (folder / f"saved-by-{distributed.get_rank()}").touch()
+    write(folder, *checkpoint)
 
 
-def run_and_show(learning: Learning) -> None:
+def run_and_show(learning: Finetuning) -> None:
     run(learning)
-    weights = {name: parameter.detach() for name, parameter in learning.trained.items()}
-    save_file(weights, learning.folder / f"weights-{learning.rank}.safetensors")
+    weights = {name: parameter.detach() for name, parameter in learning.descent.trained.items()}
+    save_file(weights, learning.descent.folder / f"weights-{learning.rank}.safetensors")
 
 
 if __name__ == "__main__":
-    loop.bf16_is_fast = lambda: False  # rounding would hide whether the sums are right
-    Learning._descend, Learning.save, Learning.run = descend_slowly, save_and_tell, run_and_show
+    finetune.bf16_is_fast = lambda: False  # rounding would hide whether the sums are right
+    Finetuning.gradients, Finetuning.run = gradients_slowly, run_and_show
+    loop.checkpoint_write = write_and_tell
     processes.main(Path(sys.argv[1]))

@@ -19,34 +19,16 @@ from captioner.exceptions import IncompatibleModel
 from captioner.inference.predictor import Predictor
 from tests.captioner.inference.checkpoints import SAVERS, SENTENCES
 from training.data.features import features_write
+from training.descent.checkpoint import CHECKPOINT, CheckpointMismatch
+from training.descent.curve import curve_read
 from training.judging.captioning import features_caption
 from training.judging.golden import golden_check
 from training.learning.config import LearnConfig
-from training.learning.loop import (
-    CHECKPOINT,
-    CheckpointMismatch,
-    Correction,
-    Learning,
-    Rating,
-    Replay,
-    TrainingSet,
-    batch_indexes,
-    schedule,
-)
+from training.learning.finetune import Correction, Finetuning, Replay, TrainingSet
 from training.learning.model import FeatureCaptioner, labels_pad
-from training.learning.objective import IGNORED, caption_log_probabilities
+from training.learning.objective import IGNORED, caption_cross_entropy
 
-CONFIG = LearnConfig(
-    batch=2,
-    min_steps=8,
-    max_steps=8,
-    warmup=2,
-    save_every=3,
-    threads=1,
-    lr=3e-3,
-    rating_weight=0.2,
-    rating_min_rows=2,
-)
+CONFIG = LearnConfig(batch=2, min_steps=8, max_steps=8, warmup=2, save_every=3, threads=1, lr=3e-3)
 COLOURS = ("red", "green", "blue", "white")
 
 
@@ -69,16 +51,15 @@ def vit_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def training_set(captioner: FeatureCaptioner, folder: Path) -> TrainingSet:
     images = [Image.new("RGB", (40, 32), colour) for colour in COLOURS]
     features = features_write(folder / "features.npy", images, len(images), captioner.encode_images)
-    corrections = [Correction(n, SENTENCES[n], SENTENCES[1] if n == 0 else "") for n in range(2)]
-    ratings = [Rating(2, SENTENCES[2], 1.0), Rating(3, SENTENCES[3], -1.0)]
-    return TrainingSet(features, corrections, ratings, [Replay(3, SENTENCES[3])])
+    corrections = [Correction(n, SENTENCES[n]) for n in range(2)]
+    return TrainingSet(features, corrections, [Replay(3, SENTENCES[3])])
 
 
 def learn(
     base: Path, folder: Path, config: LearnConfig = CONFIG, until: int | None = None
 ) -> FeatureCaptioner:
     captioner = FeatureCaptioner.load(base)
-    Learning(captioner, training_set(captioner, folder), config, folder / "run", "test").run(until=until)
+    Finetuning(captioner, training_set(captioner, folder), config, folder / "run", "test").run(until=until)
     return captioner
 
 
@@ -105,8 +86,8 @@ def test_log_probabilities_are_those_the_engine_logs(checkpoint: Path, tmp_path:
     ids = predictor._decode(features[:1, None], parameters)[0][0].token_ids
     labels = labels_pad([ids])
     with torch.no_grad():
-        ours = caption_log_probabilities(captioner.logits(features[:1], labels), labels).item()
-    assert ours == pytest.approx(float(np.mean(best.token_log_probabilities)), abs=1e-4)
+        ours = caption_cross_entropy(captioner.logits(features[:1], labels), labels).item()
+    assert -ours == pytest.approx(float(np.mean(best.token_log_probabilities)), abs=1e-4)
 
 
 def test_padding_changes_no_log_probability(checkpoint: Path, tmp_path: Path) -> None:
@@ -116,18 +97,18 @@ def test_padding_changes_no_log_probability(checkpoint: Path, tmp_path: Path) ->
     alone, padded = labels_pad([short]), labels_pad([short, captioner.tokenise(SENTENCES[0], 20)])
     assert (padded[0] == IGNORED).any()
     with torch.no_grad():
-        one = caption_log_probabilities(captioner.logits(features[:1], alone), alone)
-        two = caption_log_probabilities(captioner.logits(features[:2], padded), padded)
-    assert two[0].item() == pytest.approx(one[0].item(), abs=1e-4)
+        one = caption_cross_entropy(captioner.logits(features[:1], alone), alone)
+        two = caption_cross_entropy(captioner.logits(features[:2], padded)[:1], padded[:1])
+    assert two.item() == pytest.approx(one.item(), abs=1e-4)
 
 
 def test_it_learns_what_people_wrote_and_the_engine_loads_it(checkpoint: Path, tmp_path: Path) -> None:
-    config = replace(CONFIG, min_steps=40, max_steps=40, max_passes=40, rating_weight=0.0)
+    config = replace(CONFIG, min_steps=40, max_steps=40, max_passes=40)
     captioner = FeatureCaptioner.load(checkpoint)
     data = training_set(captioner, tmp_path)
-    learning = Learning(captioner, data, config, tmp_path / "run", "test")
-    seen: list[dict[str, float]] = []
-    learning.run(lambda step, steps, losses: seen.append(losses))
+    learning = Finetuning(captioner, data, config, tmp_path / "run", "test")
+    learning.run()
+    seen = curve_read(tmp_path / "run")
     assert seen[-1]["ideal"] < 0.8 * seen[0]["ideal"]
     captioner.save(tmp_path / "candidate")
     again = FeatureCaptioner.load(tmp_path / "candidate")
@@ -184,12 +165,12 @@ import sys, time
 from pathlib import Path
 from tests.training.learning.test_learning import CONFIG, learn
 base, folder = Path(sys.argv[1]), Path(sys.argv[2])
-from training.learning import loop
-step = loop.Learning._descend
-def slow(self):
+from training.learning.finetune import Finetuning
+gradients = Finetuning.gradients
+def slow(self, step):
     time.sleep(0.1)
-    return step(self)
-loop.Learning._descend = slow
+    return gradients(self, step)
+Finetuning.gradients = slow
 learn(base, folder).save(folder / "candidate")
 """
 
@@ -221,16 +202,6 @@ def test_a_checkpoint_of_other_data_or_settings_is_refused(vit_gpt2: Path, tmp_p
         learn(vit_gpt2, tmp_path, replace(CONFIG, lr=1e-5))
 
 
-def test_ratings_count_only_when_they_are_many_and_of_both_signs() -> None:
-    features = np.zeros((1, 1, 1), np.float32)
-    both = [Rating(0, "x", 1.0), Rating(0, "y", -1.0)] * 100
-    on, off = LearnConfig(rating_weight=0.2), LearnConfig()
-    assert TrainingSet(features, ratings=both).ratings_count(on)
-    assert not TrainingSet(features, ratings=both[:198]).ratings_count(on)
-    assert not TrainingSet(features, ratings=[Rating(0, "x", 1.0)] * 300).ratings_count(on)
-    assert not TrainingSet(features, ratings=both).ratings_count(off), "as long as nothing speaks for them"
-
-
 @pytest.mark.parametrize(
     ("rows", "steps"), [(1, 2), (3, 7), (26, 65), (48, 120), (50, 120), (320, 120), (800, 300)]
 )
@@ -246,18 +217,6 @@ def test_a_caption_that_is_cut_has_no_end(vit_gpt2: Path) -> None:
     assert captioner.is_cut(SENTENCES[0], len(whole) - 1)
     assert not captioner.is_cut(SENTENCES[0], len(whole))
     assert whole[-1] not in whole[:3]
-
-
-def test_each_pass_visits_every_row_once() -> None:
-    seen = [int(i) for step in range(5) for i in batch_indexes(10, 4, seed=1, step=step)]
-    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
-
-
-def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
-    shares = [schedule(step, 100, 10, 0.3) for step in range(100)]
-    assert shares[0] == pytest.approx(0.1)
-    assert shares[50] == 1.0
-    assert shares[99] == pytest.approx(1 / 30)
 
 
 def test_a_class_that_training_does_not_know_is_refused_with_a_reason(vit_gpt2: Path, monkeypatch) -> None:

@@ -15,41 +15,24 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 
 from tests.captioner.inference.checkpoints import SAVERS, SENTENCES
 from training.data.features import FeatureFiles, features_write
-from training.learning import loop, processes
+from training.descent.checkpoint import CheckpointMismatch, checkpoint_step
+from training.descent.curve import curve_read
+from training.learning import finetune, processes
 from training.learning.config import LearnConfig
-from training.learning.loop import (
-    CheckpointMismatch,
-    Correction,
-    Learning,
-    Losses,
-    Rating,
-    Replay,
-    TrainingSet,
-)
+from training.learning.finetune import Correction, Finetuning, Replay, TrainingSet, identity_of
 from training.learning.model import FeatureCaptioner
 from training.learning.processes import LearningProcessDied, learn_in_processes, process_count
+from training.progress import untold
 
-# Five rows between three processes: shares of unequal size, and some without any pair.
-CONFIG = LearnConfig(
-    batch=5,
-    min_steps=8,
-    max_steps=8,
-    warmup=2,
-    save_every=3,
-    threads=1,
-    lr=3e-3,
-    rating_weight=2.0,
-    rating_beta=1.0,
-    rating_min_rows=2,
-    replay_weight=0.3,
-)
-ADAPTERS = replace(CONFIG, lora_above=0, lora_rank=2, lora_lr=1e-2, rating_loss="regression")
+LEARNER = "tests.training.learning.learning_process"
+# Five rows between three processes: shares of unequal size.
+CONFIG = LearnConfig(batch=5, min_steps=8, max_steps=8, warmup=2, save_every=3, threads=1, lr=3e-3)
+ADAPTERS = replace(CONFIG, lora_above=0, lora_rank=2, lora_lr=1e-2)
 COLOURS = ("red", "green", "blue", "white")
 
 
@@ -57,16 +40,11 @@ COLOURS = ("red", "green", "blue", "white")
 def _exact() -> Iterator[None]:
     """On the CPU in fp32, here and in `learning_process`, whatever this machine has."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "yes")
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         patch.setattr(torch.cuda, "is_available", lambda: False)
-        patch.setattr(loop, "bf16_is_fast", lambda: False)
-        patch.setattr(
-            processes, "COMMAND", (sys.executable, "-m", "tests.training.learning.learning_process")
-        )
-        AcceleratorState._reset_state(reset_partial_state=True)
+        patch.setattr(finetune, "bf16_is_fast", lambda: False)
+        patch.setattr(processes, "MODULE", LEARNER)
         yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +64,13 @@ def data(base: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
     path = tmp_path_factory.mktemp("features") / "features.npy"
     images = [Image.new("RGB", (40, 32), colour) for colour in COLOURS]
     features_write(path, images, len(images), FeatureCaptioner.load(base).encode_images)
-    corrections = [Correction(n, SENTENCES[n], SENTENCES[1] if n == 0 else "") for n in range(3)]
-    ratings = [Rating(n, SENTENCES[n], z) for n, z in enumerate((1.0, -1.0, 0.4, -2.0))]
-    return TrainingSet(FeatureFiles(path), corrections, ratings, [Replay(3, s) for s in SENTENCES[2:]])
+    corrections = [Correction(n, SENTENCES[n]) for n in range(3)]
+    return TrainingSet(FeatureFiles(path), corrections, [Replay(3, s) for s in SENTENCES[2:]])
 
 
 def learn_alone(base: Path, data: TrainingSet, config: LearnConfig, folder: Path) -> dict[str, torch.Tensor]:
     captioner = FeatureCaptioner.load(base)
-    Learning(captioner, data, config, folder, "test").run()
+    Finetuning(captioner, data, config, folder, "test").run()
     return captioner.parts.model.state_dict()
 
 
@@ -122,7 +99,11 @@ def without_key_biases(name: str, weights: torch.Tensor) -> torch.Tensor:
 def learners() -> list[psutil.Process]:
     """Learning processes below this one, which may have others: servers that a whole run of the tests keeps."""
     below = psutil.Process().children(recursive=True)
-    return [child for child in below if processes.COMMAND[-1] in _command(child)]
+    return [
+        child
+        for child in below
+        if LEARNER in _command(child) and "torch.distributed.run" not in _command(child)
+    ]
 
 
 def _command(process: psutil.Process) -> list[str]:
@@ -136,20 +117,18 @@ def _command(process: psutil.Process) -> list[str]:
 def test_together_they_take_the_steps_that_one_alone_takes(
     base: Path, data: TrainingSet, tmp_path: Path, config: LearnConfig, count: int
 ) -> None:
-    told: list[tuple[int, int, Losses]] = []
+    told: list[tuple[str, int, int]] = []
     folder = tmp_path / "together"
     learn_in_processes(base, data, config, folder, "test", count, lambda *news: told.append(news))
     assert not learners()
     # From here on it is the parent's: nothing is left to do but to load the weights.
     assert_near(learn_alone(base, data, config, folder), learn_alone(base, data, config, tmp_path / "alone"))
-    curves = [loop.curve_after(tmp_path / name, 0) for name in ("together", "alone")]
+    curves = [curve_read(tmp_path / name) for name in ("together", "alone")]
     assert len(curves[0]) == 8
     for together, alone in zip(*curves, strict=True):
         assert together == pytest.approx(alone, rel=1e-3, abs=1e-5)
-    assert [(step, losses["loss"]) for step, _, losses in told if losses] == [
-        (line["step"], line["loss"]) for line in curves[0]
-    ]
-    assert {steps for _, steps, _ in told} == {8}
+    assert {(stage, steps) for stage, _, steps in told} == {("Learning", 8)}
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
     assert sorted(path.name for path in folder.glob("saved-by-*")) == ["saved-by-0"]
     first, *others = (load_file(folder / f"weights-{rank}.safetensors") for rank in range(count))
     assert all(torch.equal(first[name], other[name]) for other in others for name in first)
@@ -162,19 +141,19 @@ def test_one_that_is_killed_ends_the_others_and_any_number_goes_on(
 
     killed: list[psutil.Process] = []
 
-    def kill(step: int, *_: object) -> None:
+    def kill(_: str, step: int, __: int) -> None:
         if step >= 3 and not killed:  # a checkpoint is there; steps are told a few at a time
             killed.extend(child for child in learners() if child.environ().get("RANK") == "1")
             killed[0].kill()
 
-    with pytest.raises(LearningProcessDied, match="process 1 was ended by SIGKILL"):
+    with pytest.raises(LearningProcessDied, match=r"rank +: 1 .*SIGKILL"):
         learn_in_processes(base, data, CONFIG, tmp_path, "test", 2, kill)
     assert not learners()
     monkeypatch.delenv("STEP_SECONDS")
-    assert 0 < loop.checkpoint_step(tmp_path, CONFIG, "test") < 8
-    learn_in_processes(base, data, CONFIG, tmp_path, "test", 3, lambda *_: None)
+    assert 0 < checkpoint_step(tmp_path, identity_of(CONFIG, "test")) < 8
+    learn_in_processes(base, data, CONFIG, tmp_path, "test", 3, untold)
     assert_near(learn_alone(base, data, CONFIG, tmp_path), alone)
-    assert [line["step"] for line in loop.curve_after(tmp_path, 0)] == list(range(1, 9))
+    assert [line["step"] for line in curve_read(tmp_path)] == list(range(1, 9))
 
 
 def test_what_tick_raises_ends_them_and_one_alone_goes_on(
@@ -182,14 +161,14 @@ def test_what_tick_raises_ends_them_and_one_alone_goes_on(
 ) -> None:
     monkeypatch.setenv("STEP_SECONDS", "0.3")
 
-    def cancel(step: int, *_: object) -> None:
+    def cancel(_: str, step: int, __: int) -> None:
         if step >= 3:
             raise InterruptedError("cancelled")
 
     with pytest.raises(InterruptedError, match="cancelled"):
         learn_in_processes(base, data, CONFIG, tmp_path, "test", 2, cancel)
     assert not learners()
-    assert 0 < loop.checkpoint_step(tmp_path, CONFIG, "test") < 8
+    assert 0 < checkpoint_step(tmp_path, identity_of(CONFIG, "test")) < 8
     with pytest.raises(CheckpointMismatch):
         learn_in_processes(base, data, replace(CONFIG, lr=1e-5), tmp_path, "test", 2, cancel)
     assert_near(learn_alone(base, data, CONFIG, tmp_path), alone)
@@ -205,12 +184,12 @@ def work():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from training.learning import processes
     from training.data.features import FeatureFiles
-    from training.learning.loop import Correction, TrainingSet
+    from training.learning.finetune import Correction, TrainingSet
     from tests.training.learning.test_processes import CONFIG
-    processes.COMMAND = (sys.executable, "-m", "tests.training.learning.learning_process")
+    processes.MODULE = "tests.training.learning.learning_process"
     base, features, folder = map(Path, sys.argv[1:])
     data = TrainingSet(FeatureFiles(features), [Correction(0, "a dog")])
-    said = lambda step, *_: (folder / "steps").write_text(str(step))
+    said = lambda _, step, __: (folder / "steps").write_text(str(step))
     processes.learn_in_processes(base, data, CONFIG, folder, "test", 2, said)
 
 task = billiard.Process(target=work)
@@ -228,8 +207,8 @@ def test_in_a_celery_worker_they_start_and_end_with_it_when_it_is_killed(
     try:
         wait_until(lambda: (tmp_path / "steps").exists() and int((tmp_path / "steps").read_text() or 0) >= 1)
         [task] = psutil.Process(worker.pid).children()
-        children = task.children()
-        assert len(children) == 2
+        children = task.children(recursive=True)
+        assert len(children) == 3, "torchrun and two learners"
         task.send_signal(signal.SIGKILL)
         _, alive = psutil.wait_procs(children, timeout=30)
         assert not alive
@@ -246,8 +225,8 @@ def wait_until(condition) -> None:
 
 
 def test_one_that_fails_says_why(base: Path, data: TrainingSet, tmp_path: Path) -> None:
-    with pytest.raises(LearningProcessDied, match=r"process 0 failed: .*IncompatibleModel"):
-        learn_in_processes(tmp_path / "nothing", data, CONFIG, tmp_path, "test", 1, lambda *_: None)
+    with pytest.raises(LearningProcessDied, match=r"rank +: 0 .*IncompatibleModel"):
+        learn_in_processes(tmp_path / "nothing", data, CONFIG, tmp_path, "test", 1, untold)
 
 
 def test_there_is_one_process_per_gpu_and_each_has_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,5 +238,5 @@ def test_there_is_one_process_per_gpu_and_each_has_rows(monkeypatch: pytest.Monk
 def test_features_that_are_in_no_file_are_refused(base: Path, data: TrainingSet, tmp_path: Path) -> None:
     here = TrainingSet(data.features[[0, 1, 2, 3]], data.corrections)
     with pytest.raises(TypeError, match="FeatureFiles"):
-        learn_in_processes(base, here, CONFIG, tmp_path, "test", 2, lambda *_: None)
+        learn_in_processes(base, here, CONFIG, tmp_path, "test", 2, untold)
     assert not learners()

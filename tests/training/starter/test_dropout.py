@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from training.starter.dropout import Dropout, dropout_insert
-from training.starter.loop import Shards
+from training.starter.fit import Shards
 
 
 def total(view: nn.Module, inputs: Tensor) -> Tensor:

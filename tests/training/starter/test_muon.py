@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from training.starter.loop import groups_split
+from training.starter.fit import groups_split
 from training.starter.muon import UPDATE_RMS, Muon, matrices_of, orthogonalise
 
 

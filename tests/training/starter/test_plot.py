@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree
 
-from training.starter.plot import curves_plot, thinned
+from training.starter.plot import curves_plot
 
 
 def curve_write(stage: Path, lines: list[dict[str, float]]) -> None:
@@ -38,10 +38,3 @@ def test_steps_done_again_after_a_resume_are_drawn_once(tmp_path: Path) -> None:
     drawn = (tmp_path / "run/loss.svg").read_text()
     assert drawn.count("<circle") == 2
     assert ">3</text>" in drawn  # the highest loss that counts is the top of the axis
-
-
-def test_long_curves_are_thinned_to_means() -> None:
-    points = [(float(x), float(x % 2)) for x in range(1000)]
-    few = thinned(points, 100)
-    assert len(few) == 100
-    assert few[0] == (4.5, 0.5)

@@ -15,6 +15,8 @@ from transformers import VisionEncoderDecoderModel
 
 from captioner.inference.loading import load_model
 from tests.training.starter.drawn import captioned_files, sets_write, tar_write
+from training.descent.checkpoint import CheckpointMismatch, checkpoint_read
+from training.descent.curve import curve_read
 from training.exceptions import DatasetError
 from training.starter import __main__ as starter
 from training.starter.calibrate import calibrate
@@ -23,7 +25,6 @@ from training.starter.card import figures_write
 from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, PretrainConfig, RewardConfig
 from training.starter.evaluate import Decoding
 from training.starter.export import export
-from training.starter.loop import ResumeMismatchError
 from training.starter.pretrain import pretrain
 from training.starter.reward import reward
 
@@ -93,10 +94,10 @@ def test_captioning_killed_and_continued_ends_with_the_same_weights(
     (tmp_path / "cache").symlink_to(run / "cache")
     caption(data, tmp_path, CAPTION, ENCODER, DECODER, until=2)
     caption(data, tmp_path, CAPTION, ENCODER, DECODER)
-    ours, theirs = (torch.load(r / "caption/checkpoint.pt", weights_only=True) for r in (tmp_path, run))
-    assert ours["step"] == theirs["step"] == (8 + CAPTION.coco_visits * 4 + 4) // CAPTION.batch
-    for weights in ("model", "average"):
-        assert all(torch.equal(ours[weights][name], value) for name, value in theirs[weights].items())
+    ours, theirs = (checkpoint_read(r / "caption") for r in (tmp_path, run))
+    assert curve_read(tmp_path / "caption")[-1]["step"] == (8 + CAPTION.coco_visits * 4 + 4) // CAPTION.batch
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
 
 def test_learning_from_rewards_killed_and_continued_ends_with_the_same_weights(
@@ -106,10 +107,10 @@ def test_learning_from_rewards_killed_and_continued_ends_with_the_same_weights(
     (tmp_path / "cache").symlink_to(run / "cache")
     reward(data, tmp_path, REWARD, until=2)
     reward(data, tmp_path, REWARD)
-    ours, theirs = (torch.load(r / "reward/checkpoint.pt", weights_only=True) for r in (tmp_path, run))
-    assert ours["step"] == theirs["step"] == (12 + REWARD.coco_visits * 4) // REWARD.batch
-    for weights in ("model", "average"):
-        assert all(torch.equal(ours[weights][name], value) for name, value in theirs[weights].items())
+    ours, theirs = (checkpoint_read(r / "reward") for r in (tmp_path, run))
+    assert curve_read(tmp_path / "reward")[-1]["step"] == (12 + REWARD.coco_visits * 4) // REWARD.batch
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
 
 def test_rewards_that_only_harm_leave_the_captioner_as_it_was(
@@ -136,7 +137,7 @@ def test_rewards_of_another_captioner_are_not_continued(data: Path, run: Path, t
     with torch.no_grad():
         model.decoder.transformer.ln_f.weight.add_(1.0)
     model.save_pretrained(tmp_path / "captioner")
-    with pytest.raises(ResumeMismatchError, match="other settings"):
+    with pytest.raises(CheckpointMismatch, match="other data or settings"):
         reward(data, tmp_path, REWARD)
 
 

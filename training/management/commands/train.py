@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError
 
 from captioner.captions.photos import photos_hash
-from training import services
+from training import decisions, services
 from training.exceptions import TrainingError
 from training.judging.gate_report import figures_table
 from training.judging.tables import table_text
@@ -48,7 +48,9 @@ class Command(BaseCommand):
     def _now(self, options: dict[str, Any]) -> None:
         run = services.run_request(seed=options["seed"])
         if options["here"]:
-            services.run_execute(run.pk)
+            from training.execution import run_execute  # it loads torch, which other actions do not need
+
+            run_execute(run.pk)
             run.refresh_from_db()
         self._print(run)
 
@@ -77,7 +79,7 @@ class Command(BaseCommand):
         reviewer = User.objects.filter(username=options["by"] or "").first()
         if reviewer is None or not options["verdict"]:
             raise CommandError("Say which verdict counts and whose it is: --verdict passed --by USERNAME.")
-        services.run_overrule(self._run(options), options["verdict"], reason=options["reason"], by=reviewer)
+        decisions.run_overrule(self._run(options), options["verdict"], reason=options["reason"], by=reviewer)
 
     def _snapshot(self, options: dict[str, Any]) -> None:
         snapshot = snapshot_take()

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.learning.loop import batch_indexes, parameter_groups
-from training.starter.config import LoopConfig
-from training.starter.loop import CURVE, Fit, ResumeMismatchError, Shards, schedule
+from training.descent.checkpoint import CheckpointMismatch
+from training.descent.curve import CURVE
+from training.descent.schedule import parameter_groups
+from training.starter.config import FitConfig
+from training.starter.fit import Fit, Shards
 
-CONFIG = LoopConfig(steps=12, lr=0.01, warmup=2, ema_decay=0.9, save_every=5, log_every=4, threads=2)
+CONFIG = FitConfig(steps=12, lr=0.01, warmup=2, ema_decay=0.9, save_every=5, log_every=4, threads=2)
 
 
 def network() -> nn.Module:
@@ -29,11 +31,11 @@ def loss_of(view: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.cross_entropy(view(images), targets)
 
 
-def fit(folder: Path, until: int | None = None, config: LoopConfig = CONFIG) -> dict[str, Tensor]:
+def fit(folder: Path, until: int | None = None, config: FitConfig = CONFIG) -> dict[str, Tensor]:
     model = network()
     run = Fit(model, parameter_groups(model, config.lr, 0.1), config, folder, {"data": "drawn"})
     run.run(batch_at, loss_of, until=until)
-    return {**model.state_dict(), **{f"average.{name}": value for name, value in run.average.items()}}
+    return {**model.state_dict(), **{f"average.{name}": value for name, value in run.descent.average.items()}}
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -51,7 +53,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Pa
 
 
 def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
-    other = LoopConfig(**{**vars(CONFIG), "seed": 1})
+    other = FitConfig(**{**vars(CONFIG), "seed": 1})
     assert not same(fit(tmp_path / "one"), fit(tmp_path / "two", config=other))
 
 
@@ -60,16 +62,15 @@ def test_without_muon_everything_learns_with_adamw(tmp_path: Path) -> None:
     model, before = network(), network().state_dict()
     run = Fit(model, parameter_groups(model, config.lr, 0.1), config, tmp_path)
     run.run(batch_at, loss_of)
-    assert [type(optimizer) for optimizer in run.optimizers] == [torch.optim.AdamW]
+    assert [type(optimizer) for optimizer in run.descent.optimizers] == [torch.optim.AdamW]
     assert not any(torch.equal(value, before[name]) for name, value in model.named_parameters())
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     fit(tmp_path, until=5)
     model = network()
-    run = Fit(model, parameter_groups(model, 0.01, 0.1), CONFIG, tmp_path, {"data": "other"})
-    with pytest.raises(ResumeMismatchError, match="other settings: choose another --run folder"):
-        run.run(batch_at, loss_of)
+    with pytest.raises(CheckpointMismatch, match="other data or settings: choose another folder"):
+        Fit(model, parameter_groups(model, 0.01, 0.1), CONFIG, tmp_path, {"data": "other"})
 
 
 def test_the_curve_has_a_line_for_every_logged_step(tmp_path: Path) -> None:
@@ -85,12 +86,12 @@ def test_evaluation_sees_the_averaged_weights_and_training_goes_on_with_its_own(
     seen: list[bool] = []
 
     def evaluate(evaluated: nn.Module) -> dict[str, float]:
-        seen.append(same(dict(evaluated.state_dict()), run.average) and not evaluated.training)
+        seen.append(same(dict(evaluated.state_dict()), run.descent.average) and not evaluated.training)
         return {"score": 1.0}
 
     run.run(batch_at, loss_of, evaluate)
     assert seen == [True]
-    assert not same(dict(model.state_dict()), run.average)
+    assert not same(dict(model.state_dict()), run.descent.average)
 
 
 def test_shards_give_the_gradient_of_the_whole_batch() -> None:
@@ -105,19 +106,3 @@ def test_shards_give_the_gradient_of_the_whole_batch() -> None:
     whole_loss, whole_gradients = Shards(model, 1).backward((inputs,), squares)
     assert loss == pytest.approx(whole_loss, rel=1e-5)
     torch.testing.assert_close(gradients, whole_gradients, rtol=2e-2, atol=1e-2)
-
-
-def test_the_learning_rate_warms_up_stays_and_decays_to_zero() -> None:
-    config = LoopConfig(steps=100, lr=1.0, warmup=10, decay=0.2)
-    shares = [schedule(step, config) for step in range(100)]
-    assert shares[0] == pytest.approx(0.1)
-    assert shares[9:81] == [1.0] * 72
-    assert shares[90] == pytest.approx(0.5)
-    assert shares[99] == pytest.approx(0.05)
-
-
-def test_every_pass_visits_every_photo_once_in_its_own_order() -> None:
-    # Ten photos in batches of four: the third batch spans two passes.
-    drawn = torch.cat([batch_indexes(10, 4, seed=0, step=step) for step in range(5)]).tolist()
-    assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10))
-    assert drawn[:10] != drawn[10:]
