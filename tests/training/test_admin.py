@@ -113,7 +113,7 @@ def test_data_are_told_in_words_and_rows_that_say_nothing_are_left_out(base, sta
         counts={"train_corrections": 26, "train_ratings": 1, "authors": 3, "left_out_duplicate": 0}
     )
     page = staff.get(reverse("admin:training_trainingrun_change", args=[run.pk]))
-    assert "26 corrections and 1 rating by 3 authors to learn from" in page.text
+    assert "26 corrections to learn from, and 1 rating, by 3 authors" in page.text
     assert "Last sign of life 0 second" in page.text or "Last sign of life 1 second" in page.text
     for nothing in ("left out", "Overruled", "What ended it", "Verdict"):
         assert nothing not in page.text

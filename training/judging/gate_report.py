@@ -16,7 +16,7 @@ _NAMES = {
 }
 _COUNTS: tuple[tuple[str, dict[str, str]], ...] = (
     (
-        "{} and {} by {} to learn from",
+        "{} to learn from, and {}, by {}",
         {"train_corrections": "correction", "train_ratings": "rating", "authors": "author"},
     ),
     ("{} of {} that never train", {"holdout_corrections": "correction", "holdout_photos": "photo"}),

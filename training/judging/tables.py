@@ -1,4 +1,4 @@
-"""Tables for terminals and for Markdown, of rows of text, the first of which is the head."""
+"""Tables for terminals and in Markdown, of rows of text; the first row is the head."""
 
 from __future__ import annotations
 
@@ -7,21 +7,27 @@ from collections.abc import Sequence
 
 def table_text(rows: Sequence[Sequence[str]], words: int = 2) -> str:
     """Returns columns aligned for a terminal, the first `words` to the left and figures to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column < words else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return "\n".join("  ".join(line).rstrip() for line in _aligned(rows, words))
 
 
 def table_markdown(rows: Sequence[Sequence[str]], words: int = 2) -> str:
-    """Returns the same rows in Markdown."""
-    if not rows:
-        return ""
-    head, *body = rows
-    lines = [head, ["---"] * words + ["---:"] * (len(head) - words), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    """Returns the same table in Markdown."""
+    lines = _aligned(rows, words)
+    if lines:
+        rule = [
+            "-" * len(cell) if column < words else "-" * (len(cell) - 1) + ":"
+            for column, cell in enumerate(lines[0])
+        ]
+        lines.insert(1, rule)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _aligned(rows: Sequence[Sequence[str]], words: int) -> list[list[str]]:
+    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        [
+            cell.ljust(width) if column < words else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in rows
+    ]

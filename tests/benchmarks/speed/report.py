@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from training.judging.tables import table_markdown
+
 BARE = "bare `generate()` loop"
 ENGINE = "Captioner's engine in a loop"
 SERVICE = "Captioner over HTTP"
@@ -110,21 +112,6 @@ def _throughput(each: Pass) -> float:
     return each.photos_per_second
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table with columns as wide as their content; the first is aligned left, the others right."""
-    cells = [list(header), *map(list, rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [
-        [
-            row[0].ljust(widths[0]),
-            *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
-        ]
-        for row in [cells[0], rule, *cells[1:]]
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def report_text(notes: Iterable[str], passes: Passes) -> str:
     """Notes, results and comparisons in Markdown; captions are compared with those of the first pass."""
     reference = dict(next(iter(passes.values()))[0].captions)
@@ -136,12 +123,13 @@ def results_table(passes: Passes, reference: Mapping[str, str]) -> str:
     """All rows; medians over the rounds with the lowest and the highest, tail latencies over all requests."""
     figures = ["photos/s", "p50", "p90", "p99", "identical"]
     header = ["contender", "batch", "threads", "clients", *figures]
-    return markdown_table(header, (_cells(row, each, reference) for row, each in passes.items()))
+    rows = [_cells(row, each, reference) for row, each in passes.items()]
+    return table_markdown([header, *rows], words=1)
 
 
 def comparisons_table(passes: Passes) -> str:
-    rows = ([each.label, spread(each.ratios, digits=2), each.goal] for each in comparisons(passes))
-    return markdown_table(["ratio", "measured", "goal"], rows)
+    rows = [[each.label, spread(each.ratios, digits=2), each.goal] for each in comparisons(passes)]
+    return table_markdown([["ratio", "measured", "goal"], *rows], words=1)
 
 
 def _cells(row: Row, passes: Sequence[Pass], reference: Mapping[str, str]) -> list[str]:

@@ -30,7 +30,6 @@ from tests.benchmarks.speed.report import (
     Row,
     comparisons,
     identical_share,
-    markdown_table,
     quantile,
     report_text,
     spread,
@@ -91,16 +90,6 @@ def test_the_service_is_compared_with_each_other_server_at_the_same_number_of_cl
     found = {each.label.partition(" / ")[2]: each.ratios for each in comparisons(passes_of_two_rounds())}
     assert found["other, 1 client"] == pytest.approx([0.2, 0.5])
     assert found["other, 8 clients"] == pytest.approx([2.0, 3.0])
-
-
-def test_a_table_is_aligned_markdown() -> None:
-    table = markdown_table(["name", "n"], [["a", "100"], ["longer", "2"]])
-    assert table.splitlines() == [
-        "| name   |   n |",
-        "| ------ | --: |",
-        "| a      | 100 |",
-        "| longer |   2 |",
-    ]
 
 
 def test_the_report_shows_every_contender_and_how_often_it_agrees_with_the_first() -> None:

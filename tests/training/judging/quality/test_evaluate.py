@@ -156,7 +156,7 @@ def test_the_command_writes_report_figures_and_one_page_and_prints_the_tables(
     assert "five val, 3 photos" in shown
     assert "nearest neighbour" in shown
     assert "five val" in progress
-    report = (tmp_path / "out/evaluation.md").read_text()
+    report = " ".join((tmp_path / "out/evaluation.md").read_text().split())
     assert "| constant caption | 5 |" in report
     figures = json.loads((tmp_path / "out/evaluation.json").read_text())
     assert [(each["set"], len(each["photos"])) for each in figures["sets"]] == [("five", 3), ("two", 3)]
