@@ -60,7 +60,18 @@ def archive_photos(file: IO[bytes], *, max_photos: int, max_bytes: int) -> list[
         message = f"Unpacked, the archive has more than {max_bytes // 2**20} MB. Send it in parts."
         raise InvalidArchive(message, reason="too_large")
     for entry in entries:
-        _check(entry)
+        path = _path(entry.filename)
+        if path.is_absolute() or ".." in path.parts or path.parts[0][1:] == ":":
+            message = f"The name {name_shown(entry.filename)!r} leads out of the archive's folder."
+            raise InvalidArchive(message, reason="unsafe_name")
+        if entry.flag_bits & _ENCRYPTED:
+            message = "The archive is protected by a password. Send it without."
+            raise InvalidArchive(message, reason="encrypted")
+        if entry.compress_type not in _COMPRESSIONS:
+            message = (
+                "The archive is compressed in an unusual way. Make it again with the usual one, deflate."
+            )
+            raise InvalidArchive(message, reason="unsupported")
     return [
         SentPhoto(name_shown(entry.filename), entry.file_size, _Entry(archive, entry)) for entry in entries
     ]
@@ -73,18 +84,6 @@ def _path(name: str) -> PurePosixPath:
 def _is_junk(name: str) -> bool:
     path = _path(name)
     return path.parts[0] == "__MACOSX" or path.name.startswith(".") or path.name.lower() in _JUNK_NAMES
-
-
-def _check(entry: zipfile.ZipInfo) -> None:
-    path = _path(entry.filename)
-    if path.is_absolute() or ".." in path.parts or path.parts[0][1:] == ":":
-        message = f"The name {name_shown(entry.filename)!r} leads out of the archive's folder."
-        raise InvalidArchive(message, reason="unsafe_name")
-    if entry.flag_bits & _ENCRYPTED:
-        raise InvalidArchive("The archive is protected by a password. Send it without.", reason="encrypted")
-    if entry.compress_type not in _COMPRESSIONS:
-        message = "The archive is compressed in an unusual way. Make it again with the usual one, deflate."
-        raise InvalidArchive(message, reason="unsupported")
 
 
 def name_shown(name: str) -> str:

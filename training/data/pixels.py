@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from models_registry.files import file_write_atomically
 from training.data.photo_sets import ReferencePhoto
 from training.exceptions import DatasetError
 
@@ -91,10 +92,7 @@ def _mapped(path: Path, count: int) -> Pixels:
 @contextmanager
 def _array_new(path: Path, shape: tuple[int, ...]) -> Iterator[Pixels]:
     """A `.npy` file to be filled, which appears under its name only when that raised no error."""
-    partial = path.with_suffix(".partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with file_write_atomically(path) as draft:
+        array = np.lib.format.open_memmap(draft, "w+", np.uint8, shape)
+        yield array
+        array.flush()

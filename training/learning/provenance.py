@@ -12,6 +12,8 @@ from typing import Any
 
 from django.conf import settings
 
+from models_registry.files import file_sha256
+
 _LIBRARIES = ("torch", "transformers", "peft", "accelerate", "numpy", "Pillow")
 
 
@@ -51,7 +53,7 @@ def decoding(folder: Path) -> dict[str, Any]:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file; empty where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+    return file_sha256(path) if path.exists() else ""
 
 
 def text_digest(*texts: str) -> str:
