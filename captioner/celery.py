@@ -49,6 +49,6 @@ def _process_as_in_web_workers(**_: Any) -> None:
 @signals.worker_process_shutdown.connect
 def _engine_stop(**_: Any) -> None:
     """A worker's process has an engine of its own once it had photos to caption; its thread would not let it end."""
-    from captioner.serving import runtime  # which needs Django, set up by then
+    from captioner.serving.process import serving  # which needs Django, set up by then
 
-    runtime.engine_drain(timeout=5)
+    serving.drain(timeout=5)

@@ -108,22 +108,22 @@ def post_fork(server: Any, worker: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Start loading the model, and turn `/readyz` red as soon as this worker is told to stop."""
-    from captioner.serving import follower as registry_follower
-    from captioner.serving import runtime
+    from captioner.serving import follower
+    from captioner.serving.process import serving
 
     stop: Any = signal.getsignal(signal.SIGTERM)
 
     def drain_then_stop(number: int, frame: FrameType | None) -> None:
-        runtime.engine_drain_begin()
+        serving.drain_begin()
         stop(number, frame)
 
     signal.signal(signal.SIGTERM, drain_then_stop)
-    registry_follower.engine_start()
+    follower.engine_start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    from captioner.serving import runtime
+    from captioner.serving.process import serving
 
-    if os.getpid() == worker.pid and not runtime.engine_drain(timeout=graceful_timeout):
+    if os.getpid() == worker.pid and not serving.drain(timeout=graceful_timeout):
         # Torch still runs in a thread, on a model nobody uses yet: leaving the usual way would wait for it, or abort.
         os._exit(0)

@@ -59,8 +59,8 @@ from PIL import Image
 from captioner.captions.captions import caption_create
 from captioner.inference.types import Candidate, DecodingParameters, Prediction, Word
 from captioner.models import Caption, Owner
-from captioner.serving import runtime
 from captioner.serving.engine import Ticket
+from captioner.serving.process import serving
 from tests.photos import draw_jpeg
 
 
@@ -172,7 +172,7 @@ def _fresh_counts() -> None:
 def fake_engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """Replaces this process's engine, so that everything around the model can be tested without one."""
     engine = FakeEngine()
-    monkeypatch.setattr(runtime, "engine", lambda: engine)
+    monkeypatch.setattr(serving, "engine", lambda: engine)
     return engine
 
 

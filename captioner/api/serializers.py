@@ -12,7 +12,7 @@ from rest_framework.reverse import reverse
 from captioner.captions.captions import parameters_from
 from captioner.inference.types import MAX_NEW_TOKENS, MAX_NUM_BEAMS, MAX_NUM_CAPTIONS, DecodingParameters
 from captioner.models import IDEAL_CAPTION_MAX_LENGTH, Caption, Feedback, Job, Photo
-from captioner.serving import runtime
+from captioner.serving.process import serving
 
 DECODING_OPTIONS = tuple(field.name for field in dataclasses.fields(DecodingParameters))
 
@@ -93,7 +93,7 @@ class DecodingOptionsSerializer(serializers.Serializer[Any]):
         if not options:
             return attrs | {"parameters": None}
         try:
-            parameters = parameters_from(runtime.engine().default_parameters, **options)
+            parameters = parameters_from(serving.engine().default_parameters, **options)
         except ValueError as error:
             raise serializers.ValidationError({"num_beams": [str(error)]}) from None
         return attrs | {"parameters": parameters}

@@ -16,7 +16,7 @@ from captioner.inference.types import Candidate, DecodingParameters
 from captioner.intake.decode import photo_decode
 from captioner.models import Caption, Owner, Photo
 from captioner.ops import metrics
-from captioner.serving import runtime
+from captioner.serving.process import serving
 
 
 def caption_create(
@@ -112,7 +112,7 @@ def _captioning(
     """
     with metrics.rejects_counted():
         started = time.monotonic()
-        engine = runtime.engine()
+        engine = serving.engine()
         photo = photo_decode(data, max_wait_seconds=settings.CAPTION_MAX_WAIT_SECONDS)
         decoded = time.monotonic()
         ticket = engine.photo_submit(

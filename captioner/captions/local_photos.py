@@ -15,7 +15,7 @@ from captioner.exceptions import (
 )
 from captioner.inference.types import Prediction
 from captioner.intake.decode import photo_decode
-from captioner.serving import runtime
+from captioner.serving.process import serving
 
 
 def photos_predict(
@@ -23,10 +23,10 @@ def photos_predict(
 ) -> Iterator[tuple[Path, Prediction | CaptionerError]]:
     """Caption local photos without logging them, in the order of `paths`; `wishes` as in `parameters_from`.
 
-    A photo that cannot be captioned yields its error. Raises what `runtime.engine_load` raises.
+    A photo that cannot be captioned yields its error. Raises what `Serving.load` raises.
     """
     # Whoever captions a folder waits as long as it takes.
-    engine = runtime.engine_load(max_wait_seconds=math.inf)
+    engine = serving.load(max_wait_seconds=math.inf)
     parameters = parameters_from(engine.default_parameters, **wishes)
     waiting: deque[tuple[Path, Future[Prediction] | CaptionerError]] = deque()
     for path in paths:

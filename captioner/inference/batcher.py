@@ -1,6 +1,5 @@
 """Micro-batching on one inference thread: no waiting at low load, bounded by predicted wait at high load."""
 
-import itertools
 import logging
 import math
 import threading
@@ -95,7 +94,8 @@ class Batcher:
         photo was still queued at its deadline, or what the model raised. Raises `Overloaded` at once when the
         photo would probably not be done in time, `ModelUnavailable` when draining.
         """
-        request = self._request(pixels, parameters, deadline, predictor)
+        predictor = predictor or self._predictor
+        request = _Request(pixels, parameters, deadline, predictor, time.monotonic())
         with self._changed:
             if self._is_draining:
                 self._rejects["draining"] += 1
@@ -112,31 +112,11 @@ class Batcher:
                         f"Try again in {math.ceil(excess)} seconds.",
                         retry_after=excess,
                     )
-            self._enqueue([request])
+            self._queue.append(request)
+            if self._thread is None:
+                self._thread_start()
+            self._changed.notify()
         return request.future
-
-    def warm_up(self, pixels: Tensor, *parameters: DecodingParameters) -> None:
-        """Caption `pixels` in batches of 1, 2, 4, ... `max_batch`, with each of `parameters`.
-
-        The first round is for the libraries' caches; the second is timed and is where the prediction of waits
-        starts. What the model raises, or Ctrl-C, ends the batcher.
-        """
-        sizes = sorted({min(2**power, self._max_batch) for power in range(self._max_batch.bit_length() + 1)})
-        try:
-            for _ in range(2):
-                timings = []
-                for each, size in itertools.product(parameters, sizes):
-                    requests = [self._request(pixels, each, math.inf) for _ in range(size)]
-                    with self._changed:
-                        self._enqueue(requests)
-                    predictions = [request.future.result() for request in requests]
-                    timings.append((size * each.num_beams, predictions[0].inference_seconds))
-        except BaseException:
-            # Nobody will use this batcher, so nobody will drain it, and its thread would keep the process alive.
-            self.drain(timeout=0)
-            raise
-        with self._changed:
-            self._cost = CostModel(prior=timings)
 
     def swap(self, predictor: BatchPredictor) -> None:
         """Caption photos submitted from now on with `predictor`; those already queued end on the old one."""
@@ -205,15 +185,6 @@ class Batcher:
                     ModelUnavailable("This process shut down before it got to the photo.")
                 )
 
-    def _request(
-        self,
-        pixels: Tensor,
-        parameters: DecodingParameters,
-        deadline: float,
-        predictor: BatchPredictor | None = None,
-    ) -> _Request:
-        return _Request(pixels, parameters, deadline, predictor or self._predictor, time.monotonic())
-
     def _predicted_wait(self) -> float:
         """Seconds until everything running and queued should be done."""
         running = max(0.0, (self._busy_until or 0.0) - time.monotonic())
@@ -224,12 +195,6 @@ class Batcher:
             queued += full * self._cost.predict(self._max_batch * parameters.num_beams)
             queued += self._cost.predict(rest * parameters.num_beams)
         return running + queued
-
-    def _enqueue(self, requests: list[_Request]) -> None:
-        self._queue.extend(requests)
-        if self._thread is None:
-            self._thread_start()
-        self._changed.notify()
 
     def _thread_start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="inference", daemon=False)

@@ -24,8 +24,7 @@ from captioner.exceptions import (
 )
 from captioner.jobs.uploads import upload_read, uploads_clear
 from captioner.models import Caption, Job, JobPhoto
-from captioner.serving import follower as registry_follower
-from captioner.serving import runtime
+from captioner.serving.process import serving
 
 MAX_ATTEMPTS = 3  # of a photo that was not captioned for no fault of its own, or that ends its worker
 # A worker is taken for dead this long after it claimed a batch; were it only slow, work would be done twice, no more.
@@ -38,7 +37,7 @@ def job_photos_caption(job_id: uuid.UUID, indexes: Sequence[int]) -> None:
 
     The engine comes first: while no model can be loaded, photos stay as they are, to be found by the sweep.
     """
-    registry_follower.engine_refresh(max_wait_seconds=math.inf)
+    serving.refresh(max_wait_seconds=math.inf)
     job = Job.objects.filter(pk=job_id).select_related("user", "api_key__user").first()
     if job is None:
         return
@@ -88,7 +87,7 @@ def _caption(job: Job, photos: list[JobPhoto]) -> None:
         [data for _, data in inputs],
         owner=job.owner,
         source=Caption.Source.BATCH,
-        parameters=parameters_from(runtime.engine().default_parameters, **job.options),
+        parameters=parameters_from(serving.engine().default_parameters, **job.options),
         on_logged=lambda place, caption: _captioned(inputs[place][0], caption),
     )
     for (photo, _), outcome in zip(inputs, outcomes, strict=True):

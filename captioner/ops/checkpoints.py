@@ -7,7 +7,7 @@ from typing import NamedTuple
 from django.conf import settings
 from django.contrib.auth.models import User
 
-from captioner.serving import runtime
+from captioner.serving.loaded_version import checkpoint_try
 from models_registry import promotions, versions
 from models_registry.exceptions import RegistryError, VersionExists
 from models_registry.models import ModelVersion
@@ -51,7 +51,7 @@ def checkpoint_import(
     name, origin = name or folder.name, f"folder {folder.name}"
     if not folder.is_dir():
         folder, origin = _hub_download(source, revision), f"hub {source}@{revision or 'main'}"
-    caption = runtime.checkpoint_try(folder)
+    caption = checkpoint_try(folder)
     try:
         version, is_new = _checkpoint_publish(folder, name, origin, licence), True
     except VersionExists as error:

@@ -49,7 +49,6 @@ _REASONS = {
     ClientGone: "client_gone",
     StorageUnavailable: "storage_unavailable",
 }
-_loaded: set[tuple[str, str]] = set()  # name and version of all that this process ever served
 _FORGOTTEN_SECONDS = 7 * 24 * 3600
 _FILE_PID = re.compile(r"_(\d+)\.db$")
 
@@ -167,14 +166,6 @@ def batch_done(size: int, seconds: float) -> None:
     """For `Batcher.on_batch`."""
     batch_size.observe(size)
     inference_seconds.observe(seconds)
-
-
-def model_loaded(name: str, version: str, seconds: float) -> None:
-    """This version serves from now on, and no other."""
-    _loaded.add((name, version))
-    for labels in _loaded:
-        model_info.labels(*labels).set(labels == (name, version))
-    model_load_seconds.set(seconds)
 
 
 @contextmanager

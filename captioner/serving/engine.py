@@ -1,119 +1,60 @@
-"""The versions this process has loaded, and which of them captions a photo. Torch is loaded with the first version.
+"""The versions this process has loaded, and which of them captions a photo.
 
 The champion answers. A challenger may answer a share of the photos, or caption some of them when there is nothing else
-to do; it has an inference thread of its own, so that one that hangs or crawls holds up nobody else's photo.
+to do.
 """
 
-import contextlib
-import ctypes
-import gc
-import hashlib
 import logging
-import math
-import threading
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from django.conf import settings
-from django.db import DatabaseError, connection
 from PIL import Image
 
 from captioner.exceptions import CaptionerError, ClientGone, DeadlineExceeded, ModelUnavailable
 from captioner.inference.types import DecodingParameters, Prediction
 from captioner.models import ChallengerTrial
 from captioner.ops import metrics
-from models_registry import versions
-from models_registry.models import ModelVersion, Rollout
-
-if TYPE_CHECKING:
-    from captioner.inference.batcher import Batcher
-    from captioner.inference.predictor import Predictor
+from captioner.serving.challenger import Challenger, TrialReport
+from captioner.serving.loaded_version import LoadedVersion
+from models_registry.models import Rollout
 
 logger = logging.getLogger(__name__)
-
-# Told the caption that the champion gave, and what version of a challenger made what of the same photo, in which role.
-TrialReport = Callable[[uuid.UUID, ChallengerTrial.Kind, str, Prediction | Exception], None]
-
-_TEST_IMAGE_SIZE = (640, 480)  # width, height in pixels
-_WARM_BEAMS = 3  # pages ask for alternatives, which are searched with beams: another path through the model
 
 _TURN_POLL_SECONDS = 0.01
 _CLIENT_CHECK_SECONDS = 0.2  # how often a waiting request looks whether its client is still there
 
-# A challenger gets this much more time than the champion would need; then the champion answers instead.
-_PATIENCE_FACTOR, _PATIENCE_SECONDS = 5.0, 1.0
-
-_SHADOW_QUEUE = 4  # photos that may wait for an idle moment; more would be memory spent on a sample
-_SHADOW_IDLE_SECONDS = 0.25  # without any work before the moment counts as idle
-_SHADOW_SECONDS = (
-    30.0  # after which a challenger in the shadow counts as hanging, if the champion would need less
-)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LoadedVersion:
-    """One version's weights in memory."""
-
-    model_name: str
-    model_version: str
-    predictor: "Predictor"
-
-    @property
-    def default_parameters(self) -> DecodingParameters:
-        return self.predictor.default_parameters
-
-
-def version_load(version: ModelVersion, folder: Path | None = None) -> LoadedVersion:
-    """Load a version, from the `folder` it was fetched to if it was. Raises `RegistryError`, `IncompatibleModel`."""
-    # torch is imported here, by the process that computes and after its fork.
-    from captioner.inference.predictor import Predictor
-
-    predictor = Predictor.load(
-        folder or versions.version_fetch(version),
-        model_version=version.pk,
-        num_threads=settings.CAPTION_THREADS or None,
-    )
-    return LoadedVersion(version.model_name, version.pk, predictor)
-
-
-def version_warm(version: LoadedVersion, turn_wait: Callable[[], None]) -> None:
-    """Caption in this thread what an engine may be asked for, in its smallest and largest batch.
-
-    `turn_wait` is called before each batch, and returns when the photos that are served leave room for it.
-    Raises what the model raises.
-    """
-    pixels, parameters = _warm_up_work(version)
-    for size in sorted({1, settings.CAPTION_MAX_BATCH}):
-        for each in parameters:
-            turn_wait()
-            version.predictor.predict(pixels.expand(size, -1, -1, -1), each)
-
-
-def _warm_up_work(version: LoadedVersion) -> tuple[Any, list[DecodingParameters]]:
-    """Pixels of a test image, and the parameters to caption it with."""
-    default = version.default_parameters
-    with_beams = replace(default, num_beams=max(default.num_beams, _WARM_BEAMS))
-    pixels = version.predictor.preprocess(Image.new("RGB", _TEST_IMAGE_SIZE))
-    return pixels, list(dict.fromkeys((default, with_beams)))
-
 
 class Engine:
-    """The loaded versions with their inference threads. All methods may be called from any thread."""
+    """The loaded versions with their inference threads. All methods may be called from any thread.
 
-    def __init__(self, champion: LoadedVersion, *, max_wait_seconds: float) -> None:
+    `timings`, rows and seconds of batches, are what the prediction of waits starts from.
+    """
+
+    def __init__(
+        self,
+        champion: LoadedVersion,
+        *,
+        max_wait_seconds: float,
+        timings: Iterable[tuple[int, float]] = (),
+    ) -> None:
+        # Which import torch.
+        from captioner.inference.batcher import Batcher
+        from captioner.inference.cost import CostModel
+
         self.champion = champion
         self.previous: LoadedVersion | None = None
         self.challenger: Challenger | None = None
-        self.batcher = _batcher(champion, max_wait_seconds)
-        pixels, parameters = _warm_up_work(champion)
-        self.batcher.warm_up(pixels, *parameters)
+        self.batcher = Batcher(
+            champion.predictor,
+            max_batch=settings.CAPTION_MAX_BATCH,
+            max_wait_seconds=max_wait_seconds,
+            cost=CostModel(timings),
+        )
         self._stopped: list[Challenger] = []
 
     @property
@@ -158,7 +99,7 @@ class Engine:
     def challenger_start(self, version: LoadedVersion, rollout: Rollout, report: TrialReport) -> None:
         """Try `version` beside the champion, as `rollout` says."""
         self.challenger_stop()
-        self.challenger = Challenger(self, version, rollout, report)
+        self.challenger = Challenger(self.batcher, version, rollout, report)
 
     def challenger_stop(self) -> None:
         standing, self.challenger = self.challenger, None
@@ -195,6 +136,13 @@ class Engine:
         return self.batcher.drain(max(0.0, ends_at - time.monotonic())) and all(ended)
 
 
+class ChallengerFailure(NamedTuple):
+    """What a challenger did instead of answering."""
+
+    challenger: Challenger
+    error: Exception
+
+
 class Ticket:
     """A photo under way. Where a challenger has it and fails, or takes too long, the champion answers after all."""
 
@@ -209,11 +157,21 @@ class Ticket:
         self.failure: ChallengerFailure | None = None
         self._engine, self._image, self._sha256 = engine, image, sha256
         self._wished, self._deadline = parameters, deadline
-        self._challenger = engine.challenger
-        if self._challenger is None or not self._challenger.answers(sha256):
+        challenger = engine.challenger
+        if challenger is None or not challenger.answers(sha256):
             self._champion_ask()
         else:
-            self._challenger_ask(self._challenger)
+            self._challenger: Challenger | None = challenger
+            self.version = challenger.version
+            self.parameters = parameters or self.version.default_parameters
+            self._patient_until = time.monotonic() + challenger.patience(self.parameters)
+            try:
+                self.future = challenger.submit(image, self.parameters, deadline)
+            except CaptionerError:  # it is busy, or was taken back this moment
+                self._champion_ask()
+            except Exception as error:  # noqa: BLE001  it cannot even look at the photo
+                self.future = Future()
+                self.future.set_exception(error)
         metrics.photo_accepted(self.future)
 
     def result(self, timeout: float) -> Prediction:
@@ -263,143 +221,8 @@ class Ticket:
         elif challenger is not None and challenger.version is not self.version:
             challenger.shadow_offer(caption, self._image, self._sha256, self.parameters)
 
-    def _challenger_ask(self, challenger: "Challenger") -> None:
-        self.version = challenger.version
-        self.parameters = self._wished or self.version.default_parameters
-        self._patient_until = time.monotonic() + challenger.patience(self.parameters)
-        try:
-            self.future = challenger.submit(self._image, self.parameters, self._deadline)
-        except CaptionerError:  # it is busy, or was taken back this moment
-            self._champion_ask()
-        except Exception as error:  # noqa: BLE001  it cannot even look at the photo
-            self.future = Future()
-            self.future.set_exception(error)
-
     def _champion_ask(self) -> None:
         self._challenger = None
         self.version = self._engine.champion
         self.parameters = self._wished or self.version.default_parameters
         self.future = self._engine.submit(self._image, self.parameters, self._deadline)
-
-
-class ChallengerFailure(NamedTuple):
-    """What a challenger did instead of answering."""
-
-    challenger: "Challenger"
-    error: Exception
-
-
-class Challenger:
-    """A version that is tried beside the champion, on an inference thread of its own."""
-
-    def __init__(self, engine: Engine, version: LoadedVersion, rollout: Rollout, report: TrialReport) -> None:
-        self.version, self.rollout, self.report = version, rollout, report
-        self._engine = engine
-        self._batcher = engine.batcher.sibling(version.predictor)
-        self._samples: deque[_Sample] = deque(maxlen=_SHADOW_QUEUE)
-        self._hangs = False
-        self._stopped, self._offered = threading.Event(), threading.Event()
-        threading.Thread(target=self._shadow_run, name="shadow", daemon=True).start()
-
-    def answers(self, sha256: str) -> bool:
-        """Whether the photo with this hash is one of its share; the same photo always is, or never."""
-        return self._lot("canary", sha256) < self.rollout.canary_share
-
-    def patience(self, parameters: DecodingParameters) -> float:
-        """Seconds it may take over one photo."""
-        stats = self._engine.batcher.stats()
-        expected = stats.seconds_per_batch + stats.seconds_per_row * parameters.num_beams
-        return max(_PATIENCE_SECONDS, _PATIENCE_FACTOR * (stats.predicted_wait_seconds + expected))
-
-    def submit(
-        self, image: Image.Image, parameters: DecodingParameters, deadline: float
-    ) -> "Future[Prediction]":
-        return self._batcher.submit(self.version.predictor.preprocess(image), parameters, deadline)
-
-    def shadow_offer(
-        self, caption: uuid.UUID, image: Image.Image, sha256: str, parameters: DecodingParameters
-    ) -> None:
-        """Perhaps caption this photo too, for comparison, once there is nothing else to do."""
-        if self._lot("shadow", sha256) < self.rollout.shadow_share:
-            self._samples.append(_Sample(caption, image, parameters))
-            self._offered.set()
-
-    def stop(self, timeout: float = 0.0) -> bool:
-        """Take nothing more; returns whether nothing runs any more after `timeout` seconds."""
-        self._stopped.set()
-        self._offered.set()
-        self._samples.clear()
-        return self._batcher.drain(timeout)
-
-    def _lot(self, purpose: str, sha256: str) -> float:
-        """A number from 0 up to 1 that a photo keeps for as long as this challenger stands."""
-        ticket = hashlib.sha256(f"{purpose} {self.version.model_version} {sha256}".encode()).digest()
-        return int.from_bytes(ticket[:8], "big") / 2**64
-
-    def _shadow_run(self) -> None:
-        while self._offered.wait() and not self._stopped.is_set():
-            self._offered.clear()
-            while self._samples and self._wait_idle():
-                with contextlib.suppress(IndexError):  # it was stopped this moment
-                    self._shadow(self._samples.popleft())
-
-    def _wait_idle(self) -> bool:
-        """Return once nothing was asked of the champion for a moment; False when this challenger was stopped."""
-        photos = -1
-        while not self._stopped.wait(_SHADOW_IDLE_SECONDS):
-            stats = self._engine.batcher.stats()
-            # One that hangs is never idle; that it still does is to be seen.
-            if (
-                stats.photos == photos
-                and self._engine.batcher.is_idle
-                and (self._hangs or self._batcher.is_idle)
-            ):
-                return True
-            photos = stats.photos
-        return False
-
-    def _shadow(self, sample: "_Sample") -> None:
-        outcome: Prediction | Exception
-        try:
-            outcome = self._shadow_ask(sample)
-        except CaptionerError:  # it was taken back this moment
-            return
-        except Exception as error:  # noqa: BLE001  which is what we want to know about it
-            outcome = error
-        if not self._stopped.is_set():
-            try:
-                self.report(sample.caption, ChallengerTrial.Kind.SHADOW, self.version.model_version, outcome)
-            finally:
-                with contextlib.suppress(
-                    DatabaseError
-                ):  # this thread lives long and seldom needs a connection
-                    connection.close()
-
-    def _shadow_ask(self, sample: "_Sample") -> Prediction:
-        """Raises `TimeoutError` when it hangs, and what the model raises."""
-        patience = max(_SHADOW_SECONDS, self.patience(sample.parameters))
-        future = self.submit(sample.image, sample.parameters, math.inf)
-        self._hangs = not wait([future], patience).done
-        if self._hangs:
-            future.cancel()
-            raise FutureTimeout(f"It was not done with the photo after {patience:.0f} seconds.")
-        return future.result()
-
-
-class _Sample(NamedTuple):
-    caption: uuid.UUID
-    image: Image.Image
-    parameters: DecodingParameters
-
-
-def memory_return() -> None:
-    """Give what dropped weights leave behind back to the operating system; the C library would keep it."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # a C library without it
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _batcher(version: LoadedVersion, max_wait_seconds: float) -> "Batcher":
-    from captioner.inference.batcher import Batcher
-
-    return Batcher(version.predictor, max_batch=settings.CAPTION_MAX_BATCH, max_wait_seconds=max_wait_seconds)

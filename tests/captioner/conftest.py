@@ -1,7 +1,6 @@
 """An engine of tiny random checkpoints, which the registry's versions are."""
 
 import math
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,19 +8,22 @@ import pytest
 from django.core.files.storage import storages
 from PIL import Image
 
-from captioner.serving import runtime
+from captioner.serving.engine import Engine
+from captioner.serving.process import serving
 from models_registry import promotions, versions
 from models_registry.models import ModelVersion
 from tests.captioner.inference.checkpoints import SAVERS
 
 
 @pytest.fixture
-def fresh_runtime(monkeypatch: pytest.MonkeyPatch, settings) -> Iterator[None]:
+def fresh_serving(settings) -> Iterator[None]:
+    """As in a process that has just started, except that versions are loaded within a step: no other thread sees the
+    rows of a test.
+    """
     settings.CAPTION_MAX_BATCH, settings.CAPTION_THREADS = 2, 1
-    monkeypatch.setattr(runtime, "state", runtime.State())
-    monkeypatch.setattr(runtime, "stopping", threading.Event())
+    serving.__init__(run=lambda work: work())
     yield
-    runtime.engine_drain(timeout=10)
+    serving.drain(timeout=10)
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def weights(version: ModelVersion) -> Path:
     return Path(storages["weights"].path(f"versions/{version.pk}/model.safetensors"))
 
 
-def caption_text(engine: runtime.Engine) -> str:
+def caption_text(engine: Engine) -> str:
     future = engine.submit(Image.new("RGB", (40, 30), "teal"), engine.default_parameters, math.inf)
     return future.result(timeout=60).candidates[0].caption
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from captioner.serving import runtime
+from captioner.serving.process import serving
 from models_registry import bundled, promotions
 from models_registry.exceptions import NoChampion
 from models_registry.models import ModelVersion
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def engine(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
-    monkeypatch.setattr(runtime, "engine_load", lambda **options: fake_engine)
+    monkeypatch.setattr(serving, "load", lambda **options: fake_engine)
     return fake_engine
 
 

@@ -7,7 +7,7 @@ from pytest_django import Settings
 from captioner.exceptions import ClientGone, DeadlineExceeded, ModelUnavailable, Overloaded
 from captioner.inference.types import DecodingParameters
 from captioner.models import Caption
-from captioner.serving import runtime
+from captioner.serving.process import serving
 from tests.conftest import FakeEngine, draw_jpeg
 from tests.webui.pages import SimpleUploadedFile, jpeg, text, upload
 
@@ -137,7 +137,7 @@ def test_while_the_model_loads_a_page_says_so_and_looks_again_by_itself(
     def loading() -> None:
         raise ModelUnavailable("The model is being loaded.")
 
-    monkeypatch.setattr(runtime, "engine", loading)
+    monkeypatch.setattr(serving, "engine", loading)
     response = getattr(client, method)("/")
     assert (response.status_code, response["Retry-After"]) == (503, "5")
     assert "The model is being loaded." in text(response)

@@ -12,7 +12,7 @@ from django.test import Client
 from captioner.celery import app
 from captioner.jobs import worker
 from captioner.models import Job
-from captioner.serving import follower as registry_follower
+from captioner.serving.process import serving
 from tests.conftest import FakeEngine, draw_jpeg
 from tests.webui.pages import jpeg, text
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def _no_broker(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_follower, "engine_refresh", lambda **_: fake_engine)
+    monkeypatch.setattr(serving, "refresh", lambda **_: fake_engine)
     monkeypatch.setattr(app, "send_task", lambda *_, **__: None)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from captioner.http.problems import no_error_logged
-from captioner.serving import runtime
+from captioner.serving.process import serving
 
 
 class HealthMiddleware:
@@ -19,7 +19,7 @@ class HealthMiddleware:
         if request.path == "/healthz":
             return JsonResponse({"status": "alive"})
         if request.path == "/readyz":
-            status = runtime.engine_status()
+            status = serving.status()
             response = JsonResponse(status, status=200 if status["state"] == "ready" else 503)
             no_error_logged(response)  # a probe that has to wait is none
             return response

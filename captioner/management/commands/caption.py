@@ -15,7 +15,7 @@ from captioner.captions.local_photos import photos_predict
 from captioner.exceptions import CaptionerError, IncompatibleModel, ModelUnavailable
 from captioner.inference.types import Prediction
 from captioner.intake.limits import SUFFIXES
-from captioner.serving import runtime
+from captioner.serving.process import serving
 from models_registry.exceptions import RegistryError
 
 
@@ -45,7 +45,7 @@ class Command(BaseCommand):
         except DatabaseError as error:
             raise CommandError(f"{error}. Has `manage.py setup` been run?") from error
         finally:
-            runtime.engine_drain(timeout=0)
+            serving.drain(timeout=0)
         if failures:
             raise CommandError(f"{failures} of {len(paths)} photos could not be captioned.")
 

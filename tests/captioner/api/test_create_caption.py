@@ -14,6 +14,7 @@ from captioner.captions.api_keys import api_key_create
 from captioner.exceptions import ModelUnavailable
 from captioner.inference.types import MAX_NEW_TOKENS, MAX_NUM_BEAMS, MAX_NUM_CAPTIONS, DecodingParameters
 from captioner.models import ApiKey, Caption, Photo
+from captioner.serving.process import serving
 from tests.conftest import FakeEngine, draw_jpeg
 
 URL = "/api/v1/captions"
@@ -273,7 +274,7 @@ def test_options_while_no_model_is_ready(
     def engine() -> None:
         raise ModelUnavailable("The model is being loaded.")
 
-    monkeypatch.setattr("captioner.serving.runtime.engine", engine)
+    monkeypatch.setattr(serving, "engine", engine)
     for response in (post_form(client, photo_bytes), post_form(client, photo_bytes, num_beams=2)):
         assert response.status_code == 503
         assert response.json()["detail"] == "The model is being loaded."

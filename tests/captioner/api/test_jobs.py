@@ -15,8 +15,7 @@ from captioner.captions.api_keys import api_key_create
 from captioner.celery import app
 from captioner.jobs import worker
 from captioner.models import Caption, Job
-from captioner.serving import follower as registry_follower
-from captioner.serving import runtime
+from captioner.serving.process import serving
 from tests.conftest import FakeEngine, draw_jpeg
 
 URL = "/api/v1/jobs"
@@ -28,7 +27,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def messages(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[int]]]:
     """Messages to workers, collected; `work` does what they ask for."""
     told: list[tuple[str, list[int]]] = []
-    monkeypatch.setattr(registry_follower, "engine_refresh", lambda **options: fake_engine)
+    monkeypatch.setattr(serving, "refresh", lambda **options: fake_engine)
     monkeypatch.setattr(app, "send_task", lambda _, arguments, **__: told.append(arguments))
     return told
 
@@ -112,7 +111,7 @@ def test_jobs_are_accepted_while_no_model_serves(program: Client, monkeypatch: p
     def none_ready() -> None:
         raise ModelUnavailable("loading")
 
-    monkeypatch.setattr(runtime, "engine", none_ready)
+    monkeypatch.setattr(serving, "engine", none_ready)
     assert send(program, two_photos(), "?num_captions=2").status_code == 202
 
 

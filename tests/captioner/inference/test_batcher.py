@@ -236,35 +236,14 @@ def test_an_engine_is_idle_again_after_an_error(start: Start, clock: Clock) -> N
 
 
 def test_finished_batches_teach_the_prediction(start: Start, clock: Clock) -> None:
-    batcher, predictor = start(idle=True)
-    predictor.on_predict = lambda numbers: clock.advance(0.1 * len(numbers) + 0.05)
+    batcher, predictor = start(idle=True, cost=CostModel(prior=[(1, 0.15), (8, 0.85)]))
     predictor.open()
-    batcher.warm_up(photo(0), GREEDY)
     stats = batcher.stats()
     assert (stats.seconds_per_row, stats.seconds_per_batch) == pytest.approx((0.1, 0.05))
     predictor.on_predict = lambda numbers: clock.advance(0.4 * len(numbers) + 0.2)
     for number in range(100):
         answers(submit(batcher, number))
     assert batcher.stats().seconds_per_row + batcher.stats().seconds_per_batch > 0.4
-
-
-@pytest.mark.parametrize(("max_batch", "sizes"), [(1, [1]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
-def test_warm_up_runs_every_power_of_two_twice(start: Start, max_batch: int, sizes: list[int]) -> None:
-    batcher, predictor = start(idle=True, max_batch=max_batch)
-    predictor.open()
-    batcher.warm_up(photo(0), GREEDY, BEAMS)
-    assert [len(batch) for batch in predictor.batches] == (sizes + sizes) * 2
-
-
-def test_a_failed_warm_up_ends_the_thread(start: Start) -> None:
-    batcher, predictor = start(idle=True)
-    predictor.on_predict = fail
-    predictor.open()
-    with pytest.raises(MemoryError, match="no room"):
-        batcher.warm_up(photo(0), GREEDY)
-    with pytest.raises(ModelUnavailable):
-        submit(batcher, 1)
-    assert batcher.drain(PATIENCE)
 
 
 # Errors

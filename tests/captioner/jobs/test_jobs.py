@@ -23,7 +23,7 @@ from captioner.jobs import services as jobs
 from captioner.jobs import sweeps, worker
 from captioner.jobs.archives import SentPhoto
 from captioner.models import Caption, Job, JobPhoto, Owner
-from captioner.serving import follower as registry_follower
+from captioner.serving.process import serving
 from captioner.tasks import job_photos_caption_task
 from tests.conftest import FakeEngine, draw_jpeg
 
@@ -62,7 +62,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
 
 @pytest.fixture(autouse=True)
 def engine(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
-    monkeypatch.setattr(registry_follower, "engine_refresh", lambda **options: fake_engine)
+    monkeypatch.setattr(serving, "refresh", lambda **options: fake_engine)
     return fake_engine
 
 

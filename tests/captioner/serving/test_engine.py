@@ -15,8 +15,9 @@ from PIL import Image
 from captioner.exceptions import ModelUnavailable, Overloaded
 from captioner.inference.types import DecodingParameters, Prediction
 from captioner.models import ChallengerTrial
-from captioner.serving import engine as serving
-from captioner.serving.engine import Engine, LoadedVersion
+from captioner.serving import challenger as serving
+from captioner.serving.engine import Engine, Ticket
+from captioner.serving.loaded_version import LoadedVersion
 from models_registry.models import Rollout
 from tests.captioner.inference.fakes import PATIENCE, FakePredictor, photo
 
@@ -80,7 +81,7 @@ def sha256(number: int) -> str:
     return hashlib.sha256(b"%d" % number).hexdigest()
 
 
-def ask(engine: Engine, number: int = 0) -> serving.Ticket:
+def ask(engine: Engine, number: int = 0) -> Ticket:
     return engine.photo_submit(IMAGE, sha256(number), None, time.monotonic() + PATIENCE)
 
 

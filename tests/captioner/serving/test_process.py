@@ -2,7 +2,6 @@
 
 import math
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,22 +10,23 @@ from django.test import Client
 from PIL import Image
 
 from captioner.exceptions import IncompatibleModel, ModelUnavailable
-from captioner.serving import runtime
-from captioner.serving.engine import LoadedVersion
+from captioner.serving import process
+from captioner.serving.loaded_version import LoadedVersion, checkpoint_try
+from captioner.serving.process import serving
 from models_registry import promotions, versions
 from models_registry.exceptions import NoChampion, VersionCorrupt
 from models_registry.models import ModelVersion
 from tests.captioner.conftest import caption_text, weights
 from tests.captioner.inference.checkpoints import SAVERS
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("fresh_runtime")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("fresh_serving")]
 
 
 def test_the_champion_serves_once_loaded(champion: ModelVersion, client: Client) -> None:
     assert client.get("/readyz").status_code == 503
-    engine = runtime.engine_load()
+    engine = serving.load()
     assert caption_text(engine) == caption_text(engine)
-    assert runtime.engine() is engine is runtime.engine_load()
+    assert serving.engine() is engine is serving.load()
     ready = client.get("/readyz")
     assert ready.status_code == 200
     assert ready.json()["model"] == {"name": "tiny", "version": champion.pk}
@@ -35,21 +35,21 @@ def test_the_champion_serves_once_loaded(champion: ModelVersion, client: Client)
 
 def test_nothing_serves_before_it_is_loaded() -> None:
     with pytest.raises(ModelUnavailable, match="not been asked for"):
-        runtime.engine()
+        serving.engine()
 
 
 def test_without_a_champion_the_reason_is_readable(client: Client) -> None:
     with pytest.raises(NoChampion):
-        runtime.engine_load()
+        serving.load()
     assert "manage.py setup" in client.get("/readyz").json()["reason"]
     with pytest.raises(ModelUnavailable, match=r"manage\.py setup"):
-        runtime.engine()
+        serving.engine()
 
 
 def test_corrupt_weights_are_never_loaded(champion: ModelVersion, client: Client) -> None:
     weights(champion).write_bytes(weights(champion).read_bytes()[:-1] + b"!")
     with pytest.raises(VersionCorrupt):
-        runtime.engine_load()
+        serving.load()
     assert client.get("/readyz").status_code == 503
     assert "is not what was published" in client.get("/readyz").json()["reason"]
 
@@ -57,12 +57,12 @@ def test_corrupt_weights_are_never_loaded(champion: ModelVersion, client: Client
 def test_a_drain_turns_readiness_red_at_once_and_answers_what_was_accepted(
     champion: ModelVersion, client: Client
 ) -> None:
-    engine = runtime.engine_load()
-    runtime.engine_drain_begin()
+    engine = serving.load()
+    serving.drain_begin()
     assert client.get("/readyz").json()["state"] == "draining"
     assert client.get("/healthz").status_code == 200
     accepted = engine.submit(Image.new("RGB", (40, 30)), engine.default_parameters, math.inf)
-    runtime.engine_drain(timeout=60)
+    serving.drain(timeout=60)
     assert accepted.result(timeout=0).candidates
     with pytest.raises(ModelUnavailable):
         engine.submit(Image.new("RGB", (40, 30)), engine.default_parameters, math.inf)
@@ -71,28 +71,29 @@ def test_a_drain_turns_readiness_red_at_once_and_answers_what_was_accepted(
 def test_a_drain_in_the_middle_of_loading_leaves_no_thread_that_serves(
     champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load, is_loading = runtime.version_load, threading.Event()
+    load, is_loading, is_draining = process.version_load, threading.Event(), threading.Event()
 
     def slow_load(version: ModelVersion) -> LoadedVersion:
         is_loading.set()
-        time.sleep(0.3)
+        assert is_draining.wait(60)
         return load(version)
 
-    monkeypatch.setattr(runtime, "version_load", slow_load)
+    monkeypatch.setattr(process, "version_load", slow_load)
     monkeypatch.setattr(promotions, "champion_get", lambda: champion)  # no other thread sees this test's rows
     with ThreadPoolExecutor() as pool:
-        loaded = pool.submit(runtime.engine_load)
+        loaded = pool.submit(serving.load)
         assert is_loading.wait(60)
-        assert runtime.engine_drain(timeout=60)
+        assert not serving.drain(timeout=60)  # it cannot be stopped
+        is_draining.set()
         assert not loaded.result().batcher.stats().is_alive
-    assert runtime.engine_status()["state"] == "draining"
+    assert serving.status()["state"] == "draining"
 
 
 def test_a_checkpoint_is_tried_before_it_is_published(tmp_path: Path) -> None:
     SAVERS["git"](tmp_path / "tiny")
-    assert isinstance(runtime.checkpoint_try(tmp_path / "tiny"), str)
+    assert isinstance(checkpoint_try(tmp_path / "tiny"), str)
     with pytest.raises(IncompatibleModel):
-        runtime.checkpoint_try(tmp_path)
+        checkpoint_try(tmp_path)
 
 
 def test_an_exported_version_is_loaded_by_transformers_alone(champion: ModelVersion, tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_an_exported_version_is_loaded_by_transformers_alone(champion: ModelVers
 
 
 def test_an_engine_whose_thread_has_ended_is_not_ready(champion: ModelVersion, client: Client) -> None:
-    engine = runtime.engine_load()
+    engine = serving.load()
     assert engine.batcher.drain(10)
     ready = client.get("/readyz")
     assert (ready.status_code, ready.json()["state"]) == (503, "failed")
