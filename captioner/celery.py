@@ -9,6 +9,7 @@ from celery import Celery, signals
 from django.conf import settings
 
 from captioner.http.middleware import request_id
+from captioner.ops import metrics
 from captioner.ops.heap import heap_share
 from captioner.ops.storage import data_dir_ensure
 
@@ -41,14 +42,17 @@ def _task_begin(task_id: str, **_: Any) -> None:
 
 @signals.worker_process_init.connect
 def _process_as_in_web_workers(**_: Any) -> None:
-    """See deploy/gunicorn.conf.py. The variable is read when torch is imported, with the first photos."""
+    """See deploy/gunicorn.conf.py. The variables are read when torch and Prometheus' library are imported, later."""
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(settings.METRICS_DIR)
     heap_share()
+    metrics.process_begin()
 
 
 @signals.worker_process_shutdown.connect
-def _engine_stop(**_: Any) -> None:
+def _process_end(pid: int, **_: Any) -> None:
     """A worker's process has an engine of its own once it had photos to caption; its thread would not let it end."""
     from captioner.serving.process import serving  # which needs Django, set up by then
 
     serving.drain(timeout=5)
+    metrics.process_ended(pid)

@@ -6,6 +6,7 @@ With nothing set this is the *embedded* default: SQLite, local files and a file-
 
 from functools import cache
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import dj_database_url
@@ -371,6 +372,7 @@ CODE_REVISION = env_text("CODE_REVISION")  # for images that hold no git checkou
 
 SENTRY_DSN = env_text("SENTRY_DSN")
 OTEL_EXPORTER_OTLP_ENDPOINT = env_text("OTEL_EXPORTER_OTLP_ENDPOINT")
+METRICS_DIR = DATA_DIR / "metrics" / gethostname()  # containers may share the folder, but not process ids
 METRICS_TOKEN = env_text("METRICS_TOKEN")  # without one /metrics is off in production
 LOG_LEVEL = env_text("LOG_LEVEL", "INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
 LOG_FORMAT = env_text("LOG_FORMAT", "line", choices=("line", "json"))

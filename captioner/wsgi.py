@@ -5,8 +5,6 @@ import os
 from django.core.handlers.wsgi import WSGIRequest
 from django.core.wsgi import get_wsgi_application
 
-from captioner.ops.storage import data_dir_ensure
-
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "captioner.settings")
 
 
@@ -17,5 +15,4 @@ class Utf8Request(WSGIRequest):
 
 
 application = get_wsgi_application()
-data_dir_ensure()
 application.request_class = Utf8Request

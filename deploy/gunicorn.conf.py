@@ -23,6 +23,8 @@ from captioner.ops.logs import gunicorn_logging
 # waking them for each of the many small operations of a token more than doubles the time of a caption; without the
 # sleep, one takes the very core that another needs on a busy machine. Read by OpenMP when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# Each process keeps its numbers in files of its own there, and whichever answers /metrics adds them up.
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(settings.METRICS_DIR)
 
 
 # Seconds that a client may be silent in the middle of its request, or take nothing of its answer. Each of these
@@ -108,9 +110,13 @@ def post_fork(server: Any, worker: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Start loading the model, and turn `/readyz` red as soon as this worker is told to stop."""
+    from captioner.ops import metrics
+    from captioner.ops.storage import data_dir_ensure
     from captioner.serving import follower
     from captioner.serving.process import serving
 
+    data_dir_ensure()
+    metrics.serving_start()
     stop: Any = signal.getsignal(signal.SIGTERM)
 
     def drain_then_stop(number: int, frame: FrameType | None) -> None:
@@ -119,6 +125,13 @@ def post_worker_init(worker: Any) -> None:
 
     signal.signal(signal.SIGTERM, drain_then_stop)
     follower.engine_start()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """In the master, however the worker has ended: what it was doing does not count any more."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
 def worker_exit(server: Any, worker: Any) -> None:

@@ -2,6 +2,7 @@
 
 # ruff: noqa: E402  the environment comes before everything that reads it
 import os
+import socket
 import tempfile
 from pathlib import Path
 
@@ -36,15 +37,19 @@ os.environ |= {
     "DJANGO_SETTINGS_MODULE": "captioner.settings",
     "SECRET_KEY": "the same one every time, for the split of photos hangs on it",
     "OMP_NUM_THREADS": "1",  # tests share the cores with each other; what they compute is tiny
+    # As in a process of the servers.
+    "PROMETHEUS_MULTIPROC_DIR": str(Path(_DATA_DIR.name, "metrics", socket.gethostname())),
 }
 
 import django
 
 django.setup()
 
+from captioner.ops import metrics
 from captioner.ops.storage import data_dir_ensure
 
 data_dir_ensure()
+metrics.process_begin()
 
 import uuid
 from collections import Counter

@@ -1,22 +1,21 @@
 """What Prometheus is told, summed over all processes of this machine: web workers, and workers of batch jobs.
 
-Each process keeps its numbers in files of its own under `CAPTIONER_DATA_DIR/metrics` (the library's multiprocess
-mode), and whichever answers `/metrics` adds them up. Numbers of processes that ended count on; what they were doing
-does not. Nothing is made before it is used, so that commands leave no files.
+Each process of the servers keeps its numbers in files of its own in `METRICS_DIR` (the library's multiprocess mode,
+which the servers' configuration turns on), and whichever answers `/metrics` adds them up. Numbers of processes that
+ended count on; what they were doing does not. Any other process, such as a command, keeps its numbers to itself.
 """
 
 import os
 import re
 import shutil
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.utils.functional import SimpleLazyObject
@@ -31,14 +30,8 @@ from captioner.exceptions import (
     StorageUnavailable,
 )
 
-# The library looks for its variable when it is imported. Containers may share the folder, but not process ids.
-FOLDER = Path(settings.DATA_DIR, "metrics", socket.gethostname())
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(FOLDER)
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest  # noqa: E402
-from prometheus_client.multiprocess import MultiProcessCollector  # noqa: E402
-
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from prometheus_client import Counter, Gauge, Histogram
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
 _REASONS = {
@@ -51,92 +44,108 @@ _REASONS = {
 }
 _FORGOTTEN_SECONDS = 7 * 24 * 3600
 _FILE_PID = re.compile(r"_(\d+)\.db$")
-
-
 _making = threading.Lock()
 
 
-def _lazily(kind: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+def _lazily(kind: str, *args: Any, **kwargs: Any) -> Any:
     @cache
-    def make() -> T:
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        return kind(*args, **kwargs)
+    def make() -> Any:
+        # The library looks for PROMETHEUS_MULTIPROC_DIR when it is imported: a worker's process sets it before.
+        import prometheus_client
 
-    def make_once() -> T:
+        return getattr(prometheus_client, kind)(*args, **kwargs)
+
+    def make_once() -> Any:
         with _making:  # several threads may come first, and the library takes no number twice
             return make()
 
-    return cast(T, SimpleLazyObject(make_once))
+    return SimpleLazyObject(make_once)
 
 
-_histogram = partial(_lazily, Histogram)
-_counter = partial(_lazily, Counter)
-_gauge = partial(_lazily, Gauge)
+_histogram = partial(_lazily, "Histogram")
+_counter = partial(_lazily, "Counter")
+_gauge = partial(_lazily, "Gauge")
 
-queue_depth: Gauge = _gauge(
+queue_depth: "Gauge" = _gauge(
     "captioner_queue_depth", "Photos accepted and not answered yet.", multiprocess_mode="livesum"
 )
-queue_seconds: Histogram = _histogram(
+queue_seconds: "Histogram" = _histogram(
     "captioner_queue_seconds", "Time each photo waited for the model.", buckets=_SECONDS
 )
-preprocess_seconds: Histogram = _histogram(
+preprocess_seconds: "Histogram" = _histogram(
     "captioner_preprocess_seconds", "Time to decode and resize each photo.", buckets=_SECONDS
 )
-inference_seconds: Histogram = _histogram(
+inference_seconds: "Histogram" = _histogram(
     "captioner_inference_seconds", "Time the model took for each batch.", buckets=_SECONDS
 )
-batch_size: Histogram = _histogram(
+batch_size: "Histogram" = _histogram(
     "captioner_batch_size", "Photos in each batch.", buckets=(1, 2, 4, 8, 16, 32, 64)
 )
-captions: Counter = _counter(
+captions: "Counter" = _counter(
     "captioner_captions", "Photos by how it went: captioned, rejected or failed.", ["outcome"]
 )
-rejects: Counter = _counter("captioner_rejects", "Photos that got no caption, by reason.", ["reason"])
-model_info: Gauge = _gauge(
+rejects: "Counter" = _counter("captioner_rejects", "Photos that got no caption, by reason.", ["reason"])
+model_info: "Gauge" = _gauge(
     "captioner_model_info", "1 for the version that serves.", ["name", "version"], multiprocess_mode="livemax"
 )
-model_load_seconds: Gauge = _gauge(
+model_load_seconds: "Gauge" = _gauge(
     "captioner_model_load_seconds",
     "Time the last version took to load and warm up.",
     multiprocess_mode="livemostrecent",
 )
-canary_share: Gauge = _gauge(
+canary_share: "Gauge" = _gauge(
     "captioner_canary_share",
     "Share of photos that a challenger captions.",
     multiprocess_mode="livemostrecent",
 )
-versions_refused: Gauge = _gauge(
+versions_refused: "Gauge" = _gauge(
     "captioner_versions_refused",
     "1 while what an alias points at cannot be served by some process.",
     ["alias"],
     multiprocess_mode="livemax",
 )
-registry_looked_at: Gauge = _gauge(
+registry_looked_at: "Gauge" = _gauge(
     "captioner_registry_look_timestamp_seconds",
     "Unix time of the last look at the registry that worked, in the process that is furthest behind.",
     multiprocess_mode="livemin",
 )
-challengers_taken_back: Counter = _counter(
+challengers_taken_back: "Counter" = _counter(
     "captioner_challengers_taken_back", "Challengers taken back because they were worse than the champion."
 )
-http_requests: Counter = _counter(
+http_requests: "Counter" = _counter(
     "captioner_http_requests", "Requests answered.", ["view", "method", "status"]
 )
-http_seconds: Histogram = _histogram(
+http_seconds: "Histogram" = _histogram(
     "captioner_http_request_seconds", "Time to answer.", ["view"], buckets=_SECONDS
 )
 
 
+def process_begin() -> None:
+    """For a process of the servers, as it starts: what those that were killed were doing does not count any more."""
+    settings.METRICS_DIR.mkdir(parents=True, exist_ok=True)
+    for pid in _dead(settings.METRICS_DIR.glob("gauge_live*.db")):
+        process_ended(pid)
+
+
+def process_ended(pid: int) -> None:
+    """What that process was doing does not count any more."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(pid, str(settings.METRICS_DIR))  # type: ignore[no-untyped-call]
+
+
 def serving_start() -> None:
     """Show every number from zero, and forget those of an earlier run of the service."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for path in _files_of_the_dead("*"):
-        path.unlink(missing_ok=True)
-    for (
-        folder
-    ) in FOLDER.parent.iterdir():  # those of containers that were replaced, where they share the folder
-        if folder != FOLDER and time.time() - _changed_at(folder) > _FORGOTTEN_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
+    folder: Path = settings.METRICS_DIR
+    process_begin()
+    for pid in _dead(folder.glob("*.db")):
+        for path in folder.glob(f"*_{pid}.db"):
+            path.unlink(missing_ok=True)
+    # Those of containers that were replaced, where they share the folder.
+    for other in folder.parent.iterdir():
+        changed_at = max((path.stat().st_mtime for path in [other, *other.glob("*")]), default=0.0)
+        if other != folder and time.time() - changed_at > _FORGOTTEN_SECONDS:
+            shutil.rmtree(other, ignore_errors=True)
     queue_depth.inc(0)
     canary_share.set(0)
     challengers_taken_back.inc(0)
@@ -147,12 +156,14 @@ def serving_start() -> None:
 
 
 def exposition() -> bytes:
-    """All numbers of this machine in Prometheus' text format."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for path in _files_of_the_dead("gauge_live*"):
-        path.unlink(missing_ok=True)
+    """All numbers of this machine in Prometheus' text format; outside of the servers, those of this process."""
+    from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY)
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(FOLDER))  # type: ignore[no-untyped-call]
+    MultiProcessCollector(registry, str(settings.METRICS_DIR))  # type: ignore[no-untyped-call]
     return generate_latest(registry)
 
 
@@ -179,13 +190,10 @@ def rejects_counted() -> Iterator[None]:
         raise
 
 
-def _files_of_the_dead(pattern: str) -> list[Path]:
-    paths = ((path, _FILE_PID.search(path.name)) for path in FOLDER.glob(f"{pattern}.db"))
-    return [path for path, match in paths if match and not _is_alive(int(match.group(1)))]
-
-
-def _changed_at(folder: Path) -> float:
-    return max((path.stat().st_mtime for path in [folder, *folder.glob("*")]), default=0.0)
+def _dead(files: Iterable[Path]) -> set[int]:
+    """The processes that kept these files and have ended."""
+    pids = {int(match.group(1)) for path in files if (match := _FILE_PID.search(path.name))}
+    return {pid for pid in pids if not _is_alive(pid)}
 
 
 def _is_alive(pid: int) -> bool:

@@ -18,7 +18,6 @@ class MetricsMiddleware:
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
-        metrics.serving_start()
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if request.path == "/metrics":

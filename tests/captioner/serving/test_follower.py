@@ -35,7 +35,10 @@ def follow(*, again: bool = False) -> list[Change]:
 
 
 def test_a_new_champion_is_swapped_in_and_a_rollback_needs_no_loading(
-    champion: ModelVersion, publish: Callable[[str], ModelVersion], monkeypatch: pytest.MonkeyPatch
+    champion: ModelVersion,
+    publish: Callable[[str], ModelVersion],
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine = serving.load()
     better = publish("better")
@@ -45,6 +48,8 @@ def test_a_new_champion_is_swapped_in_and_a_rollback_needs_no_loading(
     assert serving.step() == [Change("serve", better.pk)]
     assert serving.engine() is engine
     assert (engine.model_name, engine.model_version) == ("better", better.pk)
+    assert metric(client, f'captioner_model_info{{name="tiny",version="{champion.pk}"}}') == 0
+    assert metric(client, f'captioner_model_info{{name="better",version="{better.pk}"}}') == 1
     assert caption_text(engine)
     monkeypatch.setattr(process, "version_load", lambda *_: pytest.fail("it is warm"))
     promotions.champion_rollback(reason="worse")
