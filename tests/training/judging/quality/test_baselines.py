@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.judging.quality.baselines import Neighbours, people
+from training.judging.quality.baselines import Neighbours, constant_caption, people
 
 EAST, NORTH = (1.0, 0.0), (0.0, 1.0)
 
@@ -56,6 +56,12 @@ def test_the_constant_caption_fits_most_photos_even_where_no_caption_is_common()
     captions = [*rare, *people_there, ["a group of people"]]
     memory = Neighbours(features(*[EAST] * len(captions)), captions)
     assert memory.constant.startswith("a group of people")
+
+
+def test_the_constant_caption_is_the_common_one_that_fits_most_photos() -> None:
+    dogs = [["a dog runs", f"a {colour} dog"] for colour in ("brown", "black", "white")]
+    references = [*dogs, ["a cat sleeps"], ["two boys swim"]]
+    assert constant_caption(references) == "a dog runs"
 
 
 def test_each_person_is_judged_by_the_four_others() -> None:
