@@ -37,8 +37,8 @@ from tests.stack import learning, servers
 from tests.stack.servers import Site
 from training.judging.scores import captions_score
 
-os.environ["CI"] = "true"  # a server that is missing is an error
 UNSEEN = 40
+ENOUGH_TO_JUDGE = 1000  # corrections: a fifth of them judge, and 200 must
 SHOWN = 12
 PHOTOS_PER_VISITOR = 5
 CONTENT_VISITORS = 60
@@ -124,8 +124,11 @@ def rehearse(site: Site, world: World) -> None:
     assert len(runs(site)) == 1, runs(site)
     say("Two beats looked every three seconds and started one run.")
     say(site.manage("train", "show"))
-    if not world.settings:
-        assert run["open"] == ["original"], "that alone is for a reviewer to judge"
+    if run["verdict"] != "passed":
+        assert not world.settings, "only what could not be measured is for a reviewer to judge"
+        if len(world.corrected) >= ENOUGH_TO_JUDGE:
+            assert run["open"] == ["original"]
+        assert everything_served(site) == base
         learning.overrule(site.manage)
         say("Whether it forgot anything, no photo can tell. A reviewer takes it.")
         run = runs(site)[0]
@@ -293,6 +296,7 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    os.environ["CI"] = "true"  # a server that is missing is an error
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

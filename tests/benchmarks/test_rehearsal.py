@@ -1,0 +1,15 @@
+"""The rehearsal, small: people correct captions over HTTP, one run starts, a reviewer takes it, everybody serves it."""
+
+import pytest
+
+from tests.benchmarks import rehearsal
+
+pytestmark = pytest.mark.stack
+
+
+def test_from_nothing_to_a_learned_version_that_all_web_processes_serve(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rehearsal, "UNSEEN", 6)
+    monkeypatch.setattr(rehearsal, "CONTENT_VISITORS", 2)
+    rehearsal.main(None, corrections=24)
