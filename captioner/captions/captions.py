@@ -13,7 +13,6 @@ from django.db import connection, transaction
 from captioner.captions.photos import photo_delete, photo_store
 from captioner.exceptions import CaptionerError, ClientGone
 from captioner.inference.types import Candidate, DecodingParameters
-from captioner.intake.decode import photo_decode
 from captioner.models import Caption, Owner, Photo
 from captioner.ops import metrics
 from captioner.serving.process import serving
@@ -110,6 +109,9 @@ def _captioning(
 
     Closed in between, it drops the photo.
     """
+    # Pillow comes with the first photo, for the admin and tasks that name this module have none.
+    from captioner.intake.decode import photo_decode
+
     with metrics.rejects_counted():
         started = time.monotonic()
         engine = serving.engine()

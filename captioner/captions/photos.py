@@ -5,19 +5,20 @@ import io
 import logging
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from django.core.files.base import ContentFile, File
 from django.core.files.storage import default_storage
 from django.db import transaction
 from django.utils import timezone
-from PIL import Image
 
 from captioner.exceptions import (
     StorageUnavailable,
 )
-from captioner.intake.decode import DecodedPhoto
-from captioner.intake.hashes import difference_hash
 from captioner.models import Photo
+
+if TYPE_CHECKING:
+    from captioner.intake.decode import DecodedPhoto
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 _ORPHAN_AGE = timedelta(hours=1)
 
 
-def photo_store(decoded: DecodedPhoto, jpeg: bytes) -> Photo:
+def photo_store(decoded: "DecodedPhoto", jpeg: bytes) -> Photo:
     """The stored photo of these bytes, written once, and again when its file was lost. Call inside the transaction
     that logs its caption.
 
@@ -77,6 +78,10 @@ def photo_delete(photo: Photo) -> None:
 
 def photos_hash() -> int:
     """Give every photo that was stored before there were difference hashes its own; return how many got one."""
+    from PIL import Image  # not for everybody who opens or deletes a photo
+
+    from captioner.intake.hashes import difference_hash
+
     hashed = 0
     for photo in Photo.objects.filter(difference_hash="").order_by("pk").iterator(chunk_size=100):
         try:

@@ -12,7 +12,6 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, NamedTuple
 
 from django.db import DatabaseError, connection
-from PIL import Image
 
 from captioner.exceptions import CaptionerError
 from captioner.inference.types import DecodingParameters, Prediction
@@ -21,6 +20,8 @@ from captioner.serving.loaded_version import LoadedVersion
 from models_registry.models import Rollout
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from captioner.inference.batcher import Batcher
 
 # Told the caption that the champion gave, and what version of a challenger made what of the same photo, in which role.
@@ -38,7 +39,7 @@ _SHADOW_SECONDS = (
 
 class _Sample(NamedTuple):
     caption: uuid.UUID
-    image: Image.Image
+    image: "Image.Image"
     parameters: DecodingParameters
 
 
@@ -70,12 +71,12 @@ class Challenger:
         return max(_PATIENCE_SECONDS, _PATIENCE_FACTOR * (stats.predicted_wait_seconds + expected))
 
     def submit(
-        self, image: Image.Image, parameters: DecodingParameters, deadline: float
+        self, image: "Image.Image", parameters: DecodingParameters, deadline: float
     ) -> "Future[Prediction]":
         return self._batcher.submit(self.version.predictor.preprocess(image), parameters, deadline)
 
     def shadow_offer(
-        self, caption: uuid.UUID, image: Image.Image, sha256: str, parameters: DecodingParameters
+        self, caption: uuid.UUID, image: "Image.Image", sha256: str, parameters: DecodingParameters
     ) -> None:
         """Perhaps caption this photo too, for comparison, once there is nothing else to do."""
         if self._lot("shadow", sha256) < self.rollout.shadow_share:

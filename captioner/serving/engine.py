@@ -10,10 +10,9 @@ import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from django.conf import settings
-from PIL import Image
 
 from captioner.exceptions import CaptionerError, ClientGone, DeadlineExceeded, ModelUnavailable
 from captioner.inference.types import DecodingParameters, Prediction
@@ -22,6 +21,9 @@ from captioner.ops import metrics
 from captioner.serving.challenger import Challenger, TrialReport
 from captioner.serving.loaded_version import LoadedVersion
 from models_registry.models import Rollout
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ class Engine:
         return self.champion.default_parameters
 
     def submit(
-        self, image: Image.Image, parameters: DecodingParameters, deadline: float
+        self, image: "Image.Image", parameters: DecodingParameters, deadline: float
     ) -> "Future[Prediction]":
         """Queue one RGB image for the champion; `deadline` is in `time.monotonic()` seconds.
 
@@ -81,7 +83,7 @@ class Engine:
         return self.batcher.submit(pixels, parameters, deadline, champion.predictor)
 
     def photo_submit(
-        self, image: Image.Image, sha256: str, parameters: DecodingParameters | None, deadline: float
+        self, image: "Image.Image", sha256: str, parameters: DecodingParameters | None, deadline: float
     ) -> "Ticket":
         """Queue one RGB image for whichever version its hash chooses, by default with that version's parameters.
 
@@ -149,7 +151,7 @@ class Ticket:
     def __init__(
         self,
         engine: Engine,
-        image: Image.Image,
+        image: "Image.Image",
         sha256: str,
         parameters: DecodingParameters | None,
         deadline: float,

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from django.conf import settings
-from PIL import Image
 
 from captioner.inference.types import DecodingParameters
 from models_registry import versions
@@ -51,6 +50,8 @@ def version_warm(
     `turn_wait` is called before each batch, and returns when the photos that are served leave room for it.
     Raises what the model raises.
     """
+    from PIL import Image  # by the process that computes, as is torch
+
     default = version.default_parameters
     with_beams = replace(default, num_beams=max(default.num_beams, _WARM_BEAMS))
     pixels = version.predictor.preprocess(Image.new("RGB", _WARM_IMAGE_SIZE))
