@@ -54,19 +54,19 @@ def stage_run(options: argparse.Namespace) -> None:
         shared["passes"] = options.passes
     # The stages load torch, which `--help` and the light import paths must not.
     if options.stage == "pretrain":
-        from training.starter.plot import curves_plot
+        from training.starter.fit import curves_plot
         from training.starter.pretrain import pretrain
 
         pretrain(options.data, options.run, replace(PretrainConfig(), **shared), encoder)
         curves_plot(options.run / "pretrain")
     elif options.stage == "caption":
         from training.starter.caption import caption
-        from training.starter.plot import curves_plot
+        from training.starter.fit import curves_plot
 
         caption(options.data, options.run, replace(CaptionConfig(), **shared), encoder, DecoderConfig())
         curves_plot(options.run / "caption")
     elif options.stage == "reward":
-        from training.starter.plot import curves_plot
+        from training.starter.fit import curves_plot
         from training.starter.reward import reward
 
         reward(options.data, options.run, replace(RewardConfig(), **shared))
@@ -76,7 +76,7 @@ def stage_run(options: argparse.Namespace) -> None:
 
         export(options.data, options.run, options.output)
     elif options.stage == "calibrate":
-        from training.starter.calibrate import calibrate
+        from training.starter.card import calibrate
 
         calibrate(options.data, options.output)
     else:

@@ -25,12 +25,15 @@ from training.learning.objective import IGNORED
 from training.starter.augment import batch_blur, batch_colour, batch_crop, batch_erase, photos_stack
 from training.starter.concepts import Concept, concepts_load
 from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, FitConfig, RewardConfig
-from training.starter.dropout import dropout_insert
-from training.starter.evaluate import Decoding, pixels_caption
-from training.starter.fit import Fit
-from training.starter.network import captioner_build, encoder_build
-from training.starter.objective import caption_loss
-from training.starter.tokenizer import tokenizer_train
+from training.starter.fit import Fit, dropout_insert
+from training.starter.network import (
+    Decoding,
+    caption_loss,
+    captioner_build,
+    encoder_build,
+    pixels_caption,
+    tokenizer_train,
+)
 
 SETS = ("flickr8k", "coco", "openstax")
 RIGHTS_RESERVED = "NC/ND/all-rights wording"

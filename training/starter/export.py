@@ -22,8 +22,7 @@ from training.data.photo_sets import TRAIN
 from training.judging.figures import caption_figures
 from training.starter.caption import SETS, CaptionedPhotos, captioned_load, photos_of
 from training.starter.card import attribution_write, card_write
-from training.starter.evaluate import Decoding, image_processor, pixels_caption
-from training.starter.network import captioner_resize
+from training.starter.network import Decoding, captioner_resize, image_processor, pixels_caption
 from training.starter.reward import JUDGED
 
 logger = logging.getLogger(__name__)

@@ -1,25 +1,135 @@
-"""How the starter descends: a batch is split over threads, and matrices learn with Muon.
+"""How the starter descends: a batch is split over threads, matrices learn with Muon, dropout repeats to the last bit.
 
-The descent itself is that of all trainings here, `training.descent.loop`.
+The descent itself is that of all trainings here, `training.descent.loop`; its curves are drawn here.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
-from training.descent.curve import Figures
+from training.descent.curve import Figures, curve_read, curve_thin
 from training.descent.loop import Descent
 from training.descent.precision import bf16_is_fast
+from training.judging.charts import Points, line_chart
 from training.starter.config import FitConfig
-from training.starter.dropout import generator_set
-from training.starter.muon import Muon, matrices_of
+
+# Its rate is handed on to the attention kernel, which draws by itself.
+ATTENTION = "attn_dropout"
+
+
+class Dropout(nn.Module):
+    """While training, zeroes elements at `rate`, drawn from `generator`, and scales up the others."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.generator: torch.Generator | None = None  # torch's own, until `generator_set`
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """A tensor of the same shape."""
+        if not self.training:
+            return inputs
+        kept = torch.empty_like(inputs).bernoulli_(1.0 - self.rate, generator=self.generator)
+        return inputs * kept.div_(1.0 - self.rate)
+
+
+def dropout_insert(model: nn.Module, rate: float) -> None:
+    """Put a `Dropout` of `rate` wherever the model has one of torch's, but for those of attention weights."""
+    for path, module in list(model.named_modules()):
+        parent, _, name = path.rpartition(".")
+        if isinstance(module, nn.Dropout) and name != ATTENTION:
+            setattr(model.get_submodule(parent), name, Dropout(rate))
+
+
+def generator_set(model: nn.Module, generator: torch.Generator) -> None:
+    """Let every `Dropout` of the model draw from `generator`."""
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.generator = generator
+
+
+# The quintic of the article: it lifts all singular values to between 0.7 and 1.2 or so within five steps.
+LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315
+NEWTON_SCHULZ_STEPS = 5
+# Root mean square of an element's update in units of the learning rate; AdamW's is 0.2 to 0.4 (arXiv:2502.16982).
+UPDATE_RMS = 0.5
+
+
+def matrices_of(model: nn.Module) -> list[Tensor]:
+    """The weights Muon is meant for: those of hidden layers, not embeddings and not what names labels or words."""
+    return [
+        module.weight
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d | Conv1D) and not name.endswith("head")
+    ]
+
+
+def orthogonalise(matrix: Tensor) -> Tensor:
+    """The nearest semi-orthogonal matrix (rows, columns), nearly: singular values of about one.
+
+    Newton-Schulz steps are odd polynomials p(M M^T) M, so they are taken on the small square M M^T alone, and their
+    product is applied to M once: for the filters of a convolution less than half of the work.
+    """
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide = wide / wide.norm().clamp_min(1e-12)
+    gram = wide @ wide.T
+    one = torch.eye(len(gram), dtype=gram.dtype)
+    product = one
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        step = LINEAR * one + CUBIC * gram + QUINTIC * (gram @ gram)
+        product = step @ product
+        gram = step @ gram @ step
+    wide = product.mm(wide)
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon with Nesterov momentum and decoupled weight decay; filters (out, in, h, w) are (out, in * h * w) matrices.
+
+    Each parameter is updated by itself, on whichever thread of `pool` is free.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, pool: Executor) -> None:
+        super().__init__(groups, {"lr": lr, "momentum": 0.9, "weight_decay": 0.0})
+        self.pool = pool
+
+    def step(self) -> None:  # type: ignore[override]
+        """Move all parameters that have a gradient."""
+        jobs = [
+            self.pool.submit(
+                self._update,
+                parameter,
+                parameter.grad,
+                group["lr"],
+                group["momentum"],
+                group["weight_decay"],
+            )
+            for group in self.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        for job in jobs:
+            job.result()
+
+    @torch.no_grad()
+    def _update(
+        self, parameter: Tensor, gradient: Tensor, lr: float, momentum: float, weight_decay: float
+    ) -> None:
+        state = self.state[parameter]
+        mean = state.setdefault("mean", torch.zeros_like(gradient)).lerp_(gradient, 1 - momentum)
+        matrix = gradient.lerp(mean, momentum).flatten(1)
+        update = orthogonalise(matrix).view_as(parameter)
+        # An orthogonal update has rows (or columns) of length one: elements of 1 / sqrt(longer side).
+        scale = UPDATE_RMS * max(matrix.shape) ** 0.5
+        parameter.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * scale)
 
 
 def half_where_fast() -> torch.autocast:
@@ -141,3 +251,33 @@ class Fit:
             return {"loss": loss}
 
         self.descent.run(gradients, evaluate, until=until)
+
+
+# What a line of the curve says of the step and not of the model.
+_OF_THE_STEP = {"step", "of", "lr", "loss", "steps_per_s"}
+
+
+def curves_plot(stage: Path) -> list[Path]:
+    """Write `loss.svg` and `validation.svg` beside `curve.jsonl` in the folder `stage`; returns those written.
+
+    A picture without a point is not written. Steps that a resumed run did again count once, as done last.
+    """
+    once: dict[tuple[float, bool], Figures] = {
+        (line["step"], "loss" in line): line for line in curve_read(stage)
+    }
+    losses = curve_thin([line for line in once.values() if "loss" in line])
+    shown: dict[str, list[tuple[float, float]]] = {}
+    for line in once.values():
+        for name in (name for name in line if name not in _OF_THE_STEP):
+            shown.setdefault(name, []).append((line["step"], line[name]))
+    drawn: dict[str, Points] = {"loss": [(line["step"], line["loss"]) for line in losses]}
+    charts = {
+        "loss.svg": line_chart(drawn, title=f"Loss of {stage.name}", x_label="step", y_label="loss"),
+        "validation.svg": line_chart(shown, title=f"Validation of {stage.name}", x_label="step"),
+    }
+    written = []
+    for name, chart in charts.items():
+        if chart:
+            (stage / name).write_text(chart + "\n", encoding="utf-8")
+            written.append(stage / name)
+    return written

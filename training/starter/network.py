@@ -1,11 +1,17 @@
-"""The starter's networks, all of transformers classes, so that the exported folder loads without our code."""
+"""The starter's networks, all of transformers classes, so that the exported folder loads without our code.
+
+With them their vocabulary, their loss, and how they caption photos as the service would.
+"""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
@@ -15,13 +21,21 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
     ResNetConfig,
     ResNetModel,
     VisionEncoderDecoderConfig,
     VisionEncoderDecoderModel,
+    ViTImageProcessorPil,
 )
 
-from training.starter.config import DecoderConfig, EncoderConfig
+from captioner.inference.loading import CaptioningModel
+from captioner.inference.predictor import Predictor
+from training.data.pixels import Pixels
+from training.judging.captioning import candidates_find
+from training.learning.objective import IGNORED
+from training.starter.augment import pixels_normalise
+from training.starter.config import PIXEL_MEAN, PIXEL_STD, DecoderConfig, EncoderConfig
 
 POSITIONS = "encoder.embeddings.position_embeddings"
 STEM_STRIDE = 4  # of a ResNet; every stage but the first halves the map once more
@@ -145,3 +159,110 @@ def captioner_build(encoder: DPTModel, config: DecoderConfig, tokenizer: PreTrai
         max_new_tokens=24,
     )
     return model
+
+
+PAD, BOS, EOS = "<pad>", "<s>", "</s>"
+
+
+def tokenizer_train(captions: Iterable[str], vocabulary: int, max_length: int) -> PreTrainedTokenizerFast:
+    """Learn at most `vocabulary` tokens. Encoding ends with EOS; decoding gives plain text back."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        min_frequency=2,
+        special_tokens=[PAD, BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {EOS}", special_tokens=[(EOS, tokenizer.token_to_id(EOS))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        model_max_length=max_length,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def photos_encode(model: Any, images: Tensor) -> Tensor:
+    """What the decoder of a VisionEncoderDecoderModel sees of images (B, 3, H, W): (B, places, width)."""
+    tokens: Tensor = model.encoder(pixel_values=images).last_hidden_state
+    if hasattr(model, "enc_to_dec_proj"):  # exists where encoder and decoder differ in width
+        tokens = model.enc_to_dec_proj(tokens)
+    return tokens
+
+
+def words_predict(model: Any, tokens: Tensor, labels: Tensor) -> Tensor:
+    """Logits (real tokens, vocabulary) of the captions `labels` (N, T), row by row, each told the tokens before.
+
+    `tokens` (N, places, width) of `photos_encode`, one row per caption.
+    """
+    hidden = model.decoder.transformer(
+        input_ids=model.prepare_decoder_input_ids_from_labels(labels),
+        encoder_hidden_states=tokens,
+        use_cache=False,
+    ).last_hidden_state
+    logits: Tensor = model.decoder.lm_head(hidden[labels != IGNORED])
+    return logits
+
+
+def caption_loss(model: Any, images: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """Mean cross-entropy per token of a VisionEncoderDecoderModel with a GPT-2 decoder.
+
+    `images` (B, 3, H, W); `labels` (B, K, T) token ids of up to K captions each, IGNORED after their end. The photo
+    is encoded once for its captions, and only real tokens reach the vocabulary projection.
+    """
+    tokens = photos_encode(model, images)
+    photos, captions = (labels != IGNORED).any(2).nonzero(as_tuple=True)
+    tokens, labels = tokens.index_select(0, photos), labels[photos, captions]
+    logits = words_predict(model, tokens, labels)
+    return functional.cross_entropy(logits, labels[labels != IGNORED], label_smoothing=label_smoothing)
+
+
+BICUBIC = 3
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Arguments of `generate()` that are chosen on validation photos and shipped as the defaults."""
+
+    num_beams: int = 1
+    no_repeat_ngram_size: int = 3
+    length_penalty: float = 1.0
+    max_new_tokens: int = 24
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for `generate()`; the length penalty means nothing to greedy decoding."""
+        arguments = asdict(self)
+        if self.num_beams == 1:
+            del arguments["length_penalty"]
+        return arguments
+
+
+def image_processor(size: int) -> ViTImageProcessorPil:
+    """The image processor of photos squashed to `size` pixels a side."""
+    return ViTImageProcessorPil(
+        size={"height": size, "width": size},
+        resample=BICUBIC,
+        image_mean=[PIXEL_MEAN] * 3,
+        image_std=[PIXEL_STD] * 3,
+    )
+
+
+def pixels_caption(
+    model: Any, tokenizer: PreTrainedTokenizerBase, pixels: Pixels, decoding: Decoding
+) -> list[str]:
+    """Returns one caption per photo (photos, size, size, 3), uint8, by the engine; `model` is in eval mode."""
+    searched = copy.copy(model)  # the same weights, with a decoding of its own
+    searched.generation_config = copy.deepcopy(model.generation_config)
+    searched.generation_config.update(**decoding.arguments())
+    parts = CaptioningModel(searched, tokenizer, image_processor(model.config.encoder.image_size))
+    photos = (pixels_normalise(torch.from_numpy(photo[None].copy()))[0] for photo in pixels)
+    return [best.caption for best, *_ in candidates_find(Predictor(parts, "starter"), photos)]

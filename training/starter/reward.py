@@ -37,8 +37,7 @@ from training.starter.caption import (
 )
 from training.starter.config import RewardConfig
 from training.starter.fit import Fit
-from training.starter.network import captioner_resize
-from training.starter.objective import photos_encode, words_predict
+from training.starter.network import captioner_resize, photos_encode, words_predict
 
 # The sets with several captions of each photo: against a single one a score says little.
 JUDGED = SETS[:2]

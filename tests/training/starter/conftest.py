@@ -6,8 +6,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from training.starter.config import DecoderConfig, EncoderConfig
-from training.starter.network import captioner_build, encoder_build, resnet_build
-from training.starter.tokenizer import tokenizer_train
+from training.starter.network import captioner_build, encoder_build, resnet_build, tokenizer_train
 
 ENCODER = EncoderConfig(hidden_sizes=(8, 8, 16), depths=(1, 1, 1), layers=1, heads=2)
 

@@ -4,9 +4,14 @@ import pytest
 import torch
 
 from training.starter.config import DecoderConfig, EncoderConfig
-from training.starter.network import captioner_build, encoder_build, resnet_build
-from training.starter.objective import IGNORED, caption_loss
-from training.starter.tokenizer import tokenizer_train
+from training.starter.network import (
+    IGNORED,
+    caption_loss,
+    captioner_build,
+    encoder_build,
+    resnet_build,
+    tokenizer_train,
+)
 
 
 @torch.no_grad()

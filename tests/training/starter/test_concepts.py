@@ -13,7 +13,7 @@ from training.learning.objective import IGNORED
 from training.starter.caption import CaptionBatches, CaptionedPhotos
 from training.starter.concepts import CONCEPTS, concepts_load
 from training.starter.config import CaptionConfig
-from training.starter.tokenizer import tokenizer_train
+from training.starter.network import tokenizer_train
 
 CONFIG = CaptionConfig(batch=2, labelled=3, labelled_size=8, captions_each=2, size=16)
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.starter.dropout import Dropout, dropout_insert
-from training.starter.fit import Shards
+from training.starter.fit import Dropout, Shards, dropout_insert
 
 
 def total(view: nn.Module, inputs: Tensor) -> Tensor:

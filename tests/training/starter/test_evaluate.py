@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from training.starter.evaluate import Decoding
+from training.starter.network import Decoding
 
 
 def test_greedy_decoding_has_no_length_penalty() -> None:

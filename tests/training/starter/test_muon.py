@@ -7,8 +7,7 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from training.starter.fit import groups_split
-from training.starter.muon import UPDATE_RMS, Muon, matrices_of, orthogonalise
+from training.starter.fit import UPDATE_RMS, Muon, groups_split, matrices_of, orthogonalise
 
 
 @pytest.mark.parametrize("shape", [(8, 40), (40, 8), (16, 16)])

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree
 
-from training.starter.plot import curves_plot
+from training.starter.fit import curves_plot
 
 
 def curve_write(stage: Path, lines: list[dict[str, float]]) -> None:

@@ -19,12 +19,11 @@ from training.descent.checkpoint import CheckpointMismatch, checkpoint_read
 from training.descent.curve import curve_read
 from training.exceptions import DatasetError
 from training.starter import __main__ as starter
-from training.starter.calibrate import calibrate
 from training.starter.caption import caption, photos_of
-from training.starter.card import figures_write
+from training.starter.card import calibrate, figures_write
 from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, PretrainConfig, RewardConfig
-from training.starter.evaluate import Decoding
 from training.starter.export import export
+from training.starter.network import Decoding
 from training.starter.pretrain import pretrain
 from training.starter.reward import reward
 
@@ -254,7 +253,7 @@ def test_the_weights_are_calibrated_and_their_card_says_how_well(
     folder = Path(shutil.copytree(output, tmp_path / "starter"))
     # Captions of a few steps' training are never accepted: the scores are given, all else is real.
     scores = SimpleNamespace(cider_d_each=(0.0, 0.0, 100.0, 100.0) * 2)
-    monkeypatch.setattr("training.starter.calibrate.captions_score", lambda *_: scores)
+    monkeypatch.setattr("training.starter.card.captions_score", lambda *_: scores)
     for _ in range(2):  # a second fit takes the place of the first
         calibration = calibrate(data, folder)
     assert load_model(folder).calibration == calibration
