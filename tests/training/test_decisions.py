@@ -172,7 +172,7 @@ def test_what_the_registry_refuses_is_said_on_the_page_and_in_the_terminal(
     act = reverse("admin:training_trainingrun_act", args=[run.pk])
     page = client.post(act, {"action": "passed", "reason": "I like it"}, follow=True)
     assert page.status_code == 200
-    assert 'class="warning"' in page.text
+    assert 'class="error"' in page.text
     with pytest.raises(CommandError):
         call_command("train", "overrule", run.pk, verdict="passed", reason="I like it", by="rita")
     run.refresh_from_db()
