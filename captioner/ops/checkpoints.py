@@ -51,20 +51,16 @@ def checkpoint_import(
     name, origin = name or folder.name, f"folder {folder.name}"
     if not folder.is_dir():
         folder, origin = _hub_download(source, revision), f"hub {source}@{revision or 'main'}"
-    caption = checkpoint_try(folder)
+    caption, is_new = checkpoint_try(folder), True
     try:
-        version, is_new = _checkpoint_publish(folder, name, origin, licence), True
+        version = versions.version_publish(
+            folder, model_name=name, origin=origin, licence=licence, patterns=FILE_PATTERNS
+        )
     except VersionExists as error:
         version, is_new = versions.version_get(error.version), False
     if promote:
         promotions.version_promote(version, reason=f"Imported from {origin}", by=by)
     return Imported(version, caption, is_new)
-
-
-def _checkpoint_publish(folder: Path, name: str, origin: str, licence: str) -> ModelVersion:
-    return versions.version_publish(
-        folder, model_name=name, origin=origin, licence=licence, patterns=FILE_PATTERNS
-    )
 
 
 def _hub_download(hub_id: str, revision: str | None) -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, VisionEncoderDecoderModel
 
+from models_registry.files import file_sha256
 from training.data.caption_text import Words, caption_mirror, caption_words
 from training.data.duplicates import duplicates_cache
 from training.data.photo_sets import TRAIN
@@ -165,7 +165,7 @@ def reward(data: Path, run: Path, config: RewardConfig, until: int | None = None
         groups_of(model, model.encoder, config),
         fit_config(config, len(batches), muon=False),
         run / "reward",
-        identity_of(config) | {"captioner": sha256((source / "model.safetensors").read_bytes()).hexdigest()},
+        identity_of(config) | {"captioner": file_sha256(source / "model.safetensors")},
     )
     if not (run / "reward" / CHECKPOINT).exists():  # a new run: what an older one left is not its best
         shutil.rmtree(best, ignore_errors=True)
