@@ -152,8 +152,10 @@ class Caption(Owned):
     model_version = models.CharField(max_length=100)
     decoding = models.JSONField(default=dict, help_text="The decoding parameters that were used.")
     timings_ms = models.JSONField(
-        default=dict, help_text="Milliseconds spent per step; of inference, those of the whole batch."
+        default=dict,
+        help_text="Milliseconds spent per step, to be shown; of inference, those of the whole batch.",
     )
+    inference_ms = models.FloatField(null=True, blank=True, help_text="Milliseconds of the whole batch.")
     batch_size = models.PositiveSmallIntegerField(
         null=True, blank=True, help_text="Photos that were captioned at once, this one included."
     )

@@ -150,6 +150,7 @@ def _captioning(
                 "inference": _milliseconds(prediction.inference_seconds),
                 "total": _milliseconds(time.monotonic() - started),
             },
+            inference_ms=_milliseconds(prediction.inference_seconds),
             batch_size=prediction.batch_size,
         )
         with transaction.atomic():

@@ -170,7 +170,7 @@ def _batch_times(version: ModelVersion, since: datetime) -> _Times:
     made = _trials(version, since).order_by("-created_at")
     timed: defaultdict[_Kind, list[float]] = defaultdict(list)
     for beams, photos, milliseconds in (
-        *answered.values_list("decoding__num_beams", "batch_size", "timings_ms__inference")[:_TIMED_CAPTIONS],
+        *answered.values_list("decoding__num_beams", "batch_size", "inference_ms")[:_TIMED_CAPTIONS],
         *made.values_list("caption__decoding__num_beams", "batch_size", "inference_ms")[:_TIMED_CAPTIONS],
     ):
         if photos is not None and milliseconds is not None:  # it failed, or is of an earlier release

@@ -61,7 +61,7 @@ def log(user: User, fake_engine: FakeEngine):
                 model_name=version.model_name,
                 model_version=version.pk,
                 decoding={"num_beams": beams},
-                timings_ms={"inference": ms},
+                inference_ms=ms,
                 batch_size=batch_size,
             )
             caption.save()
