@@ -122,11 +122,12 @@ def _captioning(
         )
         metrics.preprocess_seconds.observe(time.monotonic() - started)
         try:
-            yield None
-            jpeg = photo.jpeg  # encoded by this thread while the engine is busy with the photo
-            if not connection.in_atomic_block:
-                connection.close()  # while this thread waits: waiting requests may outnumber connections
-            prediction = ticket.answer(is_abandoned)
+            with metrics.queue_depth.track_inprogress():
+                yield None
+                jpeg = photo.jpeg  # encoded by this thread while the engine is busy with the photo
+                if not connection.in_atomic_block:
+                    connection.close()  # while this thread waits: waiting requests may outnumber connections
+                prediction = ticket.answer(is_abandoned)
         finally:
             ticket.cancel()
         metrics.queue_seconds.observe(prediction.queue_seconds)

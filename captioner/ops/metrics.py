@@ -11,7 +11,6 @@ import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -165,12 +164,6 @@ def exposition() -> bytes:
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(settings.METRICS_DIR))  # type: ignore[no-untyped-call]
     return generate_latest(registry)
-
-
-def photo_accepted(future: "Future[Any]") -> None:
-    """Count a photo as queued until its future is done or was cancelled."""
-    queue_depth.inc()
-    future.add_done_callback(lambda _: queue_depth.dec())
 
 
 def batch_done(size: int, seconds: float) -> None:

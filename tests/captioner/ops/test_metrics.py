@@ -3,13 +3,12 @@
 import os
 import subprocess
 import sys
-from concurrent.futures import Future
 
 import pytest
 from django.test import Client
 
 from captioner.captions.captions import caption_create
-from captioner.exceptions import InvalidImage, Overloaded
+from captioner.exceptions import ClientGone, InvalidImage, Overloaded
 from captioner.models import Caption, Owner
 from captioner.ops import metrics
 from tests.conftest import FakeEngine, draw_jpeg, metric
@@ -85,15 +84,26 @@ def test_each_photo_is_counted_by_how_it_went(
     assert [metric(client, sample) - before[sample] for sample in samples] == [1, 2, 1, 1, 1, 1, 1]
 
 
-def test_the_queue_holds_what_is_neither_answered_nor_given_up(client: Client) -> None:
-    futures = [Future(), Future(), Future()]
+@pytest.mark.django_db
+def test_the_queue_holds_what_is_neither_answered_nor_given_up(
+    client: Client, fake_engine: FakeEngine, visitor: Owner
+) -> None:
     before = metric(client, "captioner_queue_depth")
-    for future in futures:
-        metrics.photo_accepted(future)
-    assert metric(client, "captioner_queue_depth") - before == 3
-    futures[0].set_result(None)
-    futures[1].cancel()
-    futures[2].set_exception(ZeroDivisionError())
+    while_waiting = []
+
+    def leave() -> bool:
+        while_waiting.append(metric(client, "captioner_queue_depth") - before)
+        return True
+
+    def create(colour: str) -> None:
+        caption_create(draw_jpeg(colour=colour), owner=visitor, source=Caption.Source.API, is_abandoned=leave)
+
+    create("teal")
+    assert metric(client, "captioner_queue_depth") == before
+    fake_engine.never_answers = True
+    with pytest.raises(ClientGone):
+        create("red")
+    assert while_waiting == [1]
     assert metric(client, "captioner_queue_depth") == before
 
 

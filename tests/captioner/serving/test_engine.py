@@ -15,7 +15,7 @@ from PIL import Image
 from captioner.exceptions import ModelUnavailable, Overloaded
 from captioner.inference.types import DecodingParameters, Prediction
 from captioner.models import ChallengerTrial
-from captioner.serving import challenger as serving
+from captioner.serving import engine as serving
 from captioner.serving.engine import Engine, Ticket
 from captioner.serving.loaded_version import LoadedVersion
 from models_registry.models import Rollout
