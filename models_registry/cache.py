@@ -37,7 +37,19 @@ def version_read(manifest: Manifest) -> Path:
         return stored
     folder = _root() / manifest.version
     if not _is_sound(folder, manifest):
-        _fetch(manifest, folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_DRAFT_PREFIX))
+        try:
+            storage.version_download(manifest, draft)
+            try:
+                draft.rename(folder)
+            except OSError:
+                # Something is there: what another process has fetched meanwhile, or a damaged copy.
+                if not _is_sound(folder, manifest):
+                    _remove(folder)
+                    draft.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
     os.utime(folder)  # the least recently used go first
     return folder
 
@@ -56,7 +68,10 @@ def cache_clean(keep: Iterable[str] = ()) -> list[str]:
             if time.time() - _used_at(folder) > _DRAFT_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
             continue
-        room -= _size(folder)
+        for parent, _, names in os.walk(folder):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):  # other processes remove folders too
+                    room -= (Path(parent) / name).stat().st_size
         if room < 0 and folder.name not in kept:
             with contextlib.suppress(FileNotFoundError):
                 _remove(folder)
@@ -72,16 +87,6 @@ def _used_at(folder: Path) -> float:
         return time.time()
 
 
-def _size(folder: Path) -> int:
-    """Bytes of all files that are there; other processes remove folders too."""
-    size = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                size += (Path(parent) / name).stat().st_size
-    return size
-
-
 def _root() -> Path:
     return Path(settings.DATA_DIR) / "model-cache"
 
@@ -95,26 +100,6 @@ def _is_sound(folder: Path, manifest: Manifest) -> bool:
         logger.warning("The copy in %s is damaged and will be fetched again: %s", folder, error)
         return False
     return True
-
-
-def _fetch(manifest: Manifest, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_DRAFT_PREFIX))
-    try:
-        storage.version_download(manifest, draft)
-        _put_in_place(draft, folder, manifest)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _put_in_place(draft: Path, folder: Path, manifest: Manifest) -> None:
-    with contextlib.suppress(OSError):
-        draft.rename(folder)
-        return
-    # Something is there: what another process of this machine has fetched meanwhile, or a damaged copy.
-    if not _is_sound(folder, manifest):
-        _remove(folder)
-        draft.rename(folder)
 
 
 def _remove(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -19,15 +20,19 @@ def process_report(
     *, state: str, champion: str, previous: str, challenger: str, alerts: list[str], started_at: datetime
 ) -> None:
     """Say how this process is."""
+    memory_mb = None
+    with suppress(OSError):  # a system without it
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        memory_mb = pages * os.sysconf("SC_PAGE_SIZE") // 1_000_000
     ServingProcess.objects.update_or_create(
-        name=_process_name(),
+        name=f"{socket.gethostname()}/{os.getpid()}",
         defaults={
             "state": state,
             "champion": champion,
             "previous": previous,
             "challenger": challenger,
             "alerts": alerts,
-            "memory_mb": _memory_mb(),
+            "memory_mb": memory_mb,
             "started_at": started_at,
             "seen_at": timezone.now(),
         },
@@ -49,15 +54,3 @@ def alerts_current() -> list[str]:
     if last is not None and (last.action, last.cause) == (Promotion.Action.CLEAR, Promotion.Cause.BREACH):
         alerts.append(f"The challenger {last.version_id} was taken back by itself: {last.reason}")
     return alerts
-
-
-def _process_name() -> str:
-    return f"{socket.gethostname()}/{os.getpid()}"
-
-
-def _memory_mb() -> int | None:
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE") // 1_000_000

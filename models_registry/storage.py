@@ -36,7 +36,11 @@ def version_write(folder: Path, manifest: Manifest) -> Manifest:
     with _errors_named():
         for entry in manifest.files:
             _file_ensure(folder, manifest.version, entry)
-        standing = _manifest_ensure(manifest)
+        standing: Manifest | None = manifest
+        if not _create(_key(manifest.version, MANIFEST_NAME), manifest.to_json().encode()):
+            standing = _manifest_read(manifest.version)
+        if standing is None or not _is_same(standing, manifest):
+            raise VersionCorrupt(f"The store holds something else under the name of {manifest.version}.")
         _storage().save(_key(manifest.version, CARD_NAME), ContentFile(card_text(standing).encode()))
     return standing
 
@@ -48,7 +52,11 @@ def version_mend(folder: Path, manifest: Manifest) -> list[str]:
     """
     with _errors_named():
         mended = [entry.name for entry in manifest.files if _file_ensure(folder, manifest.version, entry)]
-        if not _manifest_stands(manifest):
+        try:
+            stored = _manifest_read(manifest.version)
+        except VersionCorrupt:
+            stored = None
+        if stored is None or not _is_same(stored, manifest):
             _storage().save(_key(manifest.version, MANIFEST_NAME), ContentFile(manifest.to_json().encode()))
             mended.append(MANIFEST_NAME)
         if mended:
@@ -80,7 +88,16 @@ def version_verify(manifest: Manifest) -> None:
             folder_verify(folder, manifest)
             return
         for entry in manifest.files:
-            _file_verify(manifest.version, entry)
+            try:
+                sound = _storage().size(_key(manifest.version, entry.name)) == entry.size
+            except FileNotFoundError:
+                raise VersionCorrupt(
+                    f"Version {manifest.version}: {entry.name} is missing in the store."
+                ) from None
+            if sound and entry.size <= _VERIFIED_BYTES:
+                sound = _file_is_stored(manifest.version, entry)
+            if not sound:
+                raise VersionCorrupt(f"Version {manifest.version}: {entry.name} is not what was published.")
 
 
 def version_download(manifest: Manifest, folder: Path) -> None:
@@ -138,17 +155,6 @@ def _file_is_stored(version: str, entry: FileEntry) -> bool:
     return digest.hexdigest() == entry.sha256
 
 
-def _file_verify(version: str, entry: FileEntry) -> None:
-    try:
-        sound = _storage().size(_key(version, entry.name)) == entry.size
-    except FileNotFoundError:
-        raise VersionCorrupt(f"Version {version}: {entry.name} is missing in the store.") from None
-    if sound and entry.size <= _VERIFIED_BYTES:
-        sound = _file_is_stored(version, entry)
-    if not sound:
-        raise VersionCorrupt(f"Version {version}: {entry.name} is not what was published.")
-
-
 def _file_download(version: str, entry: FileEntry, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
@@ -197,23 +203,6 @@ def stored_names(storage: Storage, folder: str = "") -> Iterator[str]:
 
 
 # --- The manifest -----------------------------------------------------------------------------------------------------
-
-
-def _manifest_ensure(manifest: Manifest) -> Manifest:
-    if _create(_key(manifest.version, MANIFEST_NAME), manifest.to_json().encode()):
-        return manifest
-    standing = _manifest_read(manifest.version)
-    if standing is None or not _is_same(standing, manifest):
-        raise VersionCorrupt(f"The store holds something else under the name of {manifest.version}.")
-    return standing
-
-
-def _manifest_stands(manifest: Manifest) -> bool:
-    try:
-        stored = _manifest_read(manifest.version)
-    except VersionCorrupt:
-        return False
-    return stored is not None and _is_same(stored, manifest)
 
 
 def _is_same(one: Manifest, other: Manifest) -> bool:

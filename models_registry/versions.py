@@ -14,11 +14,10 @@ from django.utils.text import slugify
 
 from models_registry import cache, storage
 from models_registry.card import card_text
-from models_registry.exceptions import RegistryError, VersionCorrupt, VersionExists, VersionUnknown
+from models_registry.exceptions import RegistryError, VersionExists, VersionUnknown
 from models_registry.manifest import (
     CARD_NAME,
     MANIFEST_NAME,
-    FileEntry,
     Lineage,
     Manifest,
     content_sha256,
@@ -52,12 +51,20 @@ def version_publish(
     Raises `VersionExists` if the same content was published before, `RegistryError` if no file matches, the name makes
     no id or the lineage is no plain JSON, `StoreUnavailable` if the store cannot be written.
     """
-    _require_name(model_name)
+    # Names become ids: lower-case ASCII letters and digits, `_` and `-`.
+    slug, room = slugify(model_name), _ID_LENGTH - len(f"-{'0' * _DIGEST_LENGTH}")
+    if not slug.strip("-_"):
+        raise RegistryError(f"The model name {model_name!r} makes no id; use letters a to z or digits in it.")
+    if max(len(slug), len(model_name)) > room:
+        raise RegistryError(
+            f"The model name is too long with {len(model_name)} characters; up to {room} are allowed."
+        )
     entries = folder_entries(folder, patterns)
     if not entries:
         raise RegistryError(f"{folder} holds no files to publish; looked for {', '.join(patterns)}.")
     manifest = Manifest(
-        version=_version_id(model_name, entries),
+        # It names the content: the same files always get the same one.
+        version=f"{slug}-{content_sha256(entries)[:_DIGEST_LENGTH]}",
         model_name=model_name,
         origin=origin,
         licence=licence,
@@ -72,7 +79,10 @@ def version_publish(
             + (f" Mended in the store: {', '.join(mended)}." if mended else ""),
             standing.pk,
         )
-    _version_claim(manifest.version)
+    # From now on retention removes no file of a retired version, which is about to be written again.
+    with transaction.atomic():
+        if _versions_removable().select_for_update().filter(pk=manifest.version).first():
+            ModelVersion.objects.filter(pk=manifest.version).update(files_removed_at=timezone.now())
     return _version_record(storage.version_write(folder, manifest))
 
 
@@ -171,13 +181,6 @@ def _version_remove(version_pk: str) -> None:
         ModelVersion.objects.filter(pk=version_pk).update(files_removed_at=timezone.now())
 
 
-def _version_claim(version_pk: str) -> None:
-    """From now on retention removes no file of a retired version, which is about to be written again."""
-    with transaction.atomic():
-        if _versions_removable().select_for_update().filter(pk=version_pk).first():
-            ModelVersion.objects.filter(pk=version_pk).update(files_removed_at=timezone.now())
-
-
 def _version_mend(standing: ModelVersion, folder: Path, manifest: Manifest) -> list[str]:
     """Bring what was published as `manifest` back to the store, and to a row that cannot be read; the names of that."""
     facts = standing.readable_facts
@@ -212,28 +215,6 @@ def _versions_needed(versions: list[ModelVersion], keep: int) -> set[str]:
     needed |= {version.pk for version in versions[:keep]}
     if previous := champion_previous():
         needed.add(previous.pk)
-    bases = {version.pk: _base(version) for version in versions}
+    facts = {version.pk: version.readable_facts for version in versions}
+    bases = {pk: manifest.lineage.base for pk, manifest in facts.items() if manifest}
     return needed | {base for pk in needed if (base := bases.get(pk))}
-
-
-def _base(version: ModelVersion) -> str | None:
-    try:
-        return version.facts.lineage.base
-    except VersionCorrupt:
-        return None
-
-
-def _require_name(model_name: str) -> None:
-    """Names become ids: lower-case ASCII letters and digits, `_` and `-`."""
-    slug, room = slugify(model_name), _ID_LENGTH - len(f"-{'0' * _DIGEST_LENGTH}")
-    if not slug.strip("-_"):
-        raise RegistryError(f"The model name {model_name!r} makes no id; use letters a to z or digits in it.")
-    if max(len(slug), len(model_name)) > room:
-        raise RegistryError(
-            f"The model name is too long with {len(model_name)} characters; up to {room} are allowed."
-        )
-
-
-def _version_id(model_name: str, entries: tuple[FileEntry, ...]) -> str:
-    """An id that names the content: the same files always get the same one."""
-    return f"{slugify(model_name)}-{content_sha256(entries)[:_DIGEST_LENGTH]}"

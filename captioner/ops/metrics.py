@@ -185,15 +185,12 @@ def rejects_counted() -> Iterator[None]:
 
 def _dead(files: Iterable[Path]) -> set[int]:
     """The processes that kept these files and have ended."""
-    pids = {int(match.group(1)) for path in files if (match := _FILE_PID.search(path.name))}
-    return {pid for pid in pids if not _is_alive(pid)}
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    dead = set()
+    for pid in {int(match.group(1)) for path in files if (match := _FILE_PID.search(path.name))}:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            dead.add(pid)
+        except PermissionError:  # it lives, and is somebody else's
+            pass
+    return dead

@@ -154,7 +154,11 @@ class Serving:
                 finally:
                     self._loading.release()
 
-            self._run(work)
+            try:
+                self._run(work)
+            except RuntimeError:  # the system has no thread left
+                self._loading.release()
+                raise
         self.looked_at, self._look_failed = time.monotonic(), False
         metrics.registry_looked_at.set_to_current_time()
         return changes
@@ -254,8 +258,9 @@ class Serving:
             engine = self._engine
             for alias in aliases if engine is not None else [Alias.Name.CHAMPION]:
                 version = wanted.get(alias)
-                if self._is_postponed(alias, version):
-                    continue
+                trouble, pk = self.troubles.get(alias), version.pk if version else ""
+                if trouble and trouble.version == pk and time.monotonic() < trouble.retry_at:
+                    continue  # it is too early to try this version again
                 if engine is None:
                     missing.append((alias, version))
                     continue
@@ -337,18 +342,37 @@ class Serving:
     # --- Loading ---------------------------------------------------------------------------------------------------
 
     def _missing_load(self, alias: Alias.Name, version: ModelVersion | None) -> None:
-        """Bring a version into memory, for the next look; what cannot be is noted as trouble. Call while `_loading`."""
+        """Bring a version into memory, for the next look; what cannot be is noted as trouble. Call while `_loading`.
+
+        Beside the engine at most three versions are in memory: the one before the last goes first.
+        """
+        engine, started = self._engine, time.monotonic()
         try:
-            if self._engine is None:
+            if engine is None or version is None:
                 self._engine_make()
-            elif version is not None:
-                loaded = self._beside_load(self._engine, version)
-                with self._switching:
-                    self._loaded = loaded
+                return
+            folder = versions.version_fetch(version)  # what cannot be had costs nothing that is warm
+            with self._switching:
+                is_crowded = engine.challenger is not None and engine.previous is not None
+                if is_crowded:
+                    engine.previous = None
+            if is_crowded:
+                memory_return()
+            loaded = version_load(version, folder)
+            version_warm(loaded, partial(engine.turn_wait, _TURN_SECONDS))
+            with self._switching:
+                self._loaded = loaded
+            needed = {each.model_version for each in engine.versions()} | {version.pk}
+            if removed := cache.cache_clean(keep=needed):
+                logger.info("Removed from the cache of fetched versions: %s.", ", ".join(removed))
         except DatabaseError as error:  # the next look begins anew
             logger.warning("Loading the %s was interrupted: %s", alias, error)
         except Exception as error:  # noqa: BLE001  broken weights make the libraries raise almost anything
             self._trouble_note(alias, version, error)
+        else:
+            seconds = time.monotonic() - started
+            metrics.model_load_seconds.set(seconds)
+            logger.info("%s was loaded and warmed in %.1f s.", version, seconds)
 
     def _engine_make(self, max_wait_seconds: float | None = None) -> None:
         """Make the engine, with the previous champion where this one cannot be had. Raises what loading raises."""
@@ -390,33 +414,7 @@ class Serving:
         metrics.model_load_seconds.set(seconds)
         logger.info("Serving %s, loaded and warmed in %.1f s.", engine.model_version, seconds)
 
-    def _beside_load(self, engine: Engine, version: ModelVersion) -> LoadedVersion:
-        """Load a version while others serve. At most three are in memory: the one before the last goes first."""
-        started = time.monotonic()
-        folder = versions.version_fetch(version)  # what cannot be had costs nothing that is warm
-        with self._switching:
-            is_crowded = engine.challenger is not None and engine.previous is not None
-            if is_crowded:
-                engine.previous = None
-        if is_crowded:
-            memory_return()
-        loaded = version_load(version, folder)
-        version_warm(loaded, partial(engine.turn_wait, _TURN_SECONDS))
-        needed = {each.model_version for each in engine.versions()} | {version.pk}
-        if removed := cache.cache_clean(keep=needed):
-            logger.info("Removed from the cache of fetched versions: %s.", ", ".join(removed))
-        seconds = time.monotonic() - started
-        metrics.model_load_seconds.set(seconds)
-        logger.info("%s was loaded and warmed in %.1f s.", version, seconds)
-        return loaded
-
     # --- Trouble ---------------------------------------------------------------------------------------------------
-
-    def _is_postponed(self, alias: Alias.Name, version: ModelVersion | None) -> bool:
-        """Whether it is too early to try this version again."""
-        trouble = self.troubles.get(alias)
-        pk = version.pk if version else ""
-        return trouble is not None and trouble.version == pk and time.monotonic() < trouble.retry_at
 
     def _trouble_note(self, alias: Alias.Name, version: ModelVersion | None, error: Exception) -> None:
         """What `alias` points at cannot be served, because of `error`; it is tried again later and later."""

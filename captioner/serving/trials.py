@@ -225,7 +225,11 @@ def _breaches(comparison: Comparison, limits: Rollout) -> Iterator[str]:
             f"at most {limits.max_latency_ratio:g} times as long is allowed."
         )
     if min(champion.ratings, challenger.ratings) >= limits.min_ratings:
-        drop, error = _rating_drop(champion, challenger)
+        drop = (champion.mean_rating or 0.0) - (challenger.mean_rating or 0.0)
+        # The standard error of that (Welch).
+        error = math.sqrt(
+            sum((each.rating_deviation or 0.0) ** 2 / each.ratings for each in comparison.records)
+        )
         if drop - _Z * error > 0 and drop > limits.max_rating_drop:
             yield (
                 f"It is rated {challenger.mean_rating:.1f} where the champion is rated {champion.mean_rating:.1f}; "
@@ -238,9 +242,3 @@ def _rate_low(failures: int, total: int) -> float:
     rate, z2 = failures / total, _Z * _Z
     spread = _Z * math.sqrt(rate * (1 - rate) / total + z2 / (4 * total * total))
     return (rate + z2 / (2 * total) - spread) / (1 + z2 / total)
-
-
-def _rating_drop(champion: Record, challenger: Record) -> tuple[float, float]:
-    """How much worse the challenger is rated, and the standard error of that (Welch)."""
-    variances = [(each.rating_deviation or 0.0) ** 2 / each.ratings for each in (champion, challenger)]
-    return (champion.mean_rating or 0.0) - (challenger.mean_rating or 0.0), math.sqrt(sum(variances))

@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -58,18 +59,23 @@ def test_drafts_of_killed_processes_go_and_those_under_way_stay(root: Path) -> N
     assert names(root) == {"a", "b", "c", ".fetch-new"}
 
 
-@pytest.mark.parametrize("step", ["_used_at", "_size", "_remove"])
+@pytest.mark.parametrize(
+    ("module", "step"),
+    [(cache, "_used_at"), (os, "walk"), (cache, "_remove")],
+    ids=["age", "size", "removal"],
+)
 def test_what_another_process_removes_meanwhile_is_gone(
-    root: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    root: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, step: str
 ) -> None:
-    original = getattr(cache, step)
+    original, remove = getattr(module, step), shutil.rmtree
 
-    def vanished(folder: Path):
-        if folder.name == "c":
-            shutil.rmtree(folder, ignore_errors=True)
-        return original(folder)
+    def vanished(folder: Path, *arguments: object, **options: object):
+        if Path(folder).name == "c":
+            monkeypatch.setattr(module, step, original)  # which removing it needs
+            remove(folder, ignore_errors=True)
+        return original(folder, *arguments, **options)
 
-    monkeypatch.setattr(cache, step, vanished)
+    monkeypatch.setattr(module, step, vanished)
     assert cache.cache_clean() == []
     assert names(root) == {"a", "b"}
 

@@ -153,7 +153,7 @@ def test_retention_removes_what_the_store_holds(folder: Path, tmp_path: Path) ->
         publish(make_folder(tmp_path / "better", b"better"), "better"), reason="better"
     )
     assert versions.versions_retain(keep=0, dry_run=False) == [version]
-    assert not list(storage._names(storages["weights"], stored(version, "")))
+    assert not list(storage.stored_names(storages["weights"], stored(version, "")))
     assert publish(folder) == version
 
 
