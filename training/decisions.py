@@ -63,8 +63,16 @@ def run_overrule(run: TrainingRun, verdict: str, *, reason: str, by: User) -> st
     try:
         reason = promotions.reason_require(reason)
         reason_logged = f"{reason} (overruling the gate in {run})"
-        act = _candidate_promote if verdict == _Verdict.PASSED else _candidate_withdraw
-        promoted_to, told = act(run, run.candidate, reason_logged, by)
+        promoted_to = ""
+        if verdict == _Verdict.PASSED:
+            promoted_to, told = _candidate_promote(run, run.candidate, reason_logged, by)
+        elif promotions.champion_get() == run.candidate:
+            previous = promotions.champion_rollback(reason=reason_logged, by=by, expected=run.candidate)
+            told = f"{previous} is the champion again."
+        elif promotions.challenger_clear(reason=reason_logged, by=by, only=run.candidate):
+            told = f"{run.candidate} is no challenger any more."
+        else:
+            told = f"{run.candidate} does not serve."
     except RegistryError as error:
         raise RunRefused(str(error)) from error
     decided = TrainingRun.objects.filter(pk=run.pk, overruled_at=run.overruled_at).update(
@@ -102,13 +110,3 @@ def _candidate_promote(run: TrainingRun, candidate: ModelVersion, reason: str, b
         candidate, alias=alias, reason=reason, by=by, report=run.report, expected=run.champion
     )
     return alias.value, f"{candidate} is the {alias.value}."
-
-
-def _candidate_withdraw(_: TrainingRun, candidate: ModelVersion, reason: str, by: User) -> tuple[str, str]:
-    """That it is promoted to nothing any more, and what serves instead in words."""
-    if promotions.champion_get() == candidate:
-        previous = promotions.champion_rollback(reason=reason, by=by, expected=candidate)
-        return "", f"{previous} is the champion again."
-    if promotions.challenger_clear(reason=reason, by=by, only=candidate):
-        return "", f"{candidate} is no challenger any more."
-    return "", f"{candidate} does not serve."

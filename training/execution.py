@@ -38,10 +38,34 @@ def run_execute(run_id: int) -> TrainingRun | None:
     in the run, which is then tried again, `MAX_ATTEMPTS` times in all.
     """
     run = run_claim(run_id)
-    if run is not None:
-        _run_attempt(run)
+    if run is None:
+        run_folders_tidy()
+        return None
+    try:
+        # An earlier attempt may have got as far as the verdict, and what it promoted must not be judged against itself.
+        if not run.verdict:
+            run_judge(run)
+        if run.verdict == _Verdict.PASSED:
+            run_promote(run)
+        _run_end(run, _Status.FINISHED)
+    except RunLost:
+        logger.warning("%s was taken over by another worker.", run)
+    except RunCancelled:
+        _run_end(run, _Status.CANCELLED, error="Cancelled.")
+    except NothingNew as error:
+        _run_end(run, _Status.UNCHANGED, error=str(error))
+    except NothingToLearn as error:
+        _run_end(run, _Status.FAILED, error=str(error))
+    except DatasetError as error:
+        # Trying again changes nothing until somebody mends the set; the feedback is still to be learned from.
+        _run_end(run, _Status.QUARANTINED, error=str(error))
+    except Exception as error:
+        logger.exception("%s failed in attempt %d.", run, run.attempts)
+        told = f"{type(error).__name__}: {error}"
+        if run.attempts >= MAX_ATTEMPTS or not run_give_back(run, told):
+            _run_end(run, _Status.QUARANTINED, error=told)
     run_folders_tidy()
-    return TrainingRun.objects.filter(pk=run_id).first() if run is not None else None
+    return TrainingRun.objects.filter(pk=run_id).first()
 
 
 def run_claim(run_id: int) -> TrainingRun | None:
@@ -66,33 +90,6 @@ def run_claim(run_id: int) -> TrainingRun | None:
     except IntegrityError:
         logger.info("Training run %d waits: another one is running.", run_id)
         return None
-
-
-def _run_attempt(run: TrainingRun) -> None:
-    """Take the run to its end, or leave it to be tried again."""
-    try:
-        # An earlier attempt may have got as far as the verdict, and what it promoted must not be judged against itself.
-        if not run.verdict:
-            run_judge(run)
-        if run.verdict == _Verdict.PASSED:
-            run_promote(run)
-        _run_end(run, _Status.FINISHED)
-    except RunLost:
-        logger.warning("%s was taken over by another worker.", run)
-    except RunCancelled:
-        _run_end(run, _Status.CANCELLED, error="Cancelled.")
-    except NothingNew as error:
-        _run_end(run, _Status.UNCHANGED, error=str(error))
-    except NothingToLearn as error:
-        _run_end(run, _Status.FAILED, error=str(error))
-    except DatasetError as error:
-        # Trying again changes nothing until somebody mends the set; the feedback is still to be learned from.
-        _run_end(run, _Status.QUARANTINED, error=str(error))
-    except Exception as error:
-        logger.exception("%s failed in attempt %d.", run, run.attempts)
-        told = f"{type(error).__name__}: {error}"
-        if run.attempts >= MAX_ATTEMPTS or not run_give_back(run, told):
-            _run_end(run, _Status.QUARANTINED, error=told)
 
 
 def run_judge(run: TrainingRun) -> None:

@@ -52,16 +52,31 @@ class Descent:
         self.model, self.config, self.folder, self.identity, self.rank = model, config, folder, identity, rank
         self.optimizers = [*others, torch.optim.AdamW(list(groups), lr=config.lr, betas=BETAS)]
         self.peaks = [[float(group["lr"]) for group in each.param_groups] for each in self.optimizers]
-        stored = model.state_dict().keys()
+        kept = model.state_dict().keys()
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.weights: dict[str, Tensor] = self.trained | {
-            name: buffer for name, buffer in model.named_buffers() if name in stored
+            name: buffer for name, buffer in model.named_buffers() if name in kept
         }
         self.average = {n: w.detach().clone() for n, w in self.weights.items()} if config.ema_decay else {}
         folder.mkdir(parents=True, exist_ok=True)
         self.step = checkpoint_step(folder, identity)
         if self.step:
-            self._load()
+            stored = checkpoint_read(folder)
+            self._put({name: stored[f"weight.{name}"] for name in self.weights})
+            for name, mean in self.average.items():
+                mean.copy_(stored[f"average.{name}"])
+            owners = {
+                id(p): each
+                for each in self.optimizers
+                for group in each.param_groups
+                for p in group["params"]
+            }
+            for key, value in stored.items():
+                moment, _, name = key.partition(".")
+                if (parameter := self.trained.get(name)) is not None and moment not in ("weight", "average"):
+                    # AdamW counts its steps on the CPU.
+                    placed = value.to(parameter.device) if value.ndim else value
+                    owners[id(parameter)].state[parameter][moment] = placed
         if rank == 0:
             curve_cut(folder, self.step)
 
@@ -147,22 +162,3 @@ class Descent:
                 for moment, value in optimizer.state.get(parameter, {}).items():
                     tensors[f"{moment}.{name}"] = value
         checkpoint_write(self.folder, tensors, self.step, self.identity)
-
-    def _load(self) -> None:
-        tensors: dict[str, dict[str, Tensor]] = {}
-        for key, value in checkpoint_read(self.folder).items():
-            kind, _, name = key.partition(".")
-            tensors.setdefault(kind, {})[name] = value
-        self._put(tensors.pop("weight"))
-        for name, mean in tensors.pop("average", {}).items():
-            self.average[name].copy_(mean)
-        for optimizer in self.optimizers:
-            own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-            for name, parameter in self.trained.items():
-                if id(parameter) in own:
-                    optimizer.state[parameter] = {
-                        # AdamW counts its steps on the CPU.
-                        moment: values[name].to(parameter.device) if values[name].ndim else values[name]
-                        for moment, values in tensors.items()
-                        if name in values
-                    }

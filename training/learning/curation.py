@@ -139,7 +139,12 @@ def photos_group(hashes: Mapping[str, str]) -> dict[str, str]:
             value = parent[value]
         return value
 
-    for bucket in _bands(first):
+    width = -(-HASH_BITS // (NEAR_BITS + 1))
+    buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for value in first:
+        for band in range(NEAR_BITS + 1):
+            buckets[band, value >> (band * width) & ((1 << width) - 1)].append(value)
+    for bucket in buckets.values():
         for index, one in enumerate(bucket):
             for other in bucket[index + 1 :]:
                 if (one ^ other).bit_count() <= NEAR_BITS:
@@ -148,27 +153,14 @@ def photos_group(hashes: Mapping[str, str]) -> dict[str, str]:
     return {photo: first[root(int(digits, 16))] for photo, digits in hashes.items()}
 
 
-def _bands(values: Iterable[int]) -> Iterable[list[int]]:
-    width = -(-HASH_BITS // (NEAR_BITS + 1))
-    buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for value in values:
-        for band in range(NEAR_BITS + 1):
-            buckets[band, value >> (band * width) & ((1 << width) - 1)].append(value)
-    return [bucket for bucket in buckets.values() if len(bucket) > 1]
-
-
 def groups_split(groups: Mapping[str, str], *, salt: str, held_out: Collection[str] = ()) -> dict[str, Split]:
     """Group -> split. A salted hash holds out `HELD_OUT_SHARE` of the groups, and all that any photo of was before."""
-    before = {groups[photo] for photo in held_out if photo in groups}
-    return {
-        group: "holdout" if group in before or _draw(salt, group) < HELD_OUT_SHARE else "train"
-        for group in set(groups.values())
-    }
-
-
-def _draw(salt: str, group: str) -> float:
-    digest = hashlib.sha256(f"{salt}:{group}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+    splits: dict[str, Split] = dict.fromkeys(groups.values(), "train")
+    for group in splits:
+        drawn = int.from_bytes(hashlib.sha256(f"{salt}:{group}".encode()).digest()[:8], "big") / 2**64
+        if drawn < HELD_OUT_SHARE:
+            splits[group] = "holdout"
+    return splits | {groups[photo]: "holdout" for photo in held_out if photo in groups}
 
 
 # --- How much one person, and one photo, may say ---

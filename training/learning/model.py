@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +32,8 @@ _LORA_TARGETS = {
     "blip": r".*text_decoder.*\.(query|key|value)",
     "git": r".*git\.encoder.*\.(query|key|value)",
 }
+# The widest precision that any of a base's weights is stored in is that of its descendants.
+_STORED = {"F32": torch.float32, "BF16": torch.bfloat16}
 _ENCODERS = {"vision-encoder-decoder": "encoder", "blip": "vision_model", "git": "git.image_encoder"}
 
 
@@ -115,12 +116,17 @@ class FeatureCaptioner:
 
     def logits(self, features: Tensor, labels: Tensor) -> Tensor:
         """Features (B, patches, width), labels (B, T) as padded by `labels_pad` -> logits (B, T, vocabulary)."""
-        real = labels != IGNORED
-        start = torch.full_like(labels[:, :1], self._start_id)
-        inputs = torch.cat([start, labels[:, :-1].masked_fill(~real[:, :-1], self._pad_id)], 1)
+        model, pad = self.parts.model, self.parts.tokenizer.pad_token_id
+        if self.family == "blip":
+            start = model.config.text_config.bos_token_id
+        else:
+            name = "decoder_start_token_id" if self.family == "vision-encoder-decoder" else "bos_token_id"
+            own = getattr(model.generation_config, name, None)
+            start = getattr(model.config, name) if own is None else own
+        known = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, self._end_id if pad is None else pad)
+        inputs = torch.cat([torch.full_like(labels[:, :1], start), known], 1)
         # Padding comes last and the decoder is causal, so that no mask is needed to keep it from what is scored.
         mask = torch.ones_like(inputs)
-        model = self.parts.model
         if self.family == "vision-encoder-decoder":
             states = features
             if getattr(model, "enc_to_dec_proj", None) is not None:
@@ -144,25 +150,11 @@ class FeatureCaptioner:
         return Predictor(self.parts, self.folder.name)
 
     @property
-    def _start_id(self) -> int:
-        model = self.parts.model
-        if self.family == "blip":
-            return int(model.config.text_config.bos_token_id)
-        name = "decoder_start_token_id" if self.family == "vision-encoder-decoder" else "bos_token_id"
-        own = getattr(model.generation_config, name, None)
-        return int(getattr(model.config, name) if own is None else own)
-
-    @property
     def _end_id(self) -> int:
         if self.family == "blip":
             return int(self.parts.model.config.text_config.sep_token_id)
         end = self.parts.model.generation_config.eos_token_id
         return int(end if isinstance(end, int) else end[0])
-
-    @property
-    def _pad_id(self) -> int:
-        pad = self.parts.tokenizer.pad_token_id
-        return int(self._end_id if pad is None else pad)
 
     # --- Learning ---
 
@@ -197,25 +189,18 @@ class FeatureCaptioner:
             del self._adapted
         if folder.exists():
             shutil.rmtree(folder)
-        with self._whole() as model:
-            copy.deepcopy(model).to(_stored_dtype(self.folder)).save_pretrained(folder)
+        with safe_open(next(iter(sorted(self.folder.glob("*.safetensors")))), "pt") as file:
+            kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  no mapping
+        stored = next((dtype for kind, dtype in _STORED.items() if kind in kinds), torch.float16)
+        whole = copy.deepcopy(self.parts.model)
+        owner, _, name = _ENCODERS[self.family].rpartition(".")
+        setattr(whole.get_submodule(owner), name, copy.deepcopy(self.encoder))
+        whole.to(stored).save_pretrained(folder)
         for path in self.folder.iterdir():
             if path.is_file() and path.name in _KEPT and path.suffix != ".safetensors":
                 shutil.copyfile(path, folder / _KEPT[path.name])
         for path in folder.glob("*.safetensors"):
             path.chmod(0o644)  # safetensors writes for its owner alone
-
-    @contextmanager
-    def _whole(self) -> Iterator[Any]:
-        """The model with its encoder back in place."""
-        owner, _, name = _ENCODERS[self.family].rpartition(".")
-        parent = self.parts.model.get_submodule(owner)
-        stand_in = getattr(parent, name)
-        setattr(parent, name, self.encoder)
-        try:
-            yield self.parts.model
-        finally:
-            setattr(parent, name, stand_in)
 
 
 # Files of a base that its descendants keep, and under which name: its own card speaks of the base alone.
@@ -233,12 +218,3 @@ def labels_pad(captions: Sequence[Sequence[int]]) -> Tensor:
     """Label ids of several captions -> (captions, longest), IGNORED after each one's end."""
     longest = max(map(len, captions), default=1)
     return torch.tensor([[*ids, *[IGNORED] * (longest - len(ids))] for ids in captions]).reshape(-1, longest)
-
-
-def _stored_dtype(folder: Path) -> torch.dtype:
-    weights = next(iter(sorted(folder.glob("*.safetensors"))))
-    with safe_open(weights, "pt") as file:
-        kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  no mapping
-    if "F32" in kinds:
-        return torch.float32
-    return torch.bfloat16 if "BF16" in kinds else torch.float16

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -15,7 +14,7 @@ from django.db.models import Q
 from django.utils.crypto import salted_hmac
 
 from captioner.captions.photos import photos_hash
-from captioner.models import Caption, Feedback, Photo
+from captioner.models import Feedback, Photo
 from models_registry.files import file_write_atomically
 from training.learning.curation import FeedbackRow, Snapshot, photos_group, rows_curate
 from training.models import HeldOutPhoto
@@ -33,9 +32,16 @@ def snapshot_freeze(folder: Path) -> Snapshot:
     is approved or edited meanwhile is for the next run.
     """
     path = folder / FROZEN_FILE
-    frozen = _frozen_read(path)
-    if frozen is not None and _is_still_given(frozen):
-        return frozen
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        rows = tuple(FeedbackRow(**row) for row in stored["rows"])
+        frozen = Snapshot(rows, stored["salt"], stored["left_out"])
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        pass  # there is none, or one that another release or a crash of the machine left
+    else:
+        given = set(Feedback.objects.exclude(status=Feedback.Status.REJECTED).values_list("pk", flat=True))
+        if all(row.feedback in given for row in rows):
+            return frozen
     snapshot = snapshot_take()
     if folder.exists():
         shutil.rmtree(folder)
@@ -45,67 +51,43 @@ def snapshot_freeze(folder: Path) -> Snapshot:
     return snapshot
 
 
-def _frozen_read(path: Path) -> Snapshot | None:
-    """None where there is none, or one that another release or a crash of the machine left."""
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        rows = tuple(FeedbackRow(**row) for row in stored["rows"])
-        return Snapshot(rows, stored["salt"], stored["left_out"])
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
-        return None
-
-
-def _is_still_given(snapshot: Snapshot) -> bool:
-    given = set(Feedback.objects.exclude(status=Feedback.Status.REJECTED).values_list("pk", flat=True))
-    return all(row.feedback in given for row in snapshot.rows)
-
-
 def snapshot_take() -> Snapshot:
     """All feedback that is approved now, curated. Photos newly held out are remembered for ever."""
     photos_hash()
     salt = salted_hmac("training.split", "salt").hexdigest()[:16]
-    rows = list(_rows(salt))
+    allowed = User.objects.with_perm(
+        "training.teach_unbounded", backend="django.contrib.auth.backends.ModelBackend"
+    )
+    trusted = {user.pk for users in (allowed, User.objects.filter(is_staff=True)) for user in users}
+    approved = Feedback.objects.filter(status=Feedback.Status.APPROVED).order_by("pk")
+    rows = []
+    for feedback in approved.select_related("caption__photo").iterator(chunk_size=1000):
+        caption = feedback.caption
+        # Snapshots are published with the weights: no names in them, and no visitor's cookie.
+        who = f"user {caption.user_id}" if caption.user_id else f"visitor {caption.visitor}"
+        rows.append(
+            FeedbackRow(
+                feedback=feedback.pk,
+                photo=caption.photo.sha256,
+                author=salted_hmac("training.author", f"{salt} {who}").hexdigest()[:12],
+                logged=caption.text,
+                model_version=caption.model_version,
+                ideal=" ".join(feedback.ideal_caption.split()),
+                rating=feedback.rating,
+                trusted=caption.user_id in trusted,
+            )
+        )
     photos = Photo.objects.filter(captions__feedback__status=Feedback.Status.APPROVED).distinct()
     known = photos.exclude(difference_hash="").order_by("pk").values_list("sha256", "difference_hash", "file")
     hashes = {sha256: digits for sha256, digits, file in known if default_storage.exists(file)}
     readable = [row for row in rows if row.photo in hashes]
     held_out = set(HeldOutPhoto.objects.values_list("photo__sha256", flat=True))
     snapshot = rows_curate(readable, hashes, salt=salt, held_out=held_out)
-    _hold_out(snapshot)
+    photos = Photo.objects.filter(sha256__in={row.photo for row in snapshot.of("holdout")})
+    HeldOutPhoto.objects.bulk_create([HeldOutPhoto(photo=photo) for photo in photos], ignore_conflicts=True)
     if missing := len(rows) - len(readable):
         return Snapshot(snapshot.rows, salt, {**snapshot.left_out, "photo_unreadable": missing})
     return snapshot
-
-
-def _rows(salt: str) -> Iterator[FeedbackRow]:
-    allowed = User.objects.with_perm(
-        "training.teach_unbounded", backend="django.contrib.auth.backends.ModelBackend"
-    )
-    trusted = {user.pk for users in (allowed, User.objects.filter(is_staff=True)) for user in users}
-    approved = Feedback.objects.filter(status=Feedback.Status.APPROVED).order_by("pk")
-    for feedback in approved.select_related("caption__photo").iterator(chunk_size=1000):
-        caption = feedback.caption
-        yield FeedbackRow(
-            feedback=feedback.pk,
-            photo=caption.photo.sha256,
-            author=_pseudonym(caption, salt),
-            logged=caption.text,
-            model_version=caption.model_version,
-            ideal=" ".join(feedback.ideal_caption.split()),
-            rating=feedback.rating,
-            trusted=caption.user_id in trusted,
-        )
-
-
-def _pseudonym(caption: Caption, salt: str) -> str:
-    # Snapshots are published with the weights: no names in them, and no visitor's cookie.
-    who = f"user {caption.user_id}" if caption.user_id else f"visitor {caption.visitor}"
-    return salted_hmac("training.author", f"{salt} {who}").hexdigest()[:12]
-
-
-def _hold_out(snapshot: Snapshot) -> None:
-    photos = Photo.objects.filter(sha256__in={row.photo for row in snapshot.of("holdout")})
-    HeldOutPhoto.objects.bulk_create([HeldOutPhoto(photo=photo) for photo in photos], ignore_conflicts=True)
 
 
 def replay_photos(snapshot: Snapshot) -> list[Photo]:

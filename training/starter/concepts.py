@@ -108,7 +108,15 @@ def concepts_load(data: Path, cache: Path, size: int, captions: Iterable[str]) -
 
     `captions` are normalised; the labelled photos are read at `size` pixels, as for pretraining.
     """
-    spoken = [*captions, *_text(data / "text")]
+    spoken = [
+        *captions,
+        *(
+            caption_normalise(caption)
+            for path in sorted((data / "text").glob("*.jsonl"))
+            for line in path.read_text(encoding="utf-8").splitlines()
+            for caption in json.loads(line)["captions"]
+        ),
+    ]
     photos = _labelled(data, cache, size)
     found = []
     for words, labels in CONCEPTS.items():
@@ -118,15 +126,6 @@ def concepts_load(data: Path, cache: Path, size: int, captions: Iterable[str]) -
         if shown and len(about) >= FEWEST_CAPTIONS:
             found.append(Concept(shown, about))
     return found
-
-
-def _text(folder: Path) -> list[str]:
-    return [
-        caption_normalise(caption)
-        for path in sorted(folder.glob("*.jsonl"))
-        for line in path.read_text(encoding="utf-8").splitlines()
-        for caption in json.loads(line)["captions"]
-    ]
 
 
 def _labelled(data: Path, cache: Path, size: int) -> dict[str, list[tuple[Pixels, int]]]:
