@@ -47,6 +47,8 @@ def load_model(folder: Path) -> CaptioningModel:
     from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
     from transformers.utils import logging
 
+    import captioner.inference.efficientnet_lite  # noqa: F401  tells the Auto classes of the starter's encoder
+
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     config = _load_part("configuration (config.json)", AutoConfig.from_pretrained, folder)

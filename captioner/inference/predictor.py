@@ -14,8 +14,8 @@ from captioner.inference.decoding import Decoder
 from captioner.inference.drawings import drawn_images
 from captioner.inference.loading import CaptioningModel, load_model, thread_count
 from captioner.inference.preprocessing import make_preprocess
-from captioner.inference.types import MAX_NEW_TOKENS, MAX_NUM_BEAMS, Candidate, DecodingParameters
-from captioner.inference.words import merge_tokens
+from captioner.inference.types import MAX_NEW_TOKENS, MAX_NUM_BEAMS, Candidate, DecodingParameters, Gaze
+from captioner.inference.words import gaze, merge_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -102,3 +102,8 @@ class Predictor:
                     )
             answers.append(tuple(distinct.values()))
         return answers
+
+    def gaze(self, pixels: Tensor, caption: str) -> tuple[Gaze, ...]:
+        """Where in the photo (3, height, width) each word of a caption looked; see `words.gaze`."""
+        with self._decoding:
+            return gaze(self._parts.model, self._parts.tokenizer, pixels, caption)

@@ -43,6 +43,14 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
+class Gaze:
+    """One word of a caption as displayed, and rows of places from the photo's top: shares that add up to 1."""
+
+    text: str
+    places: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """One caption of a photo.
 

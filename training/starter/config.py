@@ -124,3 +124,22 @@ class RewardConfig:
                 f"{self.draws} draws at temperature {self.temperature}: a draw is judged beside at least one other of "
                 "its photo, at a temperature above 0."
             )
+
+
+# --- The same stages for an encoder whose convolutions come with published weights and stay as they are ---
+
+# Its maps lie on disk, so that all captions of a photo are learned at every visit; `erased` is the share of places.
+WORDS = CaptionConfig(
+    passes=12.0,
+    batch=32,
+    labelled_size=96,
+    blurred=0.0,
+    captions_each=5,
+    size=256,
+    erased=0.15,
+    encoder_lr_scale=1.0,
+    warmup=100,
+    eval_every=290,
+    save_every=100,
+)
+WORDS_REWARD = RewardConfig(size=256)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,8 @@ from transformers import (
     VisionEncoderDecoderModel,
 )
 
+from captioner.inference import efficientnet_lite
+from captioner.inference.efficientnet_lite import CaptionerConfig, CaptionerModel, EfficientNetLiteConfig
 from training.data.duplicates import duplicates_cache
 from training.data.photo_sets import TRAIN
 from training.judging.figures import caption_figures
@@ -27,6 +30,7 @@ from training.starter.reward import JUDGED
 
 logger = logging.getLogger(__name__)
 
+OWN_ENCODER = "dpt"
 # Photos a little larger than those it learned from scored better so far, see EXPERIMENTS (Touvron et al. 2019, "Fixing
 # the train-test resolution discrepancy").
 SCALES = (1.0, 1.125)
@@ -48,7 +52,8 @@ def export(
     trained = VisionEncoderDecoderModel.from_pretrained(source, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(source)
     scored = []
-    for scale in scales:
+    # Maps of the published eye are kept for one size; only the own encoder's positions are made for others.
+    for scale in scales if trained.config.encoder.model_type == OWN_ENCODER else (1.0,):
         # Judged as it ships: half-precision weights, read back into single precision.
         model = captioner_resize(trained, scale).half().float().eval()
         size = model.config.encoder.image_size
@@ -86,6 +91,7 @@ def folder_write(model: Any, tokenizer: PreTrainedTokenizerBase, decoding: Decod
     model.half().save_pretrained(output)
     (output / "model.safetensors").chmod(0o644)  # safetensors writes for its owner alone
     _load_in_single_precision(output / "config.json")
+    code_carry(output)
     tokenizer.save_pretrained(output)
     image_processor(model.config.encoder.image_size).save_pretrained(output)
 
@@ -93,3 +99,18 @@ def folder_write(model: Any, tokenizer: PreTrainedTokenizerBase, decoding: Decod
 def _load_in_single_precision(config: Path) -> None:
     # from_pretrained follows the dtype written here, and half precision is slow and inexact on a CPU.
     config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
+
+
+def code_carry(folder: Path) -> None:
+    """Let plain transformers load the captioner in `folder`, if it is told to trust the code there.
+
+    Does nothing where all classes are its own. The service runs its own code and never what lies in a folder.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    if config["encoder"]["model_type"] != EfficientNetLiteConfig.model_type:
+        return
+    code = Path(efficientnet_lite.__file__)
+    shutil.copyfile(code, folder / code.name)
+    classes = {"AutoConfig": CaptionerConfig, "AutoModelForImageTextToText": CaptionerModel}
+    config["auto_map"] = {auto: f"{code.stem}.{own.__name__}" for auto, own in classes.items()}
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -98,6 +98,8 @@ def captioner_resize(model: Any, scale: float) -> Any:
 
     Its encoder's map has the nearest whole number of positions per side; its position embeddings are interpolated.
     """
+    if scale == 1.0:
+        return copy.deepcopy(model)
     config = VisionEncoderDecoderConfig.from_dict(model.config.to_dict())
     _, width, side, _ = config.encoder.backbone_featmap_shape
     wanted = round(side * scale)
@@ -260,9 +262,16 @@ def pixels_caption(
     model: Any, tokenizer: PreTrainedTokenizerBase, pixels: Pixels, decoding: Decoding
 ) -> list[str]:
     """Returns one caption per photo (photos, size, size, 3), uint8, by the engine; `model` is in eval mode."""
+    photos = (pixels_normalise(torch.from_numpy(photo[None].copy()))[0] for photo in pixels)
+    return inputs_caption(model, tokenizer, photos, decoding)
+
+
+def inputs_caption(
+    model: Any, tokenizer: PreTrainedTokenizerBase, inputs: Iterable[Tensor], decoding: Decoding
+) -> list[str]:
+    """Returns one caption per input of the encoder by the engine; `model` is in eval mode."""
     searched = copy.copy(model)  # the same weights, with a decoding of its own
     searched.generation_config = copy.deepcopy(model.generation_config)
     searched.generation_config.update(**decoding.arguments())
     parts = CaptioningModel(searched, tokenizer, image_processor(model.config.encoder.image_size))
-    photos = (pixels_normalise(torch.from_numpy(photo[None].copy()))[0] for photo in pixels)
-    return [best.caption for best, *_ in candidates_find(Predictor(parts, "starter"), photos)]
+    return [best.caption for best, *_ in candidates_find(Predictor(parts, "starter"), inputs)]

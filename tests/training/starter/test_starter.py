@@ -267,6 +267,7 @@ def test_the_weights_are_calibrated_and_their_card_says_how_well(
 def test_unknown_stages_are_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         starter.main(["dream", "--data", "x", "--run", "y"])
-    assert "choose from pretrain, caption, reward, export, calibrate" in capsys.readouterr().err.replace(
-        "'", ""
+    assert (
+        "choose from eye, words, pretrain, caption, reward, export, calibrate"
+        in capsys.readouterr().err.replace("'", "")
     )
