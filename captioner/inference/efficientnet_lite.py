@@ -197,19 +197,16 @@ class EfficientNetLiteModel(PreTrainedModel):  # type: ignore[misc]
         seen = functional.relu6(self.head(maps[:, : self.coarse])).flatten(2).transpose(1, 2)
         fine = maps[:, self.coarse :].flatten(2).transpose(1, 2)
         each = self.from_head(self.normalise_head(seen)) + self.from_fine(self.normalise_fine(fine))
-        each = each + self._positions(maps.shape[2], maps.shape[3])
+        positions: Tensor = self.positions
+        if positions.shape[2:] != maps.shape[2:]:
+            positions = functional.interpolate(positions, maps.shape[2:], mode="bicubic")
+        each = each + positions.flatten(2).transpose(1, 2)
         whole = self.from_whole(self.normalise_head(seen.mean(1, keepdim=True)))
         places = self.dropout(torch.cat([whole, each], 1))
         for layer in self.layers:
             places = layer(places)
         normalised: Tensor = self.normalise(places)
         return normalised
-
-    def _positions(self, height: int, width: int) -> Tensor:
-        positions: Tensor = self.positions
-        if positions.shape[2:] != (height, width):
-            positions = functional.interpolate(positions, (height, width), mode="bicubic")
-        return positions.flatten(2).transpose(1, 2)
 
 
 class CaptionerConfig(VisionEncoderDecoderConfig):  # type: ignore[misc]

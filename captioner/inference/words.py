@@ -4,6 +4,7 @@ import math
 import re
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -58,10 +59,18 @@ def gaze(model: Any, tokenizer: Any, pixels: Tensor, caption: str) -> tuple[Gaze
     ids = tokenizer(caption, add_special_tokens=False).input_ids
     maps = _attention(model, states, [model.generation_config.decoder_start_token_id, *ids][: len(ids)])
     maps = maps[:, 1:] / maps[:, 1:].sum(1, keepdim=True)
-    return tuple(
-        Gaze(text, tuple(map(tuple, maps[tokens].mean(0).view(side, side).tolist())))
-        for text, tokens in _token_numbers(tokenizer, ids)
-    )
+    prefixes = tokenizer.batch_decode([ids[:length] for length in range(len(ids) + 1)])
+    ends = [len(prefix) for prefix in prefixes]
+    found = []
+    for word in re.finditer(r"\S+", prefixes[-1]):
+        within = [
+            number
+            for number, (start, end) in enumerate(pairwise(ends))
+            if start < word.end() and max(end, start + 1) > word.start()
+        ]
+        places = maps[within].mean(0).view(side, side)
+        found.append(Gaze(word.group(), tuple(map(tuple, places.tolist()))))
+    return tuple(found)
 
 
 def _attention(model: Any, states: Tensor, inputs: Sequence[int]) -> Tensor:
@@ -84,20 +93,3 @@ def _attention(model: Any, states: Tensor, inputs: Sequence[int]) -> Tensor:
         scores = query @ keys.transpose(1, 2) / math.sqrt(query.shape[-1])
         found += scores.float().softmax(-1).mean(0) / len(blocks)
     return found
-
-
-def _token_numbers(tokenizer: Any, ids: list[int]) -> list[tuple[str, list[int]]]:
-    """The words of a decoded caption, each with the numbers of the tokens that it is made of."""
-    prefixes = tokenizer.batch_decode([ids[:length] for length in range(len(ids) + 1)])
-    ends = [len(prefix) for prefix in prefixes]
-    return [
-        (
-            word.group(),
-            [
-                n
-                for n in range(len(ids))
-                if ends[n] < word.end() and max(ends[n + 1], ends[n] + 1) > word.start()
-            ],
-        )
-        for word in re.finditer(r"\S+", prefixes[-1])
-    ]

