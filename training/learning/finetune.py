@@ -176,7 +176,9 @@ def processes_join() -> tuple[int, int, torch.device]:
     cuda = torch.cuda.is_available()
     if not distributed.is_torchelastic_launched():
         return 0, 1, torch.device("cuda" if cuda else "cpu")
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
     if not distributed.is_initialized():
         distributed.init_process_group("nccl" if cuda else "gloo")
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
     return distributed.get_rank(), distributed.get_world_size(), device
