@@ -80,7 +80,11 @@ class Alias(models.Model):
 
     name = models.CharField(primary_key=True, max_length=20, choices=Name)
     version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="aliases")
-    since = models.DateTimeField(default=timezone.now, help_text="When it was pointed at this version.")
+    since = models.DateTimeField(
+        default=timezone.now,
+        db_column="updated_at",  # which the release before reads and writes
+        help_text="When it was pointed at this version.",
+    )
 
     class Meta:
         verbose_name_plural = "aliases"
@@ -174,7 +178,8 @@ class Promotion(models.Model):
     promoted_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
-    cause = models.CharField(max_length=20, choices=Cause, default=Cause.PERSON)
+    # The database has a default too, for the release before.
+    cause = models.CharField(max_length=20, choices=Cause, default=Cause.PERSON, db_default=Cause.PERSON)
     training_run = models.PositiveBigIntegerField(
         null=True,
         blank=True,

@@ -15,6 +15,7 @@ import pytest
 
 from tests.processes import ROOT
 
+DUMP = Path(__file__).with_name("data_before_the_move.sql")
 KEY = "key-of-an-earlier-release-0123456789"
 # What a fresh process of today's code answers, pages as their text.
 OPEN = f"""
@@ -48,7 +49,7 @@ call_command("migrate", check_unapplied=True)
 def opened(tmp_path_factory: pytest.TempPathFactory) -> dict:
     folder = tmp_path_factory.mktemp("earlier")
     with sqlite3.connect(folder / "captioner.sqlite3") as database:
-        database.executescript(Path(__file__).with_name("data_before_the_move.sql").read_text())
+        database.executescript(DUMP.read_text())
     result = subprocess.run(
         [sys.executable, "manage.py", "shell", "--no-imports", "--verbosity", "0", "-c", OPEN],
         cwd=ROOT,
@@ -59,7 +60,19 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> dict:
     )
     assert result.returncode == 0, result.stderr
     line, log = result.stdout.removeprefix("ANSWERS ").split("\n", 1)
-    return json.loads(line) | {"log": log}
+    return json.loads(line) | {"log": log, "columns": _columns(folder / "captioner.sqlite3")}
+
+
+def _columns(database: str | Path) -> dict[tuple[str, str], bool]:
+    """Whether an insert that does not name it works, by table and column."""
+    with sqlite3.connect(database) as connection:
+        if database == ":memory:":
+            connection.executescript(DUMP.read_text())
+        rows = connection.execute(
+            'SELECT t.name, c.name, NOT c."notnull" OR c.dflt_value IS NOT NULL '
+            "FROM sqlite_master t, pragma_table_info(t.name) c WHERE t.type = 'table'"
+        )
+        return {(table, column): bool(optional) for table, column, optional in rows}
 
 
 def test_every_page_opens(opened: dict) -> None:
@@ -92,3 +105,11 @@ def test_its_log_of_promotions_is_whole_and_its_run_is_there(opened: dict) -> No
     ):
         assert reason in opened["log"]
     assert "insufficient evidence" in opened["runs"].lower()
+
+
+def test_the_release_before_can_read_and_write_the_new_tables_while_this_one_rolls_out(opened: dict) -> None:
+    before, now = _columns(":memory:"), opened["columns"]
+    assert before.keys() - now.keys() == set()
+    tables = {table for table, _ in before}
+    added = now.keys() - before.keys()
+    assert {column for column in added if column[0] in tables and not now[column]} == set()

@@ -1,16 +1,9 @@
 from django.db import migrations, models
-from django.db.models.fields.json import KT
-from django.db.models.functions import Cast
-
-
-def inference_ms_fill(apps, schema_editor):
-    """From the steps, which earlier releases read it from."""
-    Caption = apps.get_model("captioner", "Caption")
-    captions = Caption.objects.using(schema_editor.connection.alias)
-    captions.update(inference_ms=Cast(KT("timings_ms__inference"), models.FloatField()))
 
 
 class Migration(migrations.Migration):
+    """Captions of before have none: filling a large table would lock it while the release before still serves."""
+
     dependencies = [("captioner", "0005_batch_size")]
 
     operations = [
@@ -27,5 +20,4 @@ class Migration(migrations.Migration):
                 help_text="Milliseconds spent per step, to be shown; of inference, those of the whole batch.",
             ),
         ),
-        migrations.RunPython(inference_ms_fill, migrations.RunPython.noop, elidable=True),
     ]

@@ -32,6 +32,7 @@ class Migration(migrations.Migration):
                     ("breach", "A challenger that breached a limit of its rollout"),
                     ("release", "The starter that comes with a release"),
                 ],
+                db_default="person",  # also written by the release before, which does not know the column
                 default="person",
                 max_length=20,
             ),
@@ -46,13 +47,16 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.RunPython(causes_fill, migrations.RunPython.noop, elidable=True),
-        # It was touched whenever the row was saved, which only a promotion did.
-        migrations.RenameField("alias", "updated_at", "since"),
+        # It was touched whenever the row was saved, which only a promotion did. The column keeps its name: the release
+        # before reads and writes it while this one rolls out.
         migrations.AlterField(
             "alias",
-            "since",
+            "updated_at",
             models.DateTimeField(
-                default=django.utils.timezone.now, help_text="When it was pointed at this version."
+                db_column="updated_at",
+                default=django.utils.timezone.now,
+                help_text="When it was pointed at this version.",
             ),
         ),
+        migrations.RenameField("alias", "updated_at", "since"),
     ]
