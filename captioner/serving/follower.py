@@ -36,8 +36,9 @@ class Follower:
         while not self._serving.stopping.is_set():
             try:
                 self.turn()
+                self._serving.turn_done()
             except Exception as error:  # noqa: BLE001  whatever it is, this thread must not end before the process
-                self._serving.step_failed(error)
+                self._serving.turn_failed(error)
             finally:
                 with suppress(Exception):  # a connection that is broken already
                     connection.close()

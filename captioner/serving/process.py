@@ -159,12 +159,16 @@ class Serving:
             except RuntimeError:  # the system has no thread left
                 self._loading.release()
                 raise
-        self.looked_at, self._look_failed = time.monotonic(), False
+        self.looked_at = time.monotonic()
         metrics.registry_looked_at.set_to_current_time()
         return changes
 
-    def step_failed(self, error: Exception) -> None:
-        """A step raised `error`."""
+    def turn_done(self) -> None:
+        """A step worked, and whatever its follower does besides."""
+        self._look_failed = False
+
+    def turn_failed(self, error: Exception) -> None:
+        """A step, or what its follower does besides, raised `error`; one that keeps coming is logged once."""
         if not isinstance(error, DatabaseError):
             if not self._look_failed:
                 logger.error("A look at the registry failed.", exc_info=error)

@@ -278,6 +278,31 @@ def test_a_look_that_fails_in_any_way_is_an_alert_and_the_next_is_taken(
     assert began <= metric(client, "captioner_registry_look_timestamp_seconds") <= time.time()
 
 
+def test_what_fails_again_and_again_beside_the_looks_is_one_alert_and_logged_once(
+    champion: ModelVersion,
+    publish: Callable[[str], ModelVersion],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    serving.load()
+    promotions.version_promote(publish("better"), alias=Alias.Name.CHALLENGER, reason="try it")
+    follow()
+    alerts: list[list[str]] = []
+
+    def fail() -> None:
+        alerts.append(serving.alerts)
+        if len(alerts) == 3:
+            serving.stopping.set()
+        raise RuntimeError("nobody foresaw it")
+
+    monkeypatch.setattr(follower, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(follower.trials, "challenger_check", fail)
+    monkeypatch.setattr(follower.connection, "close", lambda: None)
+    Follower(serving).run()
+    assert alerts == [[], [process.LOOK_FAILED], [process.LOOK_FAILED]]
+    assert caplog.text.count("A look at the registry failed.") == 1
+
+
 def test_a_registry_that_was_not_looked_at_for_long_is_an_alert(client: Client) -> None:
     serving.looked_at = time.monotonic()
     assert client.get("/readyz").json()["alerts"] == []
