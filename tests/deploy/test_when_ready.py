@@ -25,6 +25,7 @@ def test_it_waits_for_the_web_server_and_becomes_the_command() -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         command = [sys.executable, ROOT / "deploy" / "when_ready.py", sys.executable, "-c", "print('begun')"]
         environment = {**os.environ, "HOST": "0.0.0.0", "PORT": str(server.server_port)}  # noqa: S104
+        environment["http_proxy"] = "http://127.0.0.1:9"  # which is for other machines than this
         result = subprocess.run(
             command, env=environment, capture_output=True, text=True, check=True, timeout=60
         )
