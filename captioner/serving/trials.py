@@ -47,10 +47,6 @@ class Record:
     mean_rating: float | None = None
     rating_deviation: float | None = None
 
-    @property
-    def error_rate(self) -> float:
-        return self.failures / max(1, self.captions + self.failures)
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:

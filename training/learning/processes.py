@@ -26,6 +26,7 @@ from training.descent.curve import curve_cut, curve_read
 from training.learning.config import LearnConfig
 from training.learning.finetune import Correction, Finetuning, Replay, TrainingSet, identity_of
 from training.learning.model import FeatureCaptioner
+from training.learning.yielding import yield_processor
 from training.progress import Tick
 
 MODULE = "training.learning.processes"
@@ -106,6 +107,7 @@ def learn_in_processes(
 def main(task: Path) -> None:
     """Do one process's share of what the parent wrote into `task`."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    yield_processor(os.nice(0))  # as its parent does: torchrun gives each process a session of its own
     told = json.loads(task.read_text(encoding="utf-8"))
     data = TrainingSet(
         FeatureFiles(*map(Path, told["features"])),

@@ -94,7 +94,6 @@ def test_both_are_compared_since_the_challenger_began(champion, challenger, log)
     assert (first.captions, first.failures, first.batch_ms, first.mean_rating) == (4, 0, 100, 7.5)
     assert (second.captions, second.failures, second.timed, second.ratings) == (3, 1, 3, 2)
     assert second.batch_ms == 150
-    assert second.error_rate == 0.25
 
 
 def test_a_good_challenger_stays(champion, challenger, log) -> None:
