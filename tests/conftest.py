@@ -69,6 +69,13 @@ from captioner.serving.process import serving
 from tests.photos import draw_jpeg
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Workers start with this process's environment, and pytest-django would read settings in it at once, before the
+    worker's own conftest has made a data folder for it."""
+    del os.environ["DJANGO_SETTINGS_MODULE"]
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """One line on what was not run, and how to get it."""
     skipped = Counter(
