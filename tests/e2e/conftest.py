@@ -50,7 +50,7 @@ def site(live_server: LiveServer, fake_engine: FakeEngine) -> Site:
 @pytest.fixture
 def job(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, site: Site) -> str:
     """The address of a job of whoever `site` signs in, half done."""
-    monkeypatch.setattr("captioner.serving.follower.engine_refresh", lambda **_: fake_engine)
+    monkeypatch.setattr("captioner.serving.process.serving.refresh", lambda **_: fake_engine)
     monkeypatch.setattr(app, "send_task", lambda *_, **__: None)
     files = {"hills.jpg": draw_landscape(), "notes.txt": b"no photo", "more.jpg": draw_landscape()}
     photos = archive_photos(io.BytesIO(zip_of(files)), max_photos=10, max_bytes=10**8)
