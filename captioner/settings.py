@@ -16,6 +16,7 @@ from django.utils.functional import lazy
 
 from captioner.env import env_bool, env_int, env_list, env_path, env_rate, env_text, env_timezone
 from captioner.ops.cores import core_count
+from captioner.ops.sqlite import FolderMakingConnection
 from captioner.secret import secret_key_ensure
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -133,6 +134,7 @@ else:
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": DATA_DIR / "captioner.sqlite3",
             "OPTIONS": {
+                "factory": FolderMakingConnection,
                 # Writers queue for the lock when they begin instead of failing when they upgrade a read lock.
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 20,
