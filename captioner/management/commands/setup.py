@@ -11,7 +11,7 @@ from captioner.captions.accounts import administrator_ensure
 from captioner.exceptions import ServersUnavailable
 from captioner.ops.dependencies import servers_wait
 from captioner.ops.static import static_files_collect
-from captioner.ops.storage import data_dir_close
+from captioner.ops.storage import data_dir_close, data_dir_ensure
 from models_registry import bundled
 from models_registry.exceptions import RegistryError
 
@@ -31,6 +31,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         umask = os.umask(0o077)  # photos and the database are nobody else's business
+        data_dir_ensure()
         data_dir_close()
         str(settings.SECRET_KEY)  # made now, where there is none
         try:
