@@ -46,7 +46,9 @@ def version_warm(
 ) -> list[tuple[int, float]]:
     """Caption in this thread what an engine may be asked for, in its smallest and its largest batch.
 
-    The first round is for the libraries' caches, the second is timed: returns the rows and seconds of its batches.
+    The first round is for the libraries' caches, the second is timed: returns the rows and seconds of its batches,
+    as this thread computed. What it waited is no measure: while clients are told to come back, as fast as they ask,
+    it waits for the interpreter many times longer than a photo will, and the first ones would be refused for it.
     `turn_wait` is called before each batch, and returns when the photos that are served leave room for it.
     Raises what the model raises.
     """
@@ -61,9 +63,9 @@ def version_warm(
         for size in sorted({1, settings.CAPTION_MAX_BATCH}):
             for parameters in dict.fromkeys((default, with_beams)):
                 turn_wait()
-                started = time.monotonic()
+                started = time.thread_time()
                 version.predictor.predict(pixels.expand(size, -1, -1, -1), parameters)
-                timings.append((size * parameters.num_beams, time.monotonic() - started))
+                timings.append((size * parameters.num_beams, time.thread_time() - started))
     return timings
 
 

@@ -1,5 +1,7 @@
 """A version is warmed before anybody waits for it."""
 
+import time
+
 import pytest
 from PIL import Image
 
@@ -23,7 +25,7 @@ def test_the_smallest_and_the_largest_batch_are_captioned_twice_and_the_second_r
     settings.CAPTION_MAX_BATCH = max_batch
     now, turns = [0.0], []
     predictor = Predictor("tiny")
-    monkeypatch.setattr(loaded_version.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(loaded_version.time, "thread_time", lambda: now[0])
 
     def work(numbers: list[int]) -> None:
         first_round = len(turns) <= 2 * len(sizes)
@@ -37,6 +39,14 @@ def test_the_smallest_and_the_largest_batch_are_captioned_twice_and_the_second_r
         [0.1 * size for size in sizes for _ in range(2)]
     )
     assert len(turns) == 4 * len(sizes)
+
+
+def test_what_it_waited_for_others_is_not_counted() -> None:
+    predictor = Predictor("tiny")
+    predictor.on_predict = lambda _: time.sleep(0.1)
+    timings = version_warm(LoadedVersion("tiny", "tiny", predictor))
+    assert timings
+    assert sum(seconds for _, seconds in timings) < 0.1
 
 
 def test_what_the_model_raises_is_told(settings) -> None:
