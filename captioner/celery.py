@@ -15,9 +15,6 @@ from captioner.ops.storage import data_dir_ensure
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "captioner.settings")
 
-# In a container or on a machine of its own this is usual, and nothing is unpickled here.
-warnings.filterwarnings("ignore", r"\s*You're running the worker with superuser")
-
 app = Celery("captioner")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
@@ -27,6 +24,12 @@ app.autodiscover_tasks()
 @signals.beat_init.connect
 def _data_dir_ensure(**_: Any) -> None:
     data_dir_ensure()
+
+
+@signals.celeryd_init.connect
+def _superuser_is_usual(**_: Any) -> None:
+    """In a container or on a machine of its own it is, and nothing is unpickled here. Celery warns of it next."""
+    warnings.filterwarnings("ignore", r"\s*You're running the worker with superuser")
 
 
 @signals.setup_logging.connect

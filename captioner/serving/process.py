@@ -143,22 +143,25 @@ class Serving:
         the champion first, and takes its place in a later step, if it is wanted still. What cannot be loaded leaves the
         old version serving, and an alert. Raises `DatabaseError`.
         """
-        changes, missing = self._look(list(Alias.Name))
-        if missing and not self.stopping.is_set() and self._loading.acquire(blocking=False):
-            alias, version = missing[0]
-            changes.append(Change("load", version.pk if version else ""))
+        # Taken before the look: what a loader brought meanwhile would otherwise be seen as missing, and loaded again.
+        may_load = not self.stopping.is_set() and self._loading.acquire(blocking=False)
+        try:
+            changes, missing = self._look(list(Alias.Name))
+            if may_load and missing:
+                alias, version = missing[0]
 
-            def work() -> None:
-                try:
-                    self._missing_load(alias, version)
-                finally:
-                    self._loading.release()
+                def work() -> None:
+                    try:
+                        self._missing_load(alias, version)
+                    finally:
+                        self._loading.release()
 
-            try:
-                self._run(work)
-            except RuntimeError:  # the system has no thread left
+                self._run(work)  # RuntimeError where the system has no thread left
+                may_load = False  # it is the loader's now
+                changes.append(Change("load", version.pk if version else ""))
+        finally:
+            if may_load:
                 self._loading.release()
-                raise
         self.looked_at = time.monotonic()
         metrics.registry_looked_at.set_to_current_time()
         return changes

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from models_registry.files import file_write_atomically
+
 CURVE = "curve.jsonl"
 POINTS = 200
 
@@ -32,7 +34,8 @@ def curve_read(folder: Path) -> list[Figures]:
 def curve_cut(folder: Path, step: int) -> None:
     """Drop what was seen after `step`; it is about to be done again."""
     kept = [json.dumps(line) + "\n" for line in curve_read(folder) if line["step"] <= step]
-    (folder / CURVE).write_text("".join(kept), encoding="utf-8")
+    with file_write_atomically(folder / CURVE) as draft:
+        draft.write_text("".join(kept), encoding="utf-8")
 
 
 def curve_thin(curve: Sequence[Figures], most: int = POINTS) -> list[Figures]:
