@@ -1,5 +1,7 @@
 """What can end a training run early."""
 
+from typing import Any
+
 
 class TrainingError(Exception):
     """Base of this app's errors; `str(error)` is fit to be shown to a person."""
@@ -15,6 +17,14 @@ class RunRefused(TrainingError):
 
 class NothingToLearn(TrainingError):
     """The approved feedback gives nothing to learn from; trying again would not change that."""
+
+
+class NothingLearned(TrainingError):
+    """No share of what was learned is better than the base on photos kept aside; `report` says what was seen."""
+
+    def __init__(self, message: str, report: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class NothingNew(NothingToLearn):

@@ -18,7 +18,14 @@ from models_registry.promotions import champion_get
 from models_registry.versions import version_get
 from training.decisions import run_promote
 from training.descent.curve import curve_read, curve_thin
-from training.exceptions import DatasetError, NothingNew, NothingToLearn, RunCancelled, RunLost
+from training.exceptions import (
+    DatasetError,
+    NothingLearned,
+    NothingNew,
+    NothingToLearn,
+    RunCancelled,
+    RunLost,
+)
 from training.learning import pipeline
 from training.learning.snapshot import snapshot_freeze
 from training.models import TrainingRun
@@ -52,6 +59,9 @@ def run_execute(run_id: int) -> TrainingRun | None:
         logger.warning("%s was taken over by another worker.", run)
     except RunCancelled:
         _run_end(run, _Status.CANCELLED, error="Cancelled.")
+    except NothingLearned as error:
+        run.report = error.report
+        _run_end(run, _Status.UNLEARNED, error=str(error))
     except NothingNew as error:
         _run_end(run, _Status.UNCHANGED, error=str(error))
     except NothingToLearn as error:
@@ -109,7 +119,7 @@ def run_judge(run: TrainingRun) -> None:
     _run_save(run, "base", "champion", "data_sha256", "counts")
     if same is not None:
         raise NothingNew(
-            f"Exactly this feedback was learned from in {same}, verdict: {same.final_verdict}. "
+            f"Exactly this feedback was learned from in {same}: {same.final_verdict or same.get_status_display()}. "
             f"To learn from it once more, give another seed: manage.py train now --seed {same.seed + 1}"
         )
     outcome = pipeline.run_work(run, snapshot, base, champion, tick)
@@ -119,11 +129,11 @@ def run_judge(run: TrainingRun) -> None:
 
 
 def run_same(run: TrainingRun, data_sha256: str, base: ModelVersion) -> TrainingRun | None:
-    """The last finished run that learned what `run` would learn, whatever its verdict.
+    """The last run that learned what `run` would learn, whatever its verdict.
 
     The schedule asks for feedback, a person also for a seed.
     """
-    same = TrainingRun.objects.filter(status=_Status.FINISHED, data_sha256=data_sha256, base=base)
+    same = TrainingRun.objects.filter(status__in=TrainingRun.LEARNED, data_sha256=data_sha256, base=base)
     return (same if run.trigger == TrainingRun.Trigger.SCHEDULE else same.filter(seed=run.seed)).first()
 
 
@@ -150,7 +160,13 @@ def _run_save(run: TrainingRun, *fields: str) -> None:
 def _run_end(run: TrainingRun, status: TrainingRun.Status, *, error: str = "") -> None:
     run.status, run.error, run.finished_at = status, error, timezone.now()
     held = TrainingRun.objects.filter(pk=run.pk, worker=run.worker)
-    held.update(status=status, error=error, finished_at=run.finished_at, promoted_to=run.promoted_to)
+    held.update(
+        status=status,
+        error=error,
+        report=run.report,
+        finished_at=run.finished_at,
+        promoted_to=run.promoted_to,
+    )
 
 
 class Heartbeat:

@@ -36,6 +36,10 @@ class TrainingRun(models.Model):
         CANCELLED = "cancelled", "Cancelled"
         FAILED = "failed", "Failed"  # for a reason that trying again would not change
         UNCHANGED = "unchanged", "Nothing new"  # exactly this was learned before
+        UNLEARNED = (
+            "unlearned",
+            "Nothing learned yet",
+        )  # no weight of what it learned was better than the base
         QUARANTINED = "quarantined", "Quarantined"  # failed too often; nobody tries again by itself
 
     class Trigger(models.TextChoices):
@@ -47,6 +51,10 @@ class TrainingRun(models.Model):
         REJECTED = "rejected", "Rejected"
         INSUFFICIENT = "insufficient evidence", "Insufficient evidence"
 
+    LEARNED: ClassVar[tuple[str, ...]] = (
+        Status.FINISHED,
+        Status.UNLEARNED,
+    )  # to the end, whatever came of it
     UNFINISHED: ClassVar[tuple[str, ...]] = (Status.QUEUED, Status.RUNNING)
 
     status = models.CharField(max_length=12, choices=Status, default=Status.QUEUED, db_index=True)

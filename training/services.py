@@ -72,7 +72,7 @@ def feedback_new_count() -> int:
     Ratings teach nothing by themselves, and start no run.
     """
     last = TrainingRun.objects.filter(
-        status__in=(_Status.FINISHED, _Status.UNCHANGED, _Status.FAILED), started_at__isnull=False
+        status__in=(*TrainingRun.LEARNED, _Status.UNCHANGED, _Status.FAILED), started_at__isnull=False
     ).first()
     approved = Feedback.objects.filter(status=Feedback.Status.APPROVED).exclude(ideal_caption="")
     return (approved.filter(reviewed_at__gt=last.started_at) if last else approved).count()
