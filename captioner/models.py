@@ -15,6 +15,7 @@ from django.db.models.functions import Coalesce
 OwnedT = TypeVar("OwnedT", bound="Owned")
 
 IDEAL_CAPTION_MAX_LENGTH = 500  # characters
+END_USER_MAX_LENGTH = 128
 
 
 class ApiKey(models.Model):
@@ -36,15 +37,21 @@ class ApiKey(models.Model):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who a caption belongs to: exactly one of a signed-in user, an API key or an anonymous visitor."""
+    """Who a caption belongs to: exactly one of a signed-in user, an API key or an anonymous visitor.
+
+    A key may name for whom it asked. What was made for them is the key's all the same.
+    """
 
     user: User | None = None
     api_key: ApiKey | None = None
     visitor: uuid.UUID | None = None
+    end_user: str = ""
 
     def __post_init__(self) -> None:
         if sum(part is not None for part in (self.user, self.api_key, self.visitor)) != 1:
             raise ValueError("An owner is exactly one of user, api_key, visitor.")
+        if self.end_user and self.api_key is None:
+            raise ValueError("Only an API key has end users.")
 
 
 class Photo(models.Model):
@@ -80,6 +87,14 @@ class Owned(models.Model):
         related_name="%(class)ss",
         help_text="The key it was made with; `user` is then the key's user.",
     )
+    # The database has a default too, for the release before.
+    end_user = models.CharField(
+        max_length=END_USER_MAX_LENGTH,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="For whom the key asked, as its program calls them.",
+    )
     visitor = models.UUIDField(null=True, blank=True, help_text="The anonymous visitor's cookie.")
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -97,7 +112,7 @@ class Owned(models.Model):
     @property
     def owner(self) -> Owner:
         if self.api_key is not None:
-            return Owner(api_key=self.api_key)
+            return Owner(api_key=self.api_key, end_user=self.end_user)
         return Owner(user=self.user, visitor=self.visitor)
 
 
@@ -168,6 +183,11 @@ class Caption(Owned):
             models.Index(fields=["-created_at", "-id"], name="caption_newest"),
             models.Index(fields=["user", "-created_at", "-id"], name="caption_user_newest"),
             models.Index(fields=["api_key", "-created_at", "-id"], name="caption_api_key_newest"),
+            models.Index(
+                fields=["api_key", "end_user", "-created_at", "-id"],
+                condition=~Q(end_user=""),
+                name="caption_end_user_newest",
+            ),
             models.Index(fields=["visitor", "-created_at", "-id"], name="caption_visitor_newest"),
             models.Index(fields=["model_version", "-created_at"], name="caption_version_newest"),
         ]
@@ -210,6 +230,14 @@ class Feedback(models.Model):
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
     reviewed_at = models.DateTimeField(null=True, blank=True)
+    disagrees_with = models.ForeignKey(
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="What somebody else wrote of the same photo, which is why this was to be reviewed again.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 

@@ -91,6 +91,17 @@ class TrainingRun(models.Model):
 
     verdict = models.CharField(max_length=24, choices=Verdict, blank=True)
     report = models.JSONField(default=dict, help_text="What the gate measured and decided.")
+    look = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="The how-manieth comparison with this champion on held-out feedback; empty where there was none.",
+    )
+    # The database has a default too, for the release before.
+    is_harmful = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Whether the gate proved the candidate to be worse somewhere.",
+    )
     promoted_to = models.CharField(max_length=20, blank=True)
     overruled_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"

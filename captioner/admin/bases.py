@@ -35,4 +35,6 @@ def owner_name(owned: Owned) -> str:
     if owned.user is None:
         return f"visitor {str(owned.visitor)[:8]}"
     name = owned.user.get_username()
-    return f"{name}, with the key {owned.api_key}" if owned.api_key else name
+    if owned.api_key:
+        name = f"{name}, with the key {owned.api_key}"
+    return f"{name}, for {owned.end_user}" if owned.end_user else name

@@ -1,11 +1,12 @@
 """Who may use the API and how often: signing in, permissions, rates."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
-from rest_framework.exceptions import AuthenticationFailed, Throttled
+from rest_framework.exceptions import AuthenticationFailed, Throttled, ValidationError
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
@@ -39,6 +40,14 @@ class ApiKeyAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="Captioner"'
+
+
+def end_user_of(request: Request, named: Mapping[str, Any]) -> str:
+    """Returns for whom the request asks, by its validated field `user`. Raises `ValidationError` where no key asks."""
+    end_user: str = named.get("user", "")
+    if end_user and request.auth is None:
+        raise ValidationError({"user": ["Only a program with an API key can ask for somebody else."]})
+    return end_user
 
 
 class MayCaption(BasePermission):

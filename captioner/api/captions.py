@@ -19,11 +19,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from captioner.api import schema
+from captioner.api.access import end_user_of
 from captioner.api.owned import OwnedViewSet
 from captioner.api.parsers import JsonObjectParser, OctetStreamParser, PhotoParser, is_photo
 from captioner.api.serializers import (
-    DECODING_OPTIONS,
     CaptionBase64Serializer,
+    CaptionOptionsSerializer,
     CaptionSerializer,
     CaptionUploadSerializer,
     FeedbackRequestSerializer,
@@ -50,6 +51,7 @@ class CaptionFilter(django_filters.FilterSet):  # type: ignore[misc]  # the libr
     search = django_filters.CharFilter(
         method="search_both", help_text="Part of the caption, or of what you would have written."
     )
+    user = django_filters.CharFilter(field_name="end_user", help_text="For whom your key asked.")
     model_version = django_filters.CharFilter(help_text="The model version that wrote the caption.")
     feedback_status = django_filters.ChoiceFilter(
         field_name="feedback__status",
@@ -95,17 +97,18 @@ class CaptionViewSet(OwnedViewSet[Caption]):
     def create(self, request: Request) -> Response:
         photo = _photo_request(request)
         image, parameters = photo["image"], photo["parameters"]
+        end_user = end_user_of(request, photo)
         caption, headers = create_once(
             request,
             lambda note: caption_create(
                 image,
-                owner=owner_of(request),
+                owner=owner_of(request, end_user),
                 source=Caption.Source.API,
                 parameters=parameters,
                 is_abandoned=partial(client_gone, request._request),
                 on_logged=note,
             ),
-            options=asdict(parameters) if parameters else {},
+            options=(asdict(parameters) if parameters else {}) | ({"user": end_user} if end_user else {}),
             content=lambda: [image],
         )
         answer = self.get_serializer(caption).data
@@ -154,7 +157,8 @@ def _photo_request(request: Request) -> dict[str, Any]:
     body: Any = request.data  # a QueryDict or, by our parsers, a dict
     if not body and is_photo(request.content_type):
         body = {"image": SimpleUploadedFile("image", b"")}  # REST framework asks no parser for an empty body
-    query = {name: request.query_params[name] for name in DECODING_OPTIONS if name in request.query_params}
+    options = CaptionOptionsSerializer().fields
+    query = {name: request.query_params[name] for name in options if name in request.query_params}
     serializer = CaptionBase64Serializer if "image_base64" in body else CaptionUploadSerializer
     photo = serializer(data=query | dict(body.items()))
     photo.is_valid(raise_exception=True)

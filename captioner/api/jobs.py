@@ -13,9 +13,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from captioner.api import schema
+from captioner.api.access import end_user_of
 from captioner.api.owned import OwnedViewSet
 from captioner.api.parsers import ZipParser
-from captioner.api.serializers import DECODING_OPTIONS, JobOptionsSerializer, JobSerializer
+from captioner.api.serializers import DECODING_OPTIONS, EndUserSerializer, JobOptionsSerializer, JobSerializer
 from captioner.http.idempotency import create_once
 from captioner.http.owner import owner_of
 from captioner.jobs import services as jobs
@@ -47,13 +48,18 @@ class JobViewSet(OwnedViewSet[Job]):
         sent = request.query_params.dict() | dict(data.items())
         wishes = JobOptionsSerializer(data={name: sent[name] for name in DECODING_OPTIONS if name in sent})
         wishes.is_valid(raise_exception=True)
+        named = EndUserSerializer(data={"user": sent["user"]} if "user" in sent else {})
+        named.is_valid(raise_exception=True)
+        end_user = end_user_of(request, named.validated_data)
         photos = _sent_photos(data)
         job, headers = create_once(
             request,
             lambda note: jobs.job_create(
-                photos, owner=owner_of(request), options=wishes.validated_data, on_created=note
+                photos, owner=owner_of(request, end_user), options=wishes.validated_data, on_created=note
             ),
-            options=wishes.validated_data | {"names": [photo.name for photo in photos]},
+            options=wishes.validated_data
+            | {"names": [photo.name for photo in photos]}
+            | ({"user": end_user} if end_user else {}),
             content=lambda: (photo.read() for photo in photos),
         )
         answer = self.get_serializer(self.get_queryset().get(pk=job.pk)).data

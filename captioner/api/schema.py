@@ -18,9 +18,11 @@ from drf_spectacular.utils import (
 from captioner.api.pagination import NewestFirstPagination
 from captioner.api.serializers import (
     CaptionBase64Serializer,
+    CaptionOptionsSerializer,
     CaptionSerializer,
     CaptionUploadSerializer,
     DecodingOptionsSerializer,
+    EndUserSerializer,
     FeedbackRequestSerializer,
     FeedbackSerializer,
     JobSerializer,
@@ -50,6 +52,7 @@ _CAPTION = {
         "width": 640,
         "height": 480,
     },
+    "user": "",
     "timings_ms": {"decode": 6.1, "queue": 0.2, "inference": 84.0, "total": 95.3},
     "created_at": "2026-01-31T12:00:00Z",
     "feedback": None,
@@ -97,7 +100,7 @@ _CREATE = extend_schema(
         " are form fields, JSON members or query parameters. The answer is logged and stays in your history."
     ),
     parameters=[
-        DecodingOptionsSerializer,
+        CaptionOptionsSerializer,
         _IDEMPOTENCY_KEY,
         OpenApiParameter("Location", OpenApiTypes.URI, OpenApiParameter.HEADER, response=[201]),
         OpenApiParameter(
@@ -155,6 +158,7 @@ JOBS = extend_schema_view(
         ),
         parameters=[
             DecodingOptionsSerializer,
+            EndUserSerializer,
             _IDEMPOTENCY_KEY,
             OpenApiParameter("Location", OpenApiTypes.URI, OpenApiParameter.HEADER, response=[202]),
         ],

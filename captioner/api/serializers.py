@@ -11,7 +11,7 @@ from rest_framework.reverse import reverse
 
 from captioner.captions.captions import parameters_from
 from captioner.inference.types import MAX_NEW_TOKENS, MAX_NUM_BEAMS, MAX_NUM_CAPTIONS, DecodingParameters
-from captioner.models import IDEAL_CAPTION_MAX_LENGTH, Caption, Feedback, Job, Photo
+from captioner.models import END_USER_MAX_LENGTH, IDEAL_CAPTION_MAX_LENGTH, Caption, Feedback, Job, Photo
 from captioner.serving.process import serving
 
 DECODING_OPTIONS = tuple(field.name for field in dataclasses.fields(DecodingParameters))
@@ -99,11 +99,27 @@ class DecodingOptionsSerializer(serializers.Serializer[Any]):
         return attrs | {"parameters": parameters}
 
 
-class CaptionUploadSerializer(DecodingOptionsSerializer):
+class EndUserSerializer(serializers.Serializer[Any]):
+    """For whom a program asks. What one of them corrects counts as what one author says."""
+
+    user = serializers.CharField(
+        required=False,
+        max_length=END_USER_MAX_LENGTH,
+        help_text=(
+            "For whom this is asked, as your program calls them: an opaque id, no name or address. With API keys only."
+        ),
+    )
+
+
+class CaptionOptionsSerializer(EndUserSerializer, DecodingOptionsSerializer):
+    """What may be said about one photo, along with it or in the query."""
+
+
+class CaptionUploadSerializer(CaptionOptionsSerializer):
     image = UploadField(help_text="JPEG, PNG, WebP, GIF or HEIC.")
 
 
-class CaptionBase64Serializer(DecodingOptionsSerializer):
+class CaptionBase64Serializer(CaptionOptionsSerializer):
     image_base64 = Base64Field(
         source="image", help_text="JPEG, PNG, WebP, GIF or HEIC, in Base64 or as a data: URL."
     )
@@ -120,7 +136,7 @@ class JobOptionsSerializer(DecodingOptionsSerializer):
         return attrs
 
 
-class JobUploadSerializer(JobOptionsSerializer):
+class JobUploadSerializer(EndUserSerializer, JobOptionsSerializer):
     """One ZIP of photos, or several photos, and how to caption them."""
 
     # Describes the form in the OpenAPI schema; the view takes the files themselves, which may be large.
@@ -194,6 +210,9 @@ class CaptionSerializer(serializers.ModelSerializer[Caption]):
     words = WordSerializer(many=True, read_only=True)
     model = ServingModelSerializer(source="*", read_only=True)
     image = ImageSerializer(source="photo", read_only=True)
+    user = serializers.CharField(
+        source="end_user", read_only=True, help_text="For whom a key asked; empty where it did not say."
+    )
     timings_ms = serializers.DictField(child=serializers.FloatField(), read_only=True)
     feedback = FeedbackSerializer(read_only=True, allow_null=True)
     links = serializers.SerializerMethodField()
@@ -208,6 +227,7 @@ class CaptionSerializer(serializers.ModelSerializer[Caption]):
             "words",
             "model",
             "image",
+            "user",
             "timings_ms",
             "created_at",
             "feedback",
@@ -245,11 +265,14 @@ class JobSerializer(serializers.ModelSerializer[Job]):
         [status.value for status in Job.Status if status != Job.Status.RECEIVING], read_only=True
     )
     photos = JobPhotosSerializer(source="*", read_only=True)
+    user = serializers.CharField(
+        source="end_user", read_only=True, help_text="For whom a key asked; empty where it did not say."
+    )
     links = serializers.SerializerMethodField()
 
     class Meta:
         model = Job
-        fields = ["id", "status", "photos", "created_at", "finished_at", "links"]
+        fields = ["id", "status", "photos", "user", "created_at", "finished_at", "links"]
         read_only_fields = fields
 
     @extend_schema_field(JobLinksSerializer)

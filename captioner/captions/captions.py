@@ -135,6 +135,7 @@ def _captioning(
         caption = Caption(
             user=owner.api_key.user if owner.api_key else owner.user,
             api_key=owner.api_key,
+            end_user=owner.end_user,
             visitor=owner.visitor,
             source=source,
             text=best.caption,

@@ -11,15 +11,15 @@ COOKIE = "captioner_visitor"
 COOKIE_MAX_AGE = 365 * 24 * 3600  # seconds
 
 
-def owner_of(request: HttpRequest) -> Owner:
-    """Returns the owner of what this request creates and may see.
+def owner_of(request: HttpRequest, end_user: str = "") -> Owner:
+    """Returns the owner of what this request creates and may see; `end_user` is for whom a key asks.
 
     An anonymous request without a cookie becomes a new visitor, kept as `request.new_visitor`;
     `captioner.http.middleware.visitors` sends the cookie.
     """
     api_key = getattr(request, "auth", None)
     if api_key is not None:
-        return Owner(api_key=api_key)
+        return Owner(api_key=api_key, end_user=end_user)
     if request.user.is_authenticated:
         return Owner(user=request.user)
     plain: Any = getattr(request, "_request", request)  # a REST framework request wraps Django's

@@ -40,6 +40,7 @@ def job_create(
     job = Job.objects.create(
         user=owner.api_key.user if owner.api_key else owner.user,
         api_key=owner.api_key,
+        end_user=owner.end_user,
         visitor=owner.visitor,
         photo_count=len(photos),
         options=options or {},

@@ -61,6 +61,7 @@ def test_form_upload_is_captioned_and_logged(client: Client, photo_bytes: bytes)
         "words": [{"text": "a", "probability": 0.9}, {"text": "photo", "probability": 0.4}],
         "model": {"name": "fake", "version": "fake-1"},
         "image": {"sha256": caption.photo.sha256, "width": 64, "height": 48},
+        "user": "",
         "feedback": None,
         "links": {"self": path, "photo": f"{path}/photo", "feedback": f"{path}/feedback"},
     }

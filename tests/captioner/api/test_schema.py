@@ -60,6 +60,7 @@ def test_photo_may_be_sent_in_each_way(schema: dict) -> None:
         "num_captions",
         "num_beams",
         "max_new_tokens",
+        "user",
         "Idempotency-Key",
     }
 
