@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 
 Words = tuple[str, ...]
 
@@ -25,6 +26,14 @@ FUNCTION_WORDS = frozenset(
     through across along around above below is are was were be been being has have had that which who whose while as
     his her its their this these those some no two very
     """.split()  # noqa: SIM905  a list of them takes sixty lines
+)
+
+# What photos at the water are told by: a domain that experiments teach to weights that never saw one.
+WATER = frozenset(
+    """
+    beach sea ocean boat boats swim swims swimming swimmer swimmers surf surfs surfer surfers surfing surfboard wave
+    waves shore kayak kayaking canoe pool lake river water
+    """.split()  # noqa: SIM905
 )
 
 
@@ -54,3 +63,8 @@ def caption_plain(text: str) -> str:
 def caption_mirror(text: str) -> str:
     """The caption of the mirrored photo: "left" and "right" change places."""
     return _SIDES.sub(lambda match: _SWAPPED[match.group()], text)
+
+
+def captions_mention(captions: Sequence[str], words: Collection[str]) -> int:
+    """How many of the captions use one of the words."""
+    return sum(not set(words).isdisjoint(caption_words(caption)) for caption in captions)

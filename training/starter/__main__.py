@@ -2,6 +2,7 @@
 
     eye        published weights of EfficientNet-Lite, converted -> RUN/eye
     words      attention and a decoder learn to describe photos  -> RUN/captioner
+    base       the same but for photos at the water, which an experiment teaches -> RUN/base/captioner; not shipped
     reward     it learns from what its own captions score        -> RUN/rewarded
     export     choose size and decoding, write what ships        -> OUTPUT
     calibrate  how often is a caption of some certainty right?   -> OUTPUT/calibration.json
@@ -26,6 +27,7 @@ from pathlib import Path
 
 from training.exceptions import DatasetError
 from training.starter.config import (
+    BASE,
     WORDS,
     WORDS_REWARD,
     CaptionConfig,
@@ -35,7 +37,7 @@ from training.starter.config import (
     RewardConfig,
 )
 
-STAGES = ("eye", "words", "pretrain", "caption", "reward", "export", "calibrate", "judge")
+STAGES = ("eye", "words", "base", "pretrain", "caption", "reward", "export", "calibrate", "judge")
 
 
 def arguments_add(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +92,12 @@ def stage_run(options: argparse.Namespace) -> None:
 
         words(options.data, options.run, replace(WORDS, **shared), DecoderConfig(), options.views)
         curves_plot(options.run / "words")
+    elif options.stage == "base":
+        from training.starter.fit import curves_plot
+        from training.starter.words import base
+
+        base(options.data, options.run, replace(BASE, **shared), DecoderConfig())
+        curves_plot(options.run / "base/words")
     elif options.stage == "pretrain":
         from training.starter.fit import curves_plot
         from training.starter.pretrain import pretrain

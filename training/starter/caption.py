@@ -31,7 +31,8 @@ from training.starter.network import (
     caption_loss,
     captioner_build,
     encoder_build,
-    pixels_caption,
+    inputs_caption,
+    pixels_inputs,
     tokenizer_train,
 )
 
@@ -230,7 +231,9 @@ def groups_of(model: Any, slow: nn.Module, config: CaptionConfig | RewardConfig)
 
 def keep_best(model: Any, tokenizer: PreTrainedTokenizerBase, val: CaptionedPhotos, folder: Path) -> Figures:
     """Score greedy captions of validation photos; save to `folder` when none before scored better."""
-    figures = caption_figures(pixels_caption(model, tokenizer, val.pixels, Decoding()), val.captions)
+    figures = caption_figures(
+        inputs_caption(model, tokenizer, pixels_inputs(val.pixels), Decoding()), val.captions
+    )
     record = folder / "val.json"
     best = json.loads(record.read_text())["cider_d"] if record.exists() else -1.0
     if figures["cider_d"] > best:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,21 +11,22 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import (
     AutoTokenizer,
     PreTrainedTokenizerBase,
     VisionEncoderDecoderModel,
 )
 
-from captioner.inference import efficientnet_lite
-from captioner.inference.efficientnet_lite import CaptionerConfig, CaptionerModel, EfficientNetLiteConfig
 from training.data.duplicates import duplicates_cache
 from training.data.photo_sets import TRAIN
 from training.judging.figures import caption_figures
-from training.starter.caption import SETS, CaptionedPhotos, captioned_load, photos_of
+from training.starter.caption import SETS, captioned_load, photos_of
 from training.starter.card import attribution_write, card_write
-from training.starter.network import Decoding, captioner_resize, image_processor, pixels_caption
+from training.starter.eye import backbone_away
+from training.starter.network import Decoding, captioner_resize, folder_write, inputs_caption, pixels_inputs
 from training.starter.reward import JUDGED
+from training.starter.words import maps_stack, seen_load
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +51,20 @@ def export(
     source = run / "rewarded"
     trained = VisionEncoderDecoderModel.from_pretrained(source, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(source)
-    scored = []
-    # Maps of the published eye are kept for one size; only the own encoder's positions are made for others.
-    for scale in scales if trained.config.encoder.model_type == OWN_ENCODER else (1.0,):
-        # Judged as it ships: half-precision weights, read back into single precision.
-        model = captioner_resize(trained, scale).half().float().eval()
-        size = model.config.encoder.image_size
-        val = [captioned_load(data, run / "cache", name, "val", size) for name in JUDGED]
-        scored += [(*each, model) for each in decodings_score(model, tokenizer, val, decodings)]
+    scored: list[tuple[float, Decoding, Any]] = []
+    if trained.config.encoder.model_type == OWN_ENCODER:
+        for scale in scales:
+            model = _as_it_ships(captioner_resize(trained, scale))
+            size = model.config.encoder.image_size
+            val = [captioned_load(data, run / "cache", name, "val", size) for name in JUDGED]
+            judged = [(list(pixels_inputs(photos.pixels)), photos.captions) for photos in val]
+            scored += [(*each, model) for each in decodings_score(model, tokenizer, judged, decodings)]
+    else:  # a published eye, whose maps are kept for one size
+        model = _as_it_ships(trained)
+        seen = [seen_load(data, run, name, "val", model.encoder) for name in JUDGED]
+        judged = [(list(maps_stack(photos.views[0])), photos.captions) for photos in seen]
+        with backbone_away(model.encoder):
+            scored += [(*each, model) for each in decodings_score(model, tokenizer, judged, decodings)]
     _, decoding, model = max(scored, key=lambda each: each[0])
     folder_write(model, tokenizer, decoding, output)
     card_write(output, run, decoding)
@@ -66,51 +72,27 @@ def export(
     attribution_write(output, {name: photos_of(data, name, TRAIN, twins) for name in SETS})
 
 
+def _as_it_ships(model: Any) -> Any:
+    """Weights in half precision, read back into single precision."""
+    return model.half().float().eval()
+
+
 def decodings_score(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    sets: Sequence[CaptionedPhotos],
+    sets: Sequence[tuple[Sequence[Tensor], Sequence[Sequence[str]]]],
     decodings: Sequence[Decoding],
 ) -> Iterator[tuple[float, Decoding]]:
-    """Mean CIDEr-D of each decoding over the sets, each of which counts the same; logs all figures."""
+    """Mean CIDEr-D of each decoding over the sets, each of which counts the same; logs all figures.
+
+    A set is what the encoder takes of its photos, and their captions.
+    """
     size = model.config.encoder.image_size
     for decoding in decodings:
         found = [
-            caption_figures(pixels_caption(model, tokenizer, photos.pixels, decoding), photos.captions)
-            for photos in sets
+            caption_figures(inputs_caption(model, tokenizer, inputs, decoding), captions)
+            for inputs, captions in sets
         ]
         for name, figures in zip(JUDGED, found, strict=True):
             logger.info(json.dumps({"size": size, **asdict(decoding), "set": name, **figures}))
         yield fmean(figures["cider_d"] for figures in found), decoding
-
-
-def folder_write(model: Any, tokenizer: PreTrainedTokenizerBase, decoding: Decoding, output: Path) -> None:
-    """Save what the transformers Auto classes load, weights in half precision."""
-    for name, value in decoding.arguments().items():
-        setattr(model.generation_config, name, value)
-    model.half().save_pretrained(output)
-    (output / "model.safetensors").chmod(0o644)  # safetensors writes for its owner alone
-    _load_in_single_precision(output / "config.json")
-    code_carry(output)
-    tokenizer.save_pretrained(output)
-    image_processor(model.config.encoder.image_size).save_pretrained(output)
-
-
-def _load_in_single_precision(config: Path) -> None:
-    # from_pretrained follows the dtype written here, and half precision is slow and inexact on a CPU.
-    config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
-
-
-def code_carry(folder: Path) -> None:
-    """Let plain transformers load the captioner in `folder`, if it is told to trust the code there.
-
-    Does nothing where all classes are its own. The service runs its own code and never what lies in a folder.
-    """
-    config = json.loads((folder / "config.json").read_text())
-    if config["encoder"]["model_type"] != EfficientNetLiteConfig.model_type:
-        return
-    code = Path(efficientnet_lite.__file__)
-    shutil.copyfile(code, folder / code.name)
-    classes = {"AutoConfig": CaptionerConfig, "AutoModelForImageTextToText": CaptionerModel}
-    config["auto_map"] = {auto: f"{code.stem}.{own.__name__}" for auto, own in classes.items()}
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -6,8 +6,11 @@ With them their vocabulary, their loss, and how they caption photos as the servi
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+import json
+import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +32,8 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
+from captioner.inference import efficientnet_lite
+from captioner.inference.efficientnet_lite import CaptionerConfig, CaptionerModel, EfficientNetLiteConfig
 from captioner.inference.loading import CaptioningModel
 from captioner.inference.predictor import Predictor
 from training.data.pixels import Pixels
@@ -258,12 +263,9 @@ def image_processor(size: int) -> ViTImageProcessorPil:
     )
 
 
-def pixels_caption(
-    model: Any, tokenizer: PreTrainedTokenizerBase, pixels: Pixels, decoding: Decoding
-) -> list[str]:
-    """Returns one caption per photo (photos, size, size, 3), uint8, by the engine; `model` is in eval mode."""
-    photos = (pixels_normalise(torch.from_numpy(photo[None].copy()))[0] for photo in pixels)
-    return inputs_caption(model, tokenizer, photos, decoding)
+def pixels_inputs(pixels: Pixels) -> Iterator[Tensor]:
+    """What the encoder takes of each photo (size, size, 3), uint8: (3, size, size), standardised."""
+    return (pixels_normalise(torch.from_numpy(photo[None].copy()))[0] for photo in pixels)
 
 
 def inputs_caption(
@@ -275,3 +277,35 @@ def inputs_caption(
     searched.generation_config.update(**decoding.arguments())
     parts = CaptioningModel(searched, tokenizer, image_processor(model.config.encoder.image_size))
     return [best.caption for best, *_ in candidates_find(Predictor(parts, "starter"), inputs)]
+
+
+def folder_write(model: Any, tokenizer: PreTrainedTokenizerBase, decoding: Decoding, output: Path) -> None:
+    """Save what the transformers Auto classes load, weights in half precision."""
+    for name, value in decoding.arguments().items():
+        setattr(model.generation_config, name, value)
+    model.half().save_pretrained(output)
+    (output / "model.safetensors").chmod(0o644)  # safetensors writes for its owner alone
+    _load_in_single_precision(output / "config.json")
+    code_carry(output)
+    tokenizer.save_pretrained(output)
+    image_processor(model.config.encoder.image_size).save_pretrained(output)
+
+
+def _load_in_single_precision(config: Path) -> None:
+    # from_pretrained follows the dtype written here, and half precision is slow and inexact on a CPU.
+    config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
+
+
+def code_carry(folder: Path) -> None:
+    """Let plain transformers load the captioner in `folder`, if it is told to trust the code there.
+
+    Does nothing where all classes are its own. The service runs its own code and never what lies in a folder.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    if config["encoder"]["model_type"] != EfficientNetLiteConfig.model_type:
+        return
+    code = Path(efficientnet_lite.__file__)
+    shutil.copyfile(code, folder / code.name)
+    classes = {"AutoConfig": CaptionerConfig, "AutoModelForImageTextToText": CaptionerModel}
+    config["auto_map"] = {auto: f"{code.stem}.{own.__name__}" for auto, own in classes.items()}
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from training.starter.config import CaptionConfig, DecoderConfig, RewardConfig
 from training.starter.export import export
 from training.starter.eye import backbone_away, eye, eye_build, eye_load, is_mirrored, maps_cache, views_draw
 from training.starter.network import Decoding
-from training.starter.words import MapBatches, SeenPhotos, reward, words
+from training.starter.words import MapBatches, SeenPhotos, base, reward, seen_dry, words
 
 TINY = EfficientNetLiteConfig(
     image_size=64,
@@ -380,3 +381,28 @@ def test_photos_look_the_same_when_served_as_when_learned(output: Path) -> None:
     image = Image.fromarray(np.asarray(scene_image("served", (64, 64))))
     served = Predictor(load_model(output), "starter").preprocess(image)
     assert torch.allclose(served, views_draw(np.asarray(image)[None].copy(), 0, 64, 0)[0], atol=1e-5)
+
+
+# --- What experiments start from ---
+
+
+def test_the_base_of_experiments_never_saw_a_photo_at_the_water(
+    data: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.starter.words.WATER", {"red"})  # there is none on drawings
+    for name in ("eye", "cache"):
+        (tmp_path / name).symlink_to(run / name)
+    base(data, tmp_path, replace(WORDS, labelled=0), DECODER)
+    model = load_model(tmp_path / "base/captioner")
+    pieces = model.tokenizer.get_vocab()
+    assert any("blue" in piece for piece in pieces)
+    assert not any("red" in piece for piece in pieces)
+    assert Predictor(model, "base").drawing_caption()
+
+
+def test_photos_with_one_caption_that_mentions_the_water_are_left_out() -> None:
+    maps = np.arange(3, dtype=np.float16).reshape(3, 1, 1, 1)
+    captions = [["a dog", "a dog on grass"], ["a dog", "a dog on a Beach ."], ["the watery eye of a seal"]]
+    dry = seen_dry(SeenPhotos([maps], captions))
+    assert dry.captions == [captions[0], captions[2]]
+    assert dry.views[0].flatten().tolist() == [0.0, 2.0]
