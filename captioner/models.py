@@ -9,8 +9,13 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
-from django.db.models import Count, OuterRef, Q, Subquery
+from django.db.models import Count, F, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
+from django.db.models.signals import pre_delete
+from django.dispatch import receiver
+from django.utils import timezone
+
+from models_registry.models import ModelVersion
 
 OwnedT = TypeVar("OwnedT", bound="Owned")
 
@@ -193,18 +198,23 @@ class Caption(Owned):
         ]
 
     def __str__(self) -> str:
-        return self.text
+        # The admin's log keeps this for ever: no sentence that somebody may want to have deleted.
+        return f"caption {self.pk}"
 
 
 class FeedbackQuerySet(models.QuerySet["Feedback"]):
     def pending(self) -> "FeedbackQuerySet":
-        """The review queue, newest first."""
-        return self.filter(status=Feedback.Status.PENDING)
+        """The review queue: what people were least content with first, and the newest of that."""
+        return self.filter(status=Feedback.Status.PENDING).order_by("-priority", "-updated_at", "-id")
 
     def after(self, feedback: "Feedback") -> "FeedbackQuerySet":
         """Those that come later than `feedback` in the queue."""
         moment = feedback.updated_at
-        return self.filter(Q(updated_at__lt=moment) | Q(pk__lt=feedback.pk), updated_at__lte=moment)
+        same = Q(updated_at__lt=moment) | Q(updated_at=moment, pk__lt=feedback.pk)
+        return self.filter(
+            Q(priority__lt=feedback.priority) | (Q(priority=feedback.priority) & same),
+            priority__lte=feedback.priority,
+        )
 
 
 class Feedback(models.Model):
@@ -238,6 +248,16 @@ class Feedback(models.Model):
         related_name="+",
         help_text="What somebody else wrote of the same photo, which is why this was to be reviewed again.",
     )
+    # The database has defaults too, for the release before.
+    priority = models.FloatField(
+        default=0.0,
+        db_default=0.0,
+        help_text="Higher is reviewed first: how far the rating is below what this person usually gives.",
+    )
+    now_says = models.TextField(
+        blank=True, default="", db_default="", help_text="What a later version said of the photo, when asked."
+    )
+    now_says_version = models.CharField(max_length=100, blank=True, default="", db_default="")
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -254,10 +274,81 @@ class Feedback(models.Model):
                 name="feedback_rating_1_to_10", condition=Q(rating__isnull=True) | Q(rating__range=(1, 10))
             ),
         ]
-        indexes = [models.Index(fields=["status", "-updated_at", "-id"], name="feedback_queue")]
+        indexes = [
+            models.Index(fields=["status", "-priority", "-updated_at", "-id"], name="feedback_review_queue")
+        ]
 
     def __str__(self) -> str:
-        return self.ideal_caption or f"rated {self.rating}"
+        # The admin's log keeps this for ever: no sentence that somebody may want to have deleted.
+        return f"feedback {self.pk}"
+
+    def forget(self) -> None:
+        """Mark the versions that it taught: what it said is deleted or replaced, and still in their weights."""
+        taught = self.uses.filter(role=FeedbackUse.Role.TAUGHT).values("version")
+        ModelVersion.objects.filter(pk__in=taught).update(
+            deleted_rows=F("deleted_rows") + 1, rows_deleted_at=timezone.now()
+        )
+
+
+@receiver(pre_delete, sender=Feedback)
+def feedback_deleted(instance: Feedback, **_: object) -> None:
+    """However it is deleted: by itself, or with its caption, its author or a key."""
+    instance.forget()
+
+
+class FeedbackUse(models.Model):
+    """What one version made of a piece of approved feedback."""
+
+    class Role(models.TextChoices):
+        TAUGHT = "taught", "Taught it"
+        TESTS = "tests", "Tests it and never trains"
+        LEFT_OUT = "left_out", "Left out"
+
+    feedback = models.ForeignKey(Feedback, on_delete=models.CASCADE, related_name="uses")
+    version = models.ForeignKey(ModelVersion, on_delete=models.CASCADE, related_name="feedback_uses")
+    role = models.CharField(max_length=8, choices=Role)
+    reason = models.CharField(max_length=32, blank=True, help_text="Why it was left out, as a code.")
+
+    class Meta:
+        ordering = ["-pk"]
+        constraints = [models.UniqueConstraint(fields=["version", "feedback"], name="feedback_used_once")]
+
+    def __str__(self) -> str:
+        return f"feedback {self.feedback_id} in {self.version_id}"
+
+
+class Preference(models.Model):
+    """Which of two captions of a photo somebody preferred; both are what versions said by themselves."""
+
+    class Kind(models.TextChoices):
+        PICK = "pick", "An alternative was taken instead of the caption"
+        VOTE = "vote", "A blind vote of a reviewer"
+
+    kind = models.CharField(max_length=4, choices=Kind)
+    photo = models.ForeignKey(Photo, on_delete=models.CASCADE, related_name="preferences")
+    feedback = models.OneToOneField(
+        Feedback, null=True, blank=True, on_delete=models.CASCADE, related_name="pick"
+    )
+    voter = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    training_run = models.PositiveBigIntegerField(
+        null=True, blank=True, db_index=True, help_text="The number of the run whose candidate was voted on."
+    )
+    preferred = models.TextField()
+    other = models.TextField()
+    preferred_version = models.CharField(max_length=100)
+    other_version = models.CharField(max_length=100)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [
+            models.UniqueConstraint(fields=["training_run", "photo", "voter"], name="preference_one_vote"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.pk}"
 
 
 class ChallengerTrial(models.Model):
@@ -291,7 +382,7 @@ class ChallengerTrial(models.Model):
         indexes = [models.Index(fields=["model_version", "-created_at"], name="trial_version_newest")]
 
     def __str__(self) -> str:
-        return self.text or self.error
+        return f"trial {self.pk}"
 
 
 class JobQuerySet(OwnedQuerySet["Job"]):

@@ -29,6 +29,13 @@ class ModelVersion(models.Model):
         editable=False,
         help_text="When nothing was left for retention to remove; it then leaves a retired version alone.",
     )
+    # Of what it was taught: what is deleted, or replaced by its author, is still in its weights.
+    deleted_rows = models.PositiveIntegerField(
+        default=0, db_default=0, editable=False, help_text="How many rows that it learned from are deleted."
+    )
+    rows_deleted_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="When the last of them was."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -68,6 +75,8 @@ class ModelVersion(models.Model):
         marks = [alias.name for alias in self.aliases.all()]
         marks += ["pinned"] if self.pinned else []
         marks += ["retired"] if self.retired_at else []
+        if count := self.deleted_rows:
+            marks.append(f"learned from {count} deleted row{'' if count == 1 else 's'}")
         return marks + ([f"unreadable: {self.error}"] if self.error else [])
 
 
@@ -169,6 +178,7 @@ class Promotion(models.Model):
     class Cause(models.TextChoices):
         PERSON = "person", "A person"
         RUN = "run", "A training run whose candidate passed the gate"
+        VOTES = "votes", "Blind votes that preferred a run's candidate"
         BREACH = "breach", "A challenger that breached a limit of its rollout"
         RELEASE = "release", "The starter that comes with a release"
 

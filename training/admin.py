@@ -13,7 +13,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from captioner.admin.bases import photo_image
-from captioner.models import Photo
+from captioner.models import Feedback
 from models_registry.admin import ActingAdmin, ModelAdmin, may_promote
 from training import decisions, services
 from training.exceptions import RunRefused
@@ -21,6 +21,7 @@ from training.judging.charts import line_chart
 from training.judging.gate_report import counts_told, figures_table
 from training.models import TrainingRun
 
+_EXAMPLES = 12
 _VERDICTS = (TrainingRun.Verdict.PASSED, TrainingRun.Verdict.REJECTED)
 
 
@@ -212,13 +213,18 @@ def _may_decide(request: HttpRequest, run: TrainingRun, verdict: str) -> bool:
 
 
 def _examples(run: TrainingRun) -> list[dict[str, Any]]:
-    """Returns captions before and after, of the photos that still exist."""
-    examples = run.report.get("examples", [])
-    photos = {
-        p.sha256: p for p in Photo.objects.filter(sha256__in=[example["photo"] for example in examples])
-    }
+    """Returns captions before and after, and what a person wrote, of held-out photos that still exist."""
+    shown = list(run.comparisons.select_related("photo")[:_EXAMPLES])
+    said = Feedback.objects.filter(
+        caption__photo__in=[each.photo for each in shown], status=Feedback.Status.APPROVED
+    ).exclude(ideal_caption="")
+    people = dict(said.values_list("caption__photo", "ideal_caption"))
     return [
-        {**example, "image": photo_image(photos[example["photo"]], "thumbnail", alt=example["person"])}
-        for example in examples
-        if example["photo"] in photos
+        {
+            "before": each.champion,
+            "after": each.candidate,
+            "person": people.get(each.photo_id, ""),
+            "image": photo_image(each.photo, "thumbnail", alt=each.candidate),
+        }
+        for each in shown
     ]

@@ -11,8 +11,10 @@ import time
 import uuid
 
 from django.db import IntegrityError, OperationalError, connection, transaction
+from django.db.models import Q
 from django.utils import timezone
 
+from captioner.models import Feedback, FeedbackUse, Photo
 from models_registry.models import ModelVersion
 from models_registry.promotions import champion_get
 from models_registry.versions import version_get
@@ -27,8 +29,9 @@ from training.exceptions import (
     RunLost,
 )
 from training.learning import pipeline
+from training.learning.curation import Snapshot
 from training.learning.snapshot import snapshot_freeze
-from training.models import TrainingRun
+from training.models import Comparison, TrainingRun
 from training.services import run_folder, run_folders_tidy
 
 logger = logging.getLogger(__name__)
@@ -125,7 +128,51 @@ def run_judge(run: TrainingRun) -> None:
     outcome = pipeline.run_work(run, snapshot, base, champion, tick)
     run.candidate, run.report, run.verdict = outcome.candidate, outcome.report, str(outcome.decision.verdict)
     run.counts = outcome.counts
+    outcome_record(run, snapshot, outcome)
     _run_save(run, "candidate", "report", "verdict", "counts")
+
+
+def outcome_record(run: TrainingRun, snapshot: Snapshot, outcome: pipeline.Outcome) -> None:
+    """Keep what became of each correction, and what candidate and champion say of held-out photos.
+
+    What was deleted or replaced while the run learned from it marks the candidate at once.
+    """
+    version, train = outcome.candidate, FeedbackUse.Role.TAUGHT
+    roles = {
+        row.feedback: (train if row.split == "train" else FeedbackUse.Role.TESTS, "")
+        for row in snapshot.rows
+        if row.ideal
+    }
+    said = {row.feedback: row.ideal for row in snapshot.rows}
+    left_out = {number: (FeedbackUse.Role.LEFT_OUT, reason) for number, reason in snapshot.left_out.items()}
+    stored = dict(Feedback.objects.values_list("pk", "ideal_caption"))
+    kept = {number for number, ideal in stored.items() if said.get(number, ideal) == " ".join(ideal.split())}
+    deleted = sum(role == train for number, (role, _) in roles.items() if number not in kept)
+    uses = [
+        FeedbackUse(feedback_id=number, version=version, role=role, reason=reason)
+        for number, (role, reason) in {**left_out, **roles}.items()
+        if number in kept
+    ]
+    photos = dict(
+        Photo.objects.filter(sha256__in=[each.photo for each in outcome.comparisons]).values_list(
+            "sha256", "pk"
+        )
+    )
+    comparisons = [
+        Comparison(run=run, photo_id=photos[each.photo], candidate=each.candidate, champion=each.champion)
+        for each in outcome.comparisons
+        if each.photo in photos
+    ]
+    with transaction.atomic():
+        # An earlier attempt may have come this far; and nobody asks any more what taught a version that is retired.
+        FeedbackUse.objects.filter(Q(version=version) | Q(version__retired_at__isnull=False)).delete()
+        FeedbackUse.objects.bulk_create(uses, batch_size=1000)
+        Comparison.objects.filter(run=run).delete()
+        Comparison.objects.bulk_create(comparisons)
+        if deleted:
+            ModelVersion.objects.filter(pk=version.pk).update(
+                deleted_rows=deleted, rows_deleted_at=timezone.now()
+            )
 
 
 def run_same(run: TrainingRun, data_sha256: str, base: ModelVersion) -> TrainingRun | None:

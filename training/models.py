@@ -10,7 +10,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from captioner.models import Photo
+from captioner.models import IDEAL_CAPTION_MAX_LENGTH, Photo
 from models_registry.models import ModelVersion
 
 STALE_AFTER = timedelta(minutes=10)  # without a sign of life of whoever holds a run
@@ -24,6 +24,24 @@ class HeldOutPhoto(models.Model):
 
     def __str__(self) -> str:
         return f"{self.photo} held out"
+
+
+class BlindCaption(models.Model):
+    """What a reviewer wrote of a held-out photo without seeing what any version, or anybody, had said of it."""
+
+    photo = models.ForeignKey(Photo, on_delete=models.CASCADE, related_name="blind_captions")
+    text = models.CharField(max_length=IDEAL_CAPTION_MAX_LENGTH)
+    written_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    written_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [models.UniqueConstraint(fields=["photo", "written_by"], name="blind_caption_once")]
+
+    def __str__(self) -> str:
+        return f"blind caption {self.pk}"
 
 
 class TrainingRun(models.Model):
@@ -55,6 +73,12 @@ class TrainingRun(models.Model):
         Status.FINISHED,
         Status.UNLEARNED,
     )  # to the end, whatever came of it
+
+    class VotesVerdict(models.TextChoices):
+        PREFERRED = "preferred", "The candidate is preferred"
+        NOT_PREFERRED = "not preferred", "The candidate is not preferred"
+        UNDECIDED = "undecided", "Stopped without a verdict"
+
     UNFINISHED: ClassVar[tuple[str, ...]] = (Status.QUEUED, Status.RUNNING)
 
     status = models.CharField(max_length=12, choices=Status, default=Status.QUEUED, db_index=True)
@@ -91,6 +115,7 @@ class TrainingRun(models.Model):
 
     verdict = models.CharField(max_length=24, choices=Verdict, blank=True)
     report = models.JSONField(default=dict, help_text="What the gate measured and decided.")
+<<<<<<< HEAD
     look = models.PositiveIntegerField(
         null=True,
         blank=True,
@@ -101,6 +126,15 @@ class TrainingRun(models.Model):
         default=False,
         db_default=False,
         help_text="Whether the gate proved the candidate to be worse somewhere.",
+=======
+    votes_verdict = models.CharField(
+        max_length=16,
+        choices=VotesVerdict,
+        blank=True,
+        default="",
+        db_default="",  # for the release before
+        help_text="What people's blind votes said, once they had decided.",
+>>>>>>> 6009961 (What is learned from is named by number and hash: sentences live in the database alone; uses, preferences, blind captions and votes have tables; versions are marked by what was deleted since)
     )
     promoted_to = models.CharField(max_length=20, blank=True)
     overruled_by = models.ForeignKey(
@@ -133,7 +167,13 @@ class TrainingRun(models.Model):
 
     @property
     def final_verdict(self) -> str:
-        return self.overruled_to or self.verdict
+        """A reviewer's verdict, else that of blind votes where the gate had too little evidence, else the gate's."""
+        if self.overruled_to:
+            return self.overruled_to
+        voted = (
+            self.votes_verdict == self.VotesVerdict.PREFERRED and self.verdict == self.Verdict.INSUFFICIENT
+        )
+        return self.Verdict.PASSED if voted else self.verdict
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -148,3 +188,22 @@ class TrainingRun(models.Model):
             "promoted_to": self.promoted_to,
             "error": self.error,
         }
+
+
+class Comparison(models.Model):
+    """What candidate and champion of a run say of a photo that is held out: shown to reviewers, and voted on blind.
+
+    Not in the run's report, which nothing is ever deleted from: it goes with its photo.
+    """
+
+    run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="comparisons")
+    photo = models.ForeignKey(Photo, on_delete=models.CASCADE, related_name="+")
+    candidate = models.TextField()
+    champion = models.TextField()
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [models.UniqueConstraint(fields=["run", "photo"], name="comparison_once")]
+
+    def __str__(self) -> str:
+        return f"comparison {self.pk}"

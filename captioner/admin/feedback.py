@@ -32,7 +32,7 @@ class FeedbackAdmin(RecordAdmin):
     list_display = ["thumbnail", "comparison", "rating", "status", "reviewed_by", "updated_at"]
     list_display_links = ["comparison"]
     # The order of the queue's index, so that no list has to sort.
-    ordering = ["status", "-updated_at", "-id"]
+    ordering = ["status", "-priority", "-updated_at", "-id"]
     list_filter = [
         StatusFilter,
         RatingFilter,
@@ -103,7 +103,8 @@ class FeedbackAdmin(RecordAdmin):
             self.message_user(request, told, messages.WARNING)
             return redirect("admin:captioner_feedback_change", pk)
         self._review(request, Feedback.objects.filter(pk=pk, updated_at=feedback.updated_at), status)
-        following = Feedback.objects.pending().after(feedback).first() or Feedback.objects.pending().first()
+        queue = Feedback.objects.pending()
+        following = queue.after(feedback).first() or queue.first()
         if following is None:
             return redirect("admin:captioner_feedback_changelist")
         return redirect("admin:captioner_feedback_change", following.pk)

@@ -47,4 +47,4 @@ class ChallengerTrialAdmin(ReadOnlyAdmin):
 
     @admin.display(description="The challenger said")
     def challenger_said(self, trial: ChallengerTrial) -> str:
-        return str(trial)
+        return trial.text or trial.error

@@ -1,5 +1,7 @@
 """What people think of captions, and what reviewers make of that."""
 
+import math
+
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import QuerySet
@@ -8,7 +10,11 @@ from django.utils import timezone
 from captioner.exceptions import (
     InvalidFeedback,
 )
-from captioner.models import IDEAL_CAPTION_MAX_LENGTH, Caption, Feedback
+from captioner.models import IDEAL_CAPTION_MAX_LENGTH, Caption, Feedback, Preference
+
+RATINGS_COUNTED = 200
+# A usual rater, of 1 to 10.
+USUAL_COUNT, USUAL_MEAN, USUAL_VARIANCE = 5, 6.0, 6.0
 
 
 def feedback_submit(
@@ -36,7 +42,53 @@ def feedback_submit(
     with transaction.atomic():
         # Locked, so that a deletion under way comes either before, and there is nothing to rate, or after.
         caption = Caption.objects.select_for_update().get(pk=caption.pk)
-        return Feedback.objects.update_or_create(caption=caption, defaults=said | review)
+        earlier = Feedback.objects.filter(caption=caption).exclude(ideal_caption=ideal_caption).first()
+        if earlier is not None:
+            earlier.forget()
+            earlier.uses.all().delete()
+        fresh = {"priority": _priority(caption, rating), "now_says": "", "now_says_version": ""}
+        feedback, is_new = Feedback.objects.update_or_create(caption=caption, defaults=said | review | fresh)
+        _pick_record(feedback, caption)
+    return feedback, is_new
+
+
+def _priority(caption: Caption, rating: int | None) -> float:
+    """How far, in standard deviations, a rating is below what this person usually gives; 0 without one.
+
+    Of their latest `RATINGS_COUNTED` ratings, to which a few of a usual rater are added: whoever has rated twice has
+    no mean of their own yet. Ratings teach no version; this orders the review queue.
+    """
+    if rating is None:
+        return 0.0
+    given = list(
+        Feedback.objects.filter(rating__isnull=False, caption__in=Caption.objects.owned_by(caption.owner))
+        .exclude(caption=caption)
+        .order_by("-pk")
+        .values_list("rating", flat=True)[:RATINGS_COUNTED]
+    )
+    count = len(given) + USUAL_COUNT
+    mean = (sum(given) + USUAL_COUNT * USUAL_MEAN) / count
+    variance = (sum((each - mean) ** 2 for each in given) + USUAL_COUNT * USUAL_VARIANCE) / count
+    return round((mean - rating) / math.sqrt(variance), 3)
+
+
+def _pick_record(feedback: Feedback, caption: Caption) -> None:
+    """Keep that the person took one of the alternatives, as a preference among what the model itself said."""
+    Preference.objects.filter(feedback=feedback).delete()
+    ideal = feedback.ideal_caption.casefold()
+    others = (str(alternative["caption"]) for alternative in caption.alternatives)
+    picked = next((other for other in others if other.casefold() == ideal), None)
+    if picked is not None and picked.casefold() != caption.text.casefold():
+        Preference.objects.create(
+            kind=Preference.Kind.PICK,
+            photo_id=caption.photo_id,
+            feedback=feedback,
+            voter=caption.user,
+            preferred=picked,
+            other=caption.text,
+            preferred_version=caption.model_version,
+            other_version=caption.model_version,
+        )
 
 
 def feedback_review(feedback: QuerySet[Feedback], status: Feedback.Status, *, reviewer: User) -> int:

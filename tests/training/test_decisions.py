@@ -246,7 +246,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, candidate: ModelVersion) -> list[Mod
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "features.npy").touch()
         return pipeline.Outcome(
-            candidate, Decision(Verdict.PASSED, "because", (), None, None), {"verdict": "x"}, {}
+            candidate, Decision(Verdict.PASSED, "because", (), None, None), {"verdict": "x"}, {}, []
         )
 
     monkeypatch.setattr(pipeline, "run_work", work)

@@ -45,23 +45,31 @@ class FeedbackRow:
         """Kinds are capped apart: where ratings do not train, a share of both is no share of what does."""
         return "correction" if self.ideal else "rating"
 
+    @property
+    def sha256(self) -> str:
+        """Of all that the row says. The author's pseudonym, which is published nowhere, keeps sentences from being
+        guessed by their hashes."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The rows of one training run. `left_out` counts those that were approved and did not get in, by reason."""
+    """The rows of one training run. `left_out` names those that were approved and did not get in, with the reason."""
 
     rows: tuple[FeedbackRow, ...]
     salt: str
-    left_out: Mapping[str, int]
+    left_out: Mapping[int, str]  # number of the feedback -> why, as a code
 
     def of(self, split: Split) -> list[FeedbackRow]:
         return [row for row in self.rows if row.split == split]
 
     def to_jsonl(self) -> str:
-        """One row a line, in a stable order; the same feedback always gives the same text."""
-        return "".join(
-            json.dumps(asdict(row), sort_keys=True, ensure_ascii=False) + "\n" for row in self.rows
-        )
+        """The rows by number and hash, one a line in a stable order: what is published with the weights.
+
+        What they say stays in the database, so that it can be deleted. The same feedback always gives the same text.
+        """
+        rows = ({"feedback": row.feedback, "sha256": row.sha256, "split": row.split} for row in self.rows)
+        return "".join(json.dumps(row) + "\n" for row in rows)
 
     @property
     def sha256(self) -> str:
@@ -76,7 +84,7 @@ class Snapshot:
             "holdout_corrections": sum(bool(row.ideal) for row in holdout),
             "holdout_photos": len({row.photo for row in holdout if row.ideal}),
             "authors": len({row.author for row in train}),
-            **{f"left_out_{reason}": count for reason, count in self.left_out.items()},
+            **{f"left_out_{reason}": count for reason, count in Counter(self.left_out.values()).items()},
         }
 
 
@@ -101,9 +109,7 @@ def rows_curate(
     splits = groups_split(groups, salt=salt, held_out=held_out)
     placed = [replace(row, group=groups[row.photo], split=splits[groups[row.photo]]) for row in rows]
     unique = _deduplicate(placed)
-    left_out = {"duplicate": len(placed) - len(unique)}
     by_photo = _cap_groups(unique)
-    left_out["photo_cap"] = len(unique) - len(by_photo)
     kept = [
         row
         for split in ("train", "holdout")
@@ -114,7 +120,16 @@ def rows_curate(
             flooding=flooding[kind],
         )
     ]
-    left_out["author_cap"] = len(by_photo) - len(kept)
+    # From the last limit to the first, so that the first one that a row did not pass is its reason.
+    left_out = {
+        row.feedback: reason
+        for reason, before, after in (
+            ("author_cap", by_photo, kept),
+            ("photo_cap", unique, by_photo),
+            ("duplicate", placed, unique),
+        )
+        for row in set(before) - set(after)
+    }
     return Snapshot(tuple(sorted(kept, key=lambda row: row.feedback)), salt, left_out)
 
 

@@ -37,10 +37,8 @@ def snapshot_readable(snapshot: Snapshot, tick: Tick) -> Snapshot:
     photos = Photo.objects.filter(sha256__in={row.photo for row in snapshot.rows}).order_by("pk")
     readable = {photo.sha256 for photo in photos_readable(list(photos), tick)}
     rows = tuple(row for row in snapshot.rows if row.photo in readable)
-    if not (lost := len(snapshot.rows) - len(rows)):
-        return snapshot
-    before = snapshot.left_out.get("photo_unreadable", 0)
-    return replace(snapshot, rows=rows, left_out={**snapshot.left_out, "photo_unreadable": before + lost})
+    lost = {row.feedback: "photo_unreadable" for row in snapshot.rows if row.photo not in readable}
+    return replace(snapshot, rows=rows, left_out={**snapshot.left_out, **lost}) if lost else snapshot
 
 
 def photos_readable(photos: Sequence[Photo], tick: Tick) -> list[Photo]:

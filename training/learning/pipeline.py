@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from training.progress import Tick
 from training.services import run_folder
 
 SNAPSHOT_FILE = "data/feedback.jsonl"
-EXAMPLES = 12
+COMPARISONS = 200  # of held-out photos; blind votes end after 120
 
 
 @dataclass
@@ -58,11 +59,21 @@ class Workspace:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """What candidate and champion say of a held-out photo."""
+
+    photo: str  # SHA-256 of the upload
+    candidate: str
+    champion: str
+
+
+@dataclass(frozen=True)
 class Outcome:
     candidate: ModelVersion
     decision: Decision
     report: dict[str, Any]
     counts: dict[str, int]  # the snapshot's, and what came of it
+    comparisons: list[Compared]
 
 
 def learning_folder(run: TrainingRun) -> Path:
@@ -84,7 +95,7 @@ def run_work(
     corrected = [row for row in snapshot.of("train") if row.ideal]
     if not corrected:
         told = "No approved correction to learn from; ratings alone teach nothing."
-        if capped := snapshot.left_out.get("author_cap", 0):
+        if capped := snapshot.counts.get("left_out_author_cap", 0):
             told += (
                 f" {capped} were left out by the limit per author: people who may teach without it are staff and those "
                 "with the permission “Can teach without the limit per author”."
@@ -102,11 +113,11 @@ def run_work(
     }
     folder = _learn(work, captioner, data, config, snapshot)
     association = association_test(photos.features, [(row.photo, row.ideal) for row in corrections])
-    decision, report = _evaluate(
+    decision, report, comparisons = _evaluate(
         work, folder, photos.holdout(snapshot), original, snapshot, association, counts["replayed_photos"]
     )
     candidate = _publish(work, folder, snapshot, config, report, decision, counts)
-    return Outcome(candidate, decision, report, counts)
+    return Outcome(candidate, decision, report, counts, comparisons)
 
 
 def _learn(
@@ -141,7 +152,7 @@ def _evaluate(
     snapshot: Snapshot,
     association: Association | None,
     replayed: int,
-) -> tuple[Decision, dict[str, Any]]:
+) -> tuple[Decision, dict[str, Any], list[Compared]]:
     """Champion and candidate on the same photos, each as its published files load. They share the base's encoder."""
     versions = {
         "candidate": FeatureCaptioner.load(folder),
@@ -174,17 +185,15 @@ def _evaluate(
         name: {role: caption_figures(row.captions, sets[name].references) for role, row in rows.items()}
         for name, rows in measured.items()
     }
-    # Before and after on the same few held-out photos in every run.
-    examples = [
-        {
-            "photo": photo,
-            "before": measured["holdout"]["champion"].captions[index],
-            "after": measured["holdout"]["candidate"].captions[index],
-            "person": holdout.references[index][0],
-        }
-        for index, photo in enumerate(photos[:EXAMPLES])
-    ]
-    return decision, {**decision.to_dict(), "figures": table, "examples": examples}
+    said = zip(
+        photos,
+        measured["holdout"]["candidate"].captions,
+        measured["holdout"]["champion"].captions,
+        strict=True,
+    )
+    # The same photos in every run, and no sentence in the report, which nothing is ever deleted from.
+    comparisons = [Compared(*each) for each in islice(said, COMPARISONS)]
+    return decision, {**decision.to_dict(), "figures": table}, comparisons
 
 
 def _publish(

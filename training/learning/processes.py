@@ -94,6 +94,7 @@ def learn_in_processes(
             tick("Learning", int(curve[-1]["step"]) if (curve := curve_read(folder)) else done, steps)
             with suppress(subprocess.TimeoutExpired):
                 torchrun.wait(LOOK_SECONDS)
+    (folder / TASK).unlink()  # what people wrote stays in no file
     if torchrun.returncode:
         said = (folder / LOG).read_text(errors="replace")
         logger.error("The learning processes said:\n%s", said)

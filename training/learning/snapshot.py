@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -28,33 +28,43 @@ CONTENT_RATING = 7  # a caption rated this well, or not at all, may be what the 
 def snapshot_freeze(folder: Path) -> Snapshot:
     """What a run learns from in all its attempts: the first one leaves it in `folder`, the run's own.
 
-    It is taken again, and what was made of it removed, only where something in it was deleted or rejected since: what
-    is approved or edited meanwhile is for the next run.
+    Rows are kept by number and hash, and what they say is read again: it is nowhere but in the database. The snapshot
+    is taken again, and what was made of it removed, only where something in it was deleted, edited or rejected since;
+    what is approved meanwhile is for the next run.
     """
     path = folder / FROZEN_FILE
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        rows = tuple(FeedbackRow(**row) for row in stored["rows"])
-        frozen = Snapshot(rows, stored["salt"], stored["left_out"])
+        said = {row.feedback: row for row in _rows_approved()}
+        rows = [
+            replace(said[each["feedback"]], group=each["group"], split=each["split"])
+            for each in stored["rows"]
+        ]
+        if [row.sha256 for row in rows] == [each["sha256"] for each in stored["rows"]]:
+            left_out = {int(number): reason for number, reason in stored["left_out"].items()}
+            return Snapshot(tuple(rows), stored["salt"], left_out)
     except (FileNotFoundError, ValueError, TypeError, KeyError):
-        pass  # there is none, or one that another release or a crash of the machine left
-    else:
-        given = set(Feedback.objects.exclude(status=Feedback.Status.REJECTED).values_list("pk", flat=True))
-        if all(row.feedback in given for row in rows):
-            return frozen
+        pass  # there is none, or not any more, or one that another release or a crash of the machine left
     snapshot = snapshot_take()
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
+    frozen = {
+        "salt": snapshot.salt,
+        "left_out": snapshot.left_out,
+        "rows": [
+            {"feedback": row.feedback, "sha256": row.sha256, "group": row.group, "split": row.split}
+            for row in snapshot.rows
+        ],
+    }
     with file_write_atomically(path) as draft:
-        draft.write_text(json.dumps(asdict(snapshot)), encoding="utf-8")
+        draft.write_text(json.dumps(frozen), encoding="utf-8")
     return snapshot
 
 
-def snapshot_take() -> Snapshot:
-    """All feedback that is approved now, curated. Photos newly held out are remembered for ever."""
-    photos_hash()
-    salt = salted_hmac("training.split", "salt").hexdigest()[:16]
+def _rows_approved() -> list[FeedbackRow]:
+    """All feedback that is approved now, as it was said, by pseudonyms: no names, and no visitor's cookie."""
+    salt = _split_salt()
     allowed = User.objects.with_perm(
         "training.teach_unbounded", backend="django.contrib.auth.backends.ModelBackend"
     )
@@ -63,7 +73,6 @@ def snapshot_take() -> Snapshot:
     rows = []
     for feedback in approved.select_related("caption__photo").iterator(chunk_size=1000):
         caption = feedback.caption
-        # Snapshots are published with the weights: no names in them, and no visitor's cookie.
         who = f"user {caption.user_id}" if caption.user_id else f"visitor {caption.visitor}"
         rows.append(
             FeedbackRow(
@@ -77,6 +86,17 @@ def snapshot_take() -> Snapshot:
                 trusted=caption.user_id in trusted,
             )
         )
+    return rows
+
+
+def _split_salt() -> str:
+    return salted_hmac("training.split", "salt").hexdigest()[:16]
+
+
+def snapshot_take() -> Snapshot:
+    """All feedback that is approved now, curated. Photos newly held out are remembered for ever."""
+    photos_hash()
+    rows, salt = _rows_approved(), _split_salt()
     photos = Photo.objects.filter(captions__feedback__status=Feedback.Status.APPROVED).distinct()
     known = photos.exclude(difference_hash="").order_by("pk").values_list("sha256", "difference_hash", "file")
     hashes = {sha256: digits for sha256, digits, file in known if default_storage.exists(file)}
@@ -85,9 +105,8 @@ def snapshot_take() -> Snapshot:
     snapshot = rows_curate(readable, hashes, salt=salt, held_out=held_out)
     photos = Photo.objects.filter(sha256__in={row.photo for row in snapshot.of("holdout")})
     HeldOutPhoto.objects.bulk_create([HeldOutPhoto(photo=photo) for photo in photos], ignore_conflicts=True)
-    if missing := len(rows) - len(readable):
-        return Snapshot(snapshot.rows, salt, {**snapshot.left_out, "photo_unreadable": missing})
-    return snapshot
+    lost = {row.feedback: "photo_unreadable" for row in rows if row.photo not in hashes}
+    return replace(snapshot, left_out={**snapshot.left_out, **lost})
 
 
 def replay_photos(snapshot: Snapshot) -> list[Photo]:

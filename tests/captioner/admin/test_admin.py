@@ -39,7 +39,8 @@ def make_feedback(user: User, count: int) -> list[Feedback]:
     for number in range(count):
         photo = draw_jpeg((40 + number, 30))
         caption = caption_create(photo, owner=Owner(user=user), source=Caption.Source.WEB)
-        made.append(feedback_submit(caption, rating=number % 10 + 1, ideal_caption=f"ideal {number}")[0])
+        # Each is content with less than before.
+        made.append(feedback_submit(caption, rating=max(1, 3 - number), ideal_caption=f"ideal {number}")[0])
     return made[::-1]
 
 
@@ -80,7 +81,7 @@ def decide(client: Client, row: Feedback, status: str, seen: str | None = None):
 # --- The queue ---
 
 
-def test_the_queue_shows_what_is_pending_newest_first(client: Client, feedback: list[Feedback]) -> None:
+def test_the_queue_shows_what_is_pending_with_what_people_were_least_content_with_first(client: Client, feedback: list[Feedback]) -> None:
     feedback_review(
         Feedback.objects.filter(pk=feedback[0].pk),
         Feedback.Status.REJECTED,
@@ -112,7 +113,7 @@ def test_the_queue_shows_what_is_pending_newest_first(client: Client, feedback: 
 def test_the_queue_is_filtered_and_searched(
     client: Client, feedback: list[Feedback], query: str, count: int
 ) -> None:
-    first, second, third = feedback  # of ratings 3, 2 and 1
+    first, second, third = feedback  # of ratings 1, 2 and 3
     feedback_review(
         Feedback.objects.filter(pk=first.pk), Feedback.Status.APPROVED, reviewer=first.caption.user
     )

@@ -19,7 +19,7 @@ def create(photos: Iterator[bytes] | list[bytes], owner: Owner, **options) -> li
 
 def test_every_photo_gets_its_caption_in_order(fake_engine: FakeEngine, visitor: Owner) -> None:
     captions = create([draw_jpeg((64, 48)), draw_jpeg((32, 32))], visitor)
-    assert [str(caption) for caption in captions] == ["a 64 by 48 photo", "a 32 by 32 photo"]
+    assert [caption.text for caption in captions] == ["a 64 by 48 photo", "a 32 by 32 photo"]
     assert Caption.objects.owned_by(visitor).count() == 2
 
 
