@@ -115,7 +115,6 @@ class TrainingRun(models.Model):
 
     verdict = models.CharField(max_length=24, choices=Verdict, blank=True)
     report = models.JSONField(default=dict, help_text="What the gate measured and decided.")
-<<<<<<< HEAD
     look = models.PositiveIntegerField(
         null=True,
         blank=True,
@@ -126,7 +125,7 @@ class TrainingRun(models.Model):
         default=False,
         db_default=False,
         help_text="Whether the gate proved the candidate to be worse somewhere.",
-=======
+    )
     votes_verdict = models.CharField(
         max_length=16,
         choices=VotesVerdict,
@@ -134,7 +133,6 @@ class TrainingRun(models.Model):
         default="",
         db_default="",  # for the release before
         help_text="What people's blind votes said, once they had decided.",
->>>>>>> 6009961 (What is learned from is named by number and hash: sentences live in the database alone; uses, preferences, blind captions and votes have tables; versions are marked by what was deleted since)
     )
     promoted_to = models.CharField(max_length=20, blank=True)
     overruled_by = models.ForeignKey(

@@ -81,7 +81,7 @@ def decide(client: Client, row: Feedback, status: str, seen: str | None = None):
 # --- The queue ---
 
 
-def test_the_queue_shows_what_is_pending_with_what_people_were_least_content_with_first(client: Client, feedback: list[Feedback]) -> None:
+def test_the_queue_shows_what_pleased_people_least_first(client: Client, feedback: list[Feedback]) -> None:
     feedback_review(
         Feedback.objects.filter(pk=feedback[0].pk),
         Feedback.Status.REJECTED,
