@@ -77,6 +77,25 @@ class Photo(models.Model):
         return f"photo {self.sha256[:12]}"
 
 
+class PhotoVector(models.Model):
+    """What an encoder saw of a photo, as a vector: photos that look alike have vectors that point the same way."""
+
+    photo = models.ForeignKey(Photo, on_delete=models.CASCADE, related_name="vectors")
+    encoder = models.CharField(
+        max_length=16, help_text="Names the encoder's weights; see `Embedder.encoder`."
+    )
+    vector = models.BinaryField(
+        help_text="Unit length, float16, little-endian; empty where the photo cannot be read any more."
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["photo", "encoder"], name="photo_vector_once")]
+
+    def __str__(self) -> str:
+        return f"{self.photo} as {self.encoder} saw it"
+
+
 class Owned(models.Model):
     """What somebody made: a signed-in user, an API key in the name of its user, or an anonymous visitor."""
 
@@ -141,11 +160,12 @@ class OwnedQuerySet(models.QuerySet[OwnedT]):
 
 class CaptionQuerySet(OwnedQuerySet["Caption"]):
     def with_details(self) -> "CaptionQuerySet":
-        return self.select_related("photo", "feedback")
+        return self.select_related("photo", "feedback", "recalled")
 
     def search(self, text: str) -> "CaptionQuerySet":
-        """Those that `text` occurs in: what the model wrote, or what the person would have written."""
-        return self.filter(Q(text__icontains=text) | Q(feedback__ideal_caption__icontains=text))
+        """Those that `text` occurs in: what the model wrote, what was remembered, or what the person wrote."""
+        remembered = Q(recalled__status=Feedback.Status.APPROVED, recalled__ideal_caption__icontains=text)
+        return self.filter(Q(text__icontains=text) | Q(feedback__ideal_caption__icontains=text) | remembered)
 
 
 class Caption(Owned):
@@ -156,10 +176,35 @@ class Caption(Owned):
         API = "api", "REST API"
         BATCH = "batch", "Batch job"
 
+    class Origin(models.TextChoices):
+        MODEL = "model", "The model"
+        MEMORY = "memory", "An approved caption of the same photo"
+
     photo = models.ForeignKey(Photo, on_delete=models.PROTECT, related_name="captions")
     source = models.CharField(max_length=8, choices=Source)
 
-    text = models.TextField()
+    origin = models.CharField(
+        max_length=8,
+        choices=Origin,
+        default=Origin.MODEL,
+        db_default=Origin.MODEL,
+        help_text="What the answer came from; stays when the remembered caption is deleted.",
+    )
+    # A reference and no copy: what is deleted is gone here as well.
+    recalled = models.ForeignKey(
+        "Feedback",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="recalled_by",
+        help_text="The remembered caption that was the answer.",
+    )
+    text = models.TextField(help_text="What the model wrote, whatever the answer was.")
+    beam_rank = models.PositiveSmallIntegerField(
+        default=0,
+        db_default=0,
+        help_text="Of the model's captions by its own order, from 0; above 0 where photos like this spoke for another.",
+    )
     confidence = models.FloatField(
         null=True, blank=True, help_text="Calibrated, 0 to 1; empty where there is none."
     )
@@ -201,11 +246,25 @@ class Caption(Owned):
         # The admin's log keeps this for ever: no sentence that somebody may want to have deleted.
         return f"caption {self.pk}"
 
+    @property
+    def is_remembered(self) -> bool:
+        """Whether the answer was an approved caption of the same photo, which still is one."""
+        return self.recalled is not None and self.recalled.status == Feedback.Status.APPROVED
+
+    @property
+    def final_text(self) -> str:
+        """The caption: the remembered one where there is one, else what the model wrote."""
+        return self.recalled.ideal_caption if self.recalled is not None and self.is_remembered else self.text
+
 
 class FeedbackQuerySet(models.QuerySet["Feedback"]):
     def pending(self) -> "FeedbackQuerySet":
         """The review queue: what people were least content with first, and the newest of that."""
         return self.filter(status=Feedback.Status.PENDING).order_by("-priority", "-updated_at", "-id")
+
+    def remembered(self) -> "FeedbackQuerySet":
+        """Approved corrections: what the memory may answer with."""
+        return self.filter(status=Feedback.Status.APPROVED).exclude(ideal_caption="")
 
     def after(self, feedback: "Feedback") -> "FeedbackQuerySet":
         """Those that come later than `feedback` in the queue."""
@@ -275,7 +334,13 @@ class Feedback(models.Model):
             ),
         ]
         indexes = [
-            models.Index(fields=["status", "-priority", "-updated_at", "-id"], name="feedback_review_queue")
+            models.Index(fields=["status", "-priority", "-updated_at", "-id"], name="feedback_review_queue"),
+            # What each process looks for every second: corrections that were approved just now.
+            models.Index(
+                fields=["reviewed_at"],
+                condition=Q(status="approved") & ~Q(ideal_caption=""),
+                name="feedback_remembered",
+            ),
         ]
 
     def __str__(self) -> str:

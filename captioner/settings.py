@@ -321,6 +321,14 @@ if not CAPTION_THREADS and WEB_WORKERS > 1:
 JOB_MAX_PHOTOS = env_int("JOB_MAX_PHOTOS", 1000, minimum=1, maximum=100_000)  # in one batch job
 JOB_MAX_MEGABYTES = env_int("JOB_MAX_MEGABYTES", 300, minimum=1)  # of one batch job, as sent and unpacked
 
+# Whose approved corrections answer when the same photo comes again: those of the same person (user, API key or
+# visitor), of everybody here, or nobody's.
+MEMORY_SCOPE = env_text(
+    "MEMORY_SCOPE",
+    "owner" if ALLOW_ANONYMOUS else "installation",
+    choices=("owner", "installation", "off"),
+)
+
 # --- Background work --------------------------------------------------------------------------------------------
 
 CELERY_BROKER_URL = env_text("CELERY_BROKER_URL") or REDIS_URL or "filesystem://localhost/"

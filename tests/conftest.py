@@ -25,6 +25,7 @@ _OURS = (
     "TRAINING_",
     "TRUSTED_",
     "METRICS_",
+    "MEMORY_",
     "LOG_",
     "JOB_",
     "SENTRY_",
@@ -54,7 +55,9 @@ metrics.process_begin()
 import uuid
 from collections import Counter
 from concurrent.futures import Future
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
@@ -99,6 +102,8 @@ class FakeEngine:
         self.error: Exception | None = None
         self.never_answers = False
         self.confidence: float | None = None
+        self.beams: tuple[str, ...] = ()  # what it finds besides its caption
+        self.encoder = ""  # once it has a name, photos have vectors
         self.submitted: list[DecodingParameters] = []
         self.futures: list[Future[Prediction]] = []
 
@@ -122,8 +127,24 @@ class FakeEngine:
         future: Future[Prediction] = Future()
         self.futures.append(future)
         if not self.never_answers:
-            future.set_result(fake_prediction(image, parameters.num_captions, self.confidence))
+            prediction = fake_prediction(image, parameters.num_captions, self.confidence)
+            others = tuple(replace(prediction.candidates[0], caption=beam) for beam in self.beams)
+            future.set_result(
+                replace(
+                    prediction,
+                    beams=(*prediction.candidates, *others),
+                    vector=fake_vector(image) if self.encoder else b"",
+                    encoder=self.encoder,
+                )
+            )
         return future
+
+
+def fake_vector(image: Image.Image) -> bytes:
+    """What an eye would see that knows nothing but colours and where they are."""
+    pixels = np.asarray(image.resize((8, 8), Image.Resampling.BOX), np.float32).ravel()
+    pixels -= pixels.mean()
+    return (pixels / max(1.0, float(np.linalg.norm(pixels)))).astype("<f2").tobytes()
 
 
 def fake_prediction(image: Image.Image, num_captions: int, confidence: float | None = None) -> Prediction:

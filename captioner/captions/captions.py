@@ -10,6 +10,7 @@ from typing import cast
 from django.conf import settings
 from django.db import connection, transaction
 
+from captioner.captions.memory import photo_recall, recalled_lock, vector_keep
 from captioner.captions.photos import photo_delete, photo_store
 from captioner.exceptions import CaptionerError, ClientGone
 from captioner.inference.types import Candidate, DecodingParameters
@@ -124,14 +125,16 @@ def _captioning(
         try:
             with metrics.queue_depth.track_inprogress():
                 yield None
-                jpeg = photo.jpeg  # encoded by this thread while the engine is busy with the photo
+                # Made by this thread while the engine is busy with the photo.
+                jpeg, difference_hash = photo.jpeg, photo.difference_hash
                 if not connection.in_atomic_block:
                     connection.close()  # while this thread waits: waiting requests may outnumber connections
                 prediction = ticket.answer(is_abandoned)
         finally:
             ticket.cancel()
         metrics.queue_seconds.observe(prediction.queue_seconds)
-        best, *others = prediction.candidates
+        recalled = photo_recall(prediction, difference_hash, owner)
+        best, *others = recalled.beams[: ticket.parameters.num_captions]
         caption = Caption(
             user=owner.api_key.user if owner.api_key else owner.user,
             api_key=owner.api_key,
@@ -139,6 +142,7 @@ def _captioning(
             visitor=owner.visitor,
             source=source,
             text=best.caption,
+            beam_rank=recalled.ranks[0],
             confidence=_confidence(best),
             words=[asdict(word) for word in best.words],
             alternatives=[{"caption": each.caption, "confidence": _confidence(each)} for each in others],
@@ -157,6 +161,10 @@ def _captioning(
         )
         with transaction.atomic():
             caption.photo = photo_store(photo, jpeg)
+            vector_keep(caption.photo, prediction)
+            if recalled.same is not None:  # and was not deleted or rejected this moment
+                caption.recalled = recalled_lock(recalled.same)
+                caption.origin = Caption.Origin.MEMORY if caption.recalled else Caption.Origin.MODEL
             caption.save(force_insert=True)
             on_logged(caption)
         metrics.captions.labels("captioned").inc()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from captioner.exceptions import DeadlineExceeded, ModelUnavailable, Overloaded
 from captioner.inference.cost import CostModel
-from captioner.inference.types import BatcherStats, Candidate, DecodingParameters, Prediction
+from captioner.inference.types import BatcherStats, DecodingParameters, Prediction, Seen
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,10 @@ class BatchPredictor(Protocol):
 
     model_version: str
 
-    def predict(self, pixels: Tensor, parameters: DecodingParameters) -> list[tuple[Candidate, ...]]: ...
+    @property
+    def encoder(self) -> str: ...
+
+    def look(self, pixels: Tensor, parameters: DecodingParameters) -> list[Seen]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -246,9 +249,7 @@ class Batcher:
         predictor = batch[0].predictor
         started = time.monotonic()
         try:
-            answers = predictor.predict(
-                torch.stack([request.pixels for request in batch]), batch[0].parameters
-            )
+            answers = predictor.look(torch.stack([request.pixels for request in batch]), batch[0].parameters)
             if len(answers) != len(batch):
                 raise RuntimeError(f"The model gave {len(answers)} answers to {len(batch)} photos.")
         except Exception as error:
@@ -266,10 +267,18 @@ class Batcher:
             self._batches += 1
             self._photos += len(batch)
             self._last_batch_size = len(batch)
-        for request, candidates in zip(batch, answers, strict=True):
-            queued = started - request.submitted_at
+        for request, seen in zip(batch, answers, strict=True):
             request.future.set_result(
-                Prediction(candidates, predictor.model_version, queued, seconds, len(batch))
+                Prediction(
+                    seen.beams[: request.parameters.num_captions],
+                    predictor.model_version,
+                    started - request.submitted_at,
+                    seconds,
+                    len(batch),
+                    seen.beams,
+                    seen.vector,
+                    predictor.encoder,
+                )
             )
         if self.on_batch is not None:
             try:

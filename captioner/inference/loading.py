@@ -8,6 +8,7 @@ import torch
 
 from captioner.exceptions import IncompatibleModel
 from captioner.inference.calibration import Calibration, calibration_read
+from captioner.inference.likeness.embedding import Centre, centre_read
 from captioner.ops.cores import cores_bounded
 
 PICKLED_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack"})
@@ -24,6 +25,7 @@ class CaptioningModel:
     tokenizer: Any
     image_processor: Any
     calibration: Calibration | None = None
+    centre: Centre | None = None
 
 
 def load_model(folder: Path) -> CaptioningModel:
@@ -77,7 +79,9 @@ def load_model(folder: Path) -> CaptioningModel:
         raise IncompatibleModel(
             f"{folder.name} has no tokenizer: save it beside the weights (tokenizer.json)."
         )
-    return CaptioningModel(model.eval(), tokenizer, image_processor, calibration_read(folder))
+    return CaptioningModel(
+        model.eval(), tokenizer, image_processor, calibration_read(folder), centre_read(folder)
+    )
 
 
 def thread_count() -> int:

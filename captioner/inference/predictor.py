@@ -10,18 +10,28 @@ import torch
 from torch import Tensor
 
 from captioner.exceptions import IncompatibleModel
-from captioner.inference.decoding import Decoder
+from captioner.inference.decoding import Decoder, Sequence
 from captioner.inference.drawings import drawn_images
+from captioner.inference.likeness.embedding import Embedder
 from captioner.inference.loading import CaptioningModel, load_model, thread_count
 from captioner.inference.preprocessing import make_preprocess
-from captioner.inference.types import MAX_NEW_TOKENS, MAX_NUM_BEAMS, Candidate, DecodingParameters, Gaze
+from captioner.inference.types import (
+    MAX_NEW_TOKENS,
+    MAX_NUM_BEAMS,
+    Candidate,
+    DecodingParameters,
+    Gaze,
+    Seen,
+)
 from captioner.inference.words import gaze, merge_tokens
 
 logger = logging.getLogger(__name__)
 
+_DRAWINGS = 8  # whose mean stands in for that of photos
+
 
 class Predictor:
-    """Captions batches of photos. All methods may be called from any thread; `predict` does one batch at a time.
+    """Captions batches of photos. All methods may be called from any thread; `look` does one batch at a time.
 
     `preprocess` turns an RGB `PIL.Image` into float32 pixels of shape (3, height, width).
     """
@@ -31,6 +41,7 @@ class Predictor:
         self.preprocess = make_preprocess(parts.image_processor)
         self._parts = parts
         self._decode = Decoder(parts.model)
+        self._embedder = Embedder(parts.model, parts.centre, self._drawings_look)
         # The decoder's caches are for one batch at a time, and a version may pass from one thread to another.
         self._decoding = threading.Lock()
 
@@ -74,6 +85,11 @@ class Predictor:
             )
         return best.caption
 
+    @property
+    def encoder(self) -> str:
+        """Names what makes the vectors of `look`; see `Embedder.encoder`."""
+        return self._embedder.encoder
+
     def predict(self, pixels: Tensor, parameters: DecodingParameters) -> list[tuple[Candidate, ...]]:
         """Caption float32 pixels of shape (batch, 3, height, width); 1 to `num_captions` captions per photo.
 
@@ -81,13 +97,28 @@ class Predictor:
         """
         with self._decoding:
             decoded = self._decode(pixels, parameters)
+        return [beams[: parameters.num_captions] for beams in self._candidates(decoded)]
+
+    def look(self, pixels: Tensor, parameters: DecodingParameters) -> list[Seen]:
+        """As `predict`, with all that the beams found, and the vector of each photo out of the same pass."""
+        with self._decoding:
+            with self._embedder.watching():
+                decoded = self._decode(pixels, parameters)
+            vectors = self._embedder.vectors(len(pixels))
+        return [Seen(beams, vector) for beams, vector in zip(self._candidates(decoded), vectors, strict=True)]
+
+    def _drawings_look(self) -> None:
+        """For the encoder to see some drawings, within `look`."""
+        pixels = torch.stack([self.preprocess(image) for image in drawn_images(_DRAWINGS)])
+        self._decode(pixels, DecodingParameters(max_new_tokens=1))
+
+    def _candidates(self, decoded: list[list[Sequence]]) -> list[tuple[Candidate, ...]]:
+        """The distinct captions of each photo, best first."""
         calibration = self._parts.calibration
         answers = []
         for sequences in decoded:
             distinct: dict[str, Candidate] = {}
             for sequence in sequences:
-                if len(distinct) == parameters.num_captions:
-                    break
                 words = merge_tokens(self._parts.tokenizer, sequence.token_ids, sequence.log_probabilities)
                 caption = " ".join(word.text for word in words)
                 if caption not in distinct:

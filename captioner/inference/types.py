@@ -68,14 +68,32 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What a model made of one photo: all distinct captions of its beams, best first, and the photo's vector.
+
+    `vector` is what the encoder saw, as bytes (see `likeness.embedding`); empty where there is none.
+    """
+
+    beams: tuple[Candidate, ...]
+    vector: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer to one photo: distinct candidates, best first, and where the time went."""
+    """The answer to one photo, best captions first, and where the time went.
+
+    `beams` are all captions that were found, of which `candidates` are as many as were asked for. Vectors of photos can
+    be compared where `encoder` is the same.
+    """
 
     candidates: tuple[Candidate, ...]
     model_version: str
     queue_seconds: float
     inference_seconds: float
     batch_size: int
+    beams: tuple[Candidate, ...] = ()
+    vector: bytes = b""
+    encoder: str = ""
 
 
 @dataclass(frozen=True, slots=True)

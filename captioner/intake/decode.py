@@ -56,7 +56,7 @@ class DecodedPhoto:
         )
         return buffer.getvalue()
 
-    @property
+    @cached_property
     def difference_hash(self) -> str:
         return hashes.difference_hash(self.image)
 

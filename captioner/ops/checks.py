@@ -95,6 +95,19 @@ def check_broker(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Check
     return []
 
 
+@register(Tags.security)
+def check_memory_scope(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    if settings.MEMORY_SCOPE == "installation" and settings.ALLOW_ANONYMOUS:
+        return [
+            Warning(
+                "Anybody may caption without signing in, and is answered with what others wrote of the same photo.",
+                hint="Set MEMORY_SCOPE to owner, or CAPTIONER_ALLOW_ANONYMOUS to false.",
+                id="captioner.W005",
+            )
+        ]
+    return []
+
+
 @register(Tags.database)
 def check_database(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     if settings.PRODUCTION and not settings.DATABASE_URL:

@@ -64,7 +64,7 @@ def version_warm(
             for parameters in dict.fromkeys((default, with_beams)):
                 turn_wait()
                 started = time.thread_time()
-                version.predictor.predict(pixels.expand(size, -1, -1, -1), parameters)
+                version.predictor.look(pixels.expand(size, -1, -1, -1), parameters)
                 timings.append((size * parameters.num_beams, time.thread_time() - started))
     return timings
 

@@ -126,8 +126,12 @@ def _record(
     version: ModelVersion, since: datetime, ratings_since: datetime, timed: int, batch_ms: float | None
 ) -> Record:
     answered, trials = _captions(version, since), _trials(version, since)
+    # What was remembered is no merit of the version.
     rated = Feedback.objects.filter(
-        caption__model_version=version.pk, caption__created_at__gte=ratings_since, rating__isnull=False
+        caption__model_version=version.pk,
+        caption__origin=Caption.Origin.MODEL,
+        caption__created_at__gte=ratings_since,
+        rating__isnull=False,
     ).exclude(status=Feedback.Status.REJECTED)
     ratings = rated.aggregate(count=Count("pk"), mean=Avg("rating"), deviation=StdDev("rating", sample=True))
     return Record(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from captioner.inference.types import Candidate, DecodingParameters, Prediction
+from captioner.inference.types import Candidate, DecodingParameters, Prediction, Seen
 
 PATIENCE = 30.0  # Seconds after which a test that hangs fails.
 
@@ -36,7 +36,9 @@ class FakePredictor:
         self._permits = threading.Semaphore(0)
         self._gated = gated
 
-    def predict(self, pixels: torch.Tensor, parameters: DecodingParameters) -> list[tuple[Candidate, ...]]:
+    encoder = ""
+
+    def look(self, pixels: torch.Tensor, parameters: DecodingParameters) -> list[Seen]:
         numbers = [int(photo.flatten()[0]) for photo in pixels]
         self.batches.append(numbers)
         self.parameters.append(parameters)
@@ -44,7 +46,7 @@ class FakePredictor:
         if self._gated:
             assert self._permits.acquire(timeout=PATIENCE)
         self.on_predict(numbers)
-        return [(Candidate(str(number), (), -1.0, (-1.0,)),) for number in numbers]
+        return [Seen((Candidate(str(number), (), -1.0, (-1.0,)),)) for number in numbers]
 
     def wait_entered(self) -> None:
         """Return once one more batch has reached the model."""

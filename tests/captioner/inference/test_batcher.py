@@ -9,7 +9,7 @@ from captioner.exceptions import DeadlineExceeded, ModelUnavailable, Overloaded
 from captioner.inference import batcher as batcher_module
 from captioner.inference.batcher import Batcher
 from captioner.inference.cost import CostModel
-from captioner.inference.types import DecodingParameters, Prediction
+from captioner.inference.types import DecodingParameters, Prediction, Seen
 from tests.captioner.inference.fakes import PATIENCE, Clock, FakePredictor, caption, photo
 
 GREEDY = DecodingParameters()
@@ -270,7 +270,7 @@ def test_an_error_fails_its_batch_only(start: Start) -> None:
 def test_a_model_that_loses_an_answer_is_an_error(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     batcher, predictor = start()
     futures = submit(batcher, 1, 2)
-    monkeypatch.setattr(predictor, "predict", lambda *_: [()])
+    monkeypatch.setattr(predictor, "look", lambda *_: [Seen(())])
     predictor.open()
     for future in futures:
         with pytest.raises(RuntimeError, match="1 answers to 2 photos"):

@@ -1,0 +1,222 @@
+"""What was approved before: the same photo again gets the approved caption, photos like it speak for captions like it.
+
+Remembered is nothing but approved feedback and the vector of its photo: what is deleted, rejected or rewritten is
+forgotten in the same transaction. Each process lists which photos there are, without texts; what it finds there counts
+only if the database still knows it.
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.db.models import F, FilteredRelation, Q, QuerySet
+from django.utils import timezone
+
+from captioner.inference.types import Candidate, Prediction
+from captioner.models import Feedback, Owner, Photo, PhotoVector
+
+if TYPE_CHECKING:
+    from captioner.inference.likeness.index import LikenessIndex, OwnerNumbers
+
+_LOOK_SECONDS = 1.0  # between two looks for what was approved just now
+_RECONCILE_SECONDS = 60.0  # between two looks at everything
+# What commits late, or was approved by a machine whose clock is slow, is found all the same.
+_OVERLAP = timedelta(seconds=60)
+_LOADED_AT_ONCE = 2000
+
+
+@dataclass(frozen=True)
+class Recollection:
+    """What the memory says of a photo: the approved caption of the same one, and the order of the model's captions."""
+
+    beams: Sequence[Candidate]  # best first
+    ranks: Sequence[int]  # the place of each of them by the model's own order
+    same: Feedback | None = None
+
+
+def photo_recall(prediction: Prediction, difference_hash: str, owner: Owner) -> Recollection:
+    """What is remembered about the photo that was captioned, as far as `owner` may hear of it."""
+    from captioner.inference.likeness import ranking  # and numpy, with the first photo
+
+    beams = prediction.beams or prediction.candidates
+    unchanged = Recollection(beams, range(len(beams)))
+    index = memory.index(prediction.encoder)
+    if index is None or not prediction.vector:
+        return unchanged
+    own = _owner_numbers(owner)
+    scope = None if settings.MEMORY_SCOPE == "installation" else own
+    numbers = index.search(prediction.vector, difference_hash, scope)
+    if not numbers:
+        return unchanged
+    found = list(
+        _with_vectors(Feedback.objects.remembered().filter(pk__in=numbers), prediction.encoder)
+        .filter(photo_vector__isnull=False)
+        .select_related("caption__photo")
+        .annotate(vector=F("photo_vector__vector"))
+    )
+    likenesses = ranking.likenesses(prediction.vector, [bytes(row.vector) for row in found])
+    same = [
+        (likeness, row)
+        for likeness, row in zip(likenesses, found, strict=True)
+        if ranking.is_copy(likeness, (difference_hash, row.caption.photo.difference_hash))
+    ]
+    if same:
+        closest = max(likeness for likeness, _ in same)
+        # Of the photo that is closest what its owner said, else what was approved last.
+        said = [row for likeness, row in same if likeness >= closest - ranking.SAME_MARGIN]
+        said.sort(key=lambda row: (_is_own(row, own), row.reviewed_at, row.pk))
+        return replace(unchanged, same=said[-1])
+    neighbours = [
+        ranking.Neighbour(row.ideal_caption, likeness)
+        for likeness, row in zip(likenesses, found, strict=True)
+    ]
+    ranks = ranking.beams_rank(beams, neighbours)
+    return Recollection([beams[rank] for rank in ranks], ranks)
+
+
+def recalled_lock(same: Feedback) -> Feedback | None:
+    """The remembered caption, if it still is one until the transaction ends that logs the answer."""
+    return Feedback.objects.remembered().select_for_update(no_key=True).filter(pk=same.pk).first()
+
+
+def vector_keep(photo: Photo, prediction: Prediction) -> None:
+    """Keep what the encoder saw of this photo, for the day its correction is approved. In the caption's transaction."""
+    if settings.MEMORY_SCOPE != "off" and prediction.vector:
+        vectors_keep([PhotoVector(photo=photo, encoder=prediction.encoder, vector=prediction.vector)])
+
+
+def vectors_keep(vectors: Iterable[PhotoVector]) -> None:
+    PhotoVector.objects.bulk_create(vectors, ignore_conflicts=True)
+
+
+def remembered_without_vector(encoder: str) -> QuerySet[Feedback]:
+    """Approved corrections of photos that this encoder has not seen yet."""
+    return _with_vectors(Feedback.objects.remembered(), encoder).filter(photo_vector__isnull=True)
+
+
+class Memory:
+    """This process's list of remembered photos, for each encoder that is in its memory. Any thread may ask."""
+
+    def __init__(self) -> None:
+        self._lists: dict[str, _List] = {}
+        self._looking = threading.Lock()
+
+    def index(self, encoder: str) -> "LikenessIndex | None":
+        """The remembered photos that an encoder has seen, None where none was loaded or the memory is off."""
+        listed = self._lists.get(encoder)
+        return listed.index if listed and settings.MEMORY_SCOPE != "off" else None
+
+    def look(self, encoders: Iterable[str]) -> int:
+        """Bring the lists of these encoders up to date, if that is due, and let go of others.
+
+        Returns how many approved corrections one of the encoders has yet to look at the photo of, as far as that was
+        asked. Raises `DatabaseError`.
+        """
+        if settings.MEMORY_SCOPE == "off":
+            return 0
+        with self._looking:
+            wanted = {encoder: self._lists.get(encoder) or _List(encoder) for encoder in encoders if encoder}
+            missing = 0
+            for encoder, listed in wanted.items():
+                missing = max(missing, listed.look())
+                self._lists[encoder] = listed
+            self._lists = wanted
+            return missing
+
+    def clear(self) -> None:
+        """Know of nothing, as a process that has just started."""
+        with self._looking:
+            self._lists = {}
+
+
+memory = Memory()
+
+
+class _List:
+    """The remembered photos that one encoder has seen."""
+
+    def __init__(self, encoder: str) -> None:
+        from captioner.inference.likeness.index import LikenessIndex
+
+        self.index = LikenessIndex()
+        self._encoder = encoder
+        self._unreadable: set[int] = set()  # which no list can be made of
+        self._since: datetime | None = None  # what was approved before is in the list
+        self._looked_at = self._reconciled_at = -float("inf")
+
+    def look(self) -> int:
+        """Take what is new; returns how many corrections lack a vector."""
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_SECONDS:
+            return 0
+        self._looked_at, began = now, timezone.now()
+        missing = 0
+        remembered = Feedback.objects.remembered()
+        if self._since is None or now - self._reconciled_at > _RECONCILE_SECONDS:
+            self._reconciled_at = now
+            missing = remembered_without_vector(self._encoder).count()
+            if remembered.count() - missing != len(self.index) + len(self._unreadable):
+                standing = set(remembered.values_list("pk", flat=True).iterator())
+                self.index.remove(self.index.numbers - standing)
+                self._unreadable &= standing
+                self._take(remembered, standing - self.index.numbers - self._unreadable)
+        else:
+            lately = remembered.filter(reviewed_at__gte=self._since - _OVERLAP)
+            new = set(lately.values_list("pk", flat=True)) - self.index.numbers - self._unreadable
+            missing = len(new) - self._take(remembered, new)
+        self._since = began
+        return missing
+
+    def _take(self, remembered: QuerySet[Feedback], pks: set[int]) -> int:
+        """Take these, a few at a time; returns how many have a vector."""
+        from captioner.inference.likeness.index import Remembered
+
+        taken, rest = 0, iter(sorted(pks))
+        while part := list(islice(rest, _LOADED_AT_ONCE)):
+            rows = _with_vectors(remembered.filter(pk__in=part), self._encoder)
+            found = [
+                Remembered(pk, bytes(vector), digits, _numbers(user, api_key, visitor))
+                for pk, vector, digits, user, api_key, visitor in rows.filter(
+                    photo_vector__isnull=False
+                ).values_list(
+                    "pk",
+                    "photo_vector__vector",
+                    "caption__photo__difference_hash",
+                    "caption__user",
+                    "caption__api_key",
+                    "caption__visitor",
+                )
+            ]
+            self.index.add([each for each in found if each.vector])
+            self._unreadable |= {each.number for each in found if not each.vector}
+            taken += len(found)
+        return taken
+
+
+def _with_vectors(feedback: QuerySet[Feedback], encoder: str) -> QuerySet[Feedback]:
+    """With `photo_vector`, which the photo may have of this encoder."""
+    vectors = "caption__photo__vectors"
+    return feedback.alias(
+        photo_vector=FilteredRelation(vectors, condition=Q(**{f"{vectors}__encoder": encoder}))
+    )
+
+
+def _owner_numbers(owner: Owner) -> "OwnerNumbers":
+    user, api_key = owner.user and owner.user.pk, owner.api_key and owner.api_key.pk
+    return _numbers(user, api_key, owner.visitor)
+
+
+def _numbers(user: int | None, api_key: int | None, visitor: uuid.UUID | None) -> "OwnerNumbers":
+    """As the index compares owners: a key's captions are its user's as well."""
+    return user or 0, api_key or 0, visitor.int >> 65 if visitor else 0
+
+
+def _is_own(row: Feedback, owner: "OwnerNumbers") -> bool:
+    made_by = _numbers(row.caption.user_id, row.caption.api_key_id, row.caption.visitor)
+    return any(part and part == other for part, other in zip(owner, made_by, strict=True))
