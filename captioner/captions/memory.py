@@ -5,6 +5,7 @@ forgotten in the same transaction. Each process lists which photos there are, wi
 only if the database still knows it.
 """
 
+import hashlib
 import threading
 import time
 import uuid
@@ -181,15 +182,14 @@ class _List:
         while part := list(islice(rest, _LOADED_AT_ONCE)):
             rows = _with_vectors(remembered.filter(pk__in=part), self._encoder)
             found = [
-                Remembered(pk, bytes(vector), digits, _numbers(user, api_key, visitor))
-                for pk, vector, digits, user, api_key, visitor in rows.filter(
-                    photo_vector__isnull=False
-                ).values_list(
+                Remembered(pk, bytes(vector), digits, _numbers(*owner))
+                for pk, vector, digits, *owner in rows.filter(photo_vector__isnull=False).values_list(
                     "pk",
                     "photo_vector__vector",
                     "caption__photo__difference_hash",
                     "caption__user",
                     "caption__api_key",
+                    "caption__end_user",
                     "caption__visitor",
                 )
             ]
@@ -209,14 +209,20 @@ def _with_vectors(feedback: QuerySet[Feedback], encoder: str) -> QuerySet[Feedba
 
 def _owner_numbers(owner: Owner) -> "OwnerNumbers":
     user, api_key = owner.user and owner.user.pk, owner.api_key and owner.api_key.pk
-    return _numbers(user, api_key, owner.visitor)
+    return _numbers(user, api_key, owner.end_user, owner.visitor)
 
 
-def _numbers(user: int | None, api_key: int | None, visitor: uuid.UUID | None) -> "OwnerNumbers":
-    """As the index compares owners: a key's captions are its user's as well."""
-    return user or 0, api_key or 0, visitor.int >> 65 if visitor else 0
+def _numbers(
+    user: int | None, api_key: int | None, end_user: str, visitor: uuid.UUID | None
+) -> "OwnerNumbers":
+    """As the index compares owners: what a key made is its user's; end users of a key are strangers."""
+    key = api_key or 0
+    if end_user:
+        key = int.from_bytes(hashlib.sha256(f"{key} {end_user}".encode()).digest()[:8], "big") >> 1
+    return user or 0, key, visitor.int >> 65 if visitor else 0
 
 
 def _is_own(row: Feedback, owner: "OwnerNumbers") -> bool:
-    made_by = _numbers(row.caption.user_id, row.caption.api_key_id, row.caption.visitor)
+    caption = row.caption
+    made_by = _numbers(caption.user_id, caption.api_key_id, caption.end_user, caption.visitor)
     return any(part and part == other for part, other in zip(owner, made_by, strict=True))

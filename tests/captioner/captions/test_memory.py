@@ -179,6 +179,17 @@ def test_of_an_owner_only_their_own_corrections_answer(
     assert ask(draw_scene(3), visitor).origin == "memory"
 
 
+def test_the_end_users_of_a_key_are_strangers_to_each_other(
+    user: User, reviewer: User, settings: Settings
+) -> None:
+    settings.MEMORY_SCOPE = "owner"
+    key, _ = api_key_create(user, "shop")
+    teach(draw_scene(1), Owner(api_key=key, end_user="ann"), "a quilt of our grandmother", reviewer)
+    for end_user, origin in (("ann", "memory"), ("ben", "model"), ("", "model")):
+        assert ask(draw_scene(1), Owner(api_key=key, end_user=end_user)).origin == origin
+    assert ask(draw_scene(1), Owner(user=user)).origin == "memory"
+
+
 def test_of_an_installation_everybodys_do_ones_own_first(
     user: User, other_user: User, reviewer: User, settings: Settings
 ) -> None:
