@@ -62,7 +62,7 @@ def export(
     else:  # a published eye, whose maps are kept for one size
         model = _as_it_ships(trained)
         seen = [seen_load(data, run, name, "val", model.encoder) for name in JUDGED]
-        judged = [(list(maps_stack(photos.views[0])), photos.captions) for photos in seen]
+        judged = [(list(maps_stack(list(photos.views[0]))), photos.captions) for photos in seen]
         with backbone_away(model.encoder):
             scored += [(*each, model) for each in decodings_score(model, tokenizer, judged, decodings)]
     _, decoding, model = max(scored, key=lambda each: each[0])

@@ -268,6 +268,6 @@ def test_unknown_stages_are_refused_with_the_known_ones(capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         starter.main(["dream", "--data", "x", "--run", "y"])
     assert (
-        "choose from eye, words, pretrain, caption, reward, export, calibrate"
+        "choose from eye, words, base, pretrain, caption, reward, export, calibrate"
         in capsys.readouterr().err.replace("'", "")
     )
