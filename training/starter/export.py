@@ -18,6 +18,7 @@ from transformers import (
     VisionEncoderDecoderModel,
 )
 
+from captioner.inference.likeness.embedding import centre_from, pooled
 from training.data.duplicates import duplicates_cache
 from training.data.photo_sets import TRAIN
 from training.judging.figures import caption_figures
@@ -31,6 +32,7 @@ from training.starter.words import maps_stack, seen_load
 logger = logging.getLogger(__name__)
 
 OWN_ENCODER = "dpt"
+PART = 256  # photos looked at together
 # Photos a little larger than those it learned from scored better so far, see EXPERIMENTS (Touvron et al. 2019, "Fixing
 # the train-test resolution discrepancy").
 SCALES = (1.0, 1.125)
@@ -67,8 +69,12 @@ def export(
             scored += [(*each, model) for each in decodings_score(model, tokenizer, judged, decodings)]
     _, decoding, model = max(scored, key=lambda each: each[0])
     folder_write(model, tokenizer, decoding, output)
-    card_write(output, run, decoding)
     twins = duplicates_cache(data, run / "cache/near-duplicates.json")
+    if hasattr(model.encoder, "backbone"):  # what the memory of corrections compares photos by
+        maps = seen_load(data, run, SETS[0], TRAIN, model.encoder, twins).views[0]
+        parts = (maps_stack(list(maps[start : start + PART])) for start in range(0, len(maps), PART))
+        centre_from(model.encoder.backbone, [pooled(part) for part in parts]).write(output)
+    card_write(output, run, decoding)
     attribution_write(output, {name: photos_of(data, name, TRAIN, twins) for name in SETS})
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import EfficientNetConfig, EfficientNetModel
 
 from captioner.inference.efficientnet_lite import EfficientNetLiteConfig
+from captioner.inference.likeness.embedding import centre_read, encoder_digest
 from captioner.inference.loading import load_model
 from captioner.inference.predictor import Predictor
 from tests.photos import scene_image
@@ -373,6 +374,9 @@ def test_all_that_ships_is_there(output: Path) -> None:
     card = (output / "README.md").read_text()
     assert "EfficientNet-Lite2" in card
     assert "Apache-2.0" in card
+    centre = centre_read(output)
+    assert centre is not None
+    assert centre.encoder == encoder_digest(load_model(output).model.encoder.backbone)
     assert "64x64 pixels" in card
     assert "Tan" in (output / "ATTRIBUTION.md").read_text()
 
