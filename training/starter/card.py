@@ -35,8 +35,11 @@ from training.progress import Tick, untold
 from training.starter.network import Decoding
 
 TEXTS = Path(__file__).parent
-OWN_STAGES = ("pretrain", "caption", "reward")
-WORDS_STAGES = ("words", "reward")
+OWN_STAGES = ("pretrain", "caption")
+WORDS_STAGES = ("words",)
+REWARDED = (
+    ", `reward` (its own captions of training photos, scored by CIDEr-D against people's, {steps} steps)"
+)
 JUDGED_ON = ("flickr8k", "coco", "openstax")
 _FIGURES = """\
 On photos that no weight was trained on. The checkpoint was chosen on the Flickr8k val photos, the size of photos and
@@ -59,6 +62,7 @@ def card_write(folder: Path, run: Path, decoding: Decoding) -> None:
             megabytes=weights / 1e6,
             size=config["encoder"]["image_size"],
             **{f"{stage}_steps": _steps(run / stage) for stage in stages},
+            reward=REWARDED.format(steps=_steps(run / "reward")) if (run / "rewarded").exists() else "",
             decoding=", ".join(f"`{name}={value}`" for name, value in decoding.arguments().items()),
         )
     )

@@ -49,8 +49,11 @@ def export(
     decodings: Sequence[Decoding] = DECODINGS,
     scales: Sequence[float] = SCALES,
 ) -> None:
-    """Write the captioner of `run/rewarded` to `output`, with the size of photos and the decoding that suit it."""
-    source = run / "rewarded"
+    """Write the captioner to `output`, with the size of photos and the decoding that suit it.
+
+    It is that of `run/rewarded`, or of `run/captioner` where that stage was left out.
+    """
+    source = run / "rewarded" if (run / "rewarded").exists() else run / "captioner"
     trained = VisionEncoderDecoderModel.from_pretrained(source, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(source)
     scored: list[tuple[float, Decoding, Any]] = []

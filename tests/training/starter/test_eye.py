@@ -358,6 +358,16 @@ def test_the_exported_folder_captions_with_transformers_alone_if_it_is_trusted(
     assert done.stdout.removesuffix("\n") == best.caption
 
 
+def test_what_was_not_rewarded_ships_too_and_its_card_says_so(data: Path, run: Path, tmp_path: Path) -> None:
+    for name in ("eye", "cache", "words", "captioner"):
+        (tmp_path / name).symlink_to(run / name)
+    export(data, tmp_path, tmp_path / "output", (Decoding(max_new_tokens=6),))
+    card = (tmp_path / "output/README.md").read_text()
+    assert "`words`" in card
+    assert "`reward`" not in card
+    assert load_model(tmp_path / "output").model.generation_config.num_beams == 1
+
+
 def test_the_service_never_runs_the_code_of_the_folder(output: Path) -> None:
     assert (
         "efficientnet_lite.CaptionerModel"
