@@ -10,6 +10,7 @@ from celery import shared_task
 from django.core.management import call_command
 
 from captioner.captions.photos import photos_sweep
+from captioner.captions.vectors import photos_look, photos_look_enqueue
 from captioner.http import idempotency
 from captioner.jobs import sweeps, worker
 
@@ -38,6 +39,13 @@ def requests_sweep_task() -> None:
 @shared_task
 def photos_sweep_task() -> None:
     logger.info("Removed %d photos that no caption shows any more.", photos_sweep())
+
+
+@shared_task
+def photos_look_task() -> None:
+    """Sent by processes that find remembered photos which their encoder has not seen; goes on until there are none."""
+    if photos_look():
+        photos_look_enqueue()
 
 
 @shared_task

@@ -113,6 +113,13 @@ class FakeEngine:
     def champion(self) -> "FakeEngine":
         return self
 
+    @property
+    def predictor(self) -> "FakeEngine":
+        return self
+
+    def versions(self) -> list["FakeEngine"]:
+        return [self]
+
     def photo_submit(
         self, image: Image.Image, sha256: str, parameters: DecodingParameters | None, deadline: float
     ) -> Ticket:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 1.0  # between two looks for what was approved just now
 _RECONCILE_SECONDS = 60.0  # between two looks at everything
+_PROGRESS_SECONDS = 10.0  # the same, while an encoder has photos yet to see
 # What commits late, or was approved by a machine whose clock is slow, is found all the same.
 _OVERLAP = timedelta(seconds=60)
 _LOADED_AT_ONCE = 2000
@@ -130,6 +131,16 @@ class Memory:
             self._lists = wanted
             return missing
 
+    @property
+    def alerts(self) -> list[str]:
+        """How far workers are with photos that an encoder has yet to see, for anybody to read."""
+        return [
+            f"{listed.unseen} of {listed.unseen + len(listed.index)} remembered photos are yet to be looked at with "
+            "the encoder that serves; workers are at it."
+            for listed in list(self._lists.values())
+            if listed.unseen
+        ]
+
     def clear(self) -> None:
         """Know of nothing, as a process that has just started."""
         with self._looking:
@@ -146,6 +157,7 @@ class _List:
         from captioner.inference.likeness.index import LikenessIndex
 
         self.index = LikenessIndex()
+        self.unseen = 0  # remembered photos without a vector, at the last look at everything
         self._encoder = encoder
         self._unreadable: set[int] = set()  # which no list can be made of
         self._since: datetime | None = None  # what was approved before is in the list
@@ -157,11 +169,11 @@ class _List:
         if now - self._looked_at < _LOOK_SECONDS:
             return 0
         self._looked_at, began = now, timezone.now()
-        missing = 0
         remembered = Feedback.objects.remembered()
-        if self._since is None or now - self._reconciled_at > _RECONCILE_SECONDS:
+        every = _PROGRESS_SECONDS if self.unseen else _RECONCILE_SECONDS
+        if self._since is None or now - self._reconciled_at > every:
             self._reconciled_at = now
-            missing = remembered_without_vector(self._encoder).count()
+            missing = self.unseen = remembered_without_vector(self._encoder).count()
             if remembered.count() - missing != len(self.index) + len(self._unreadable):
                 standing = set(remembered.values_list("pk", flat=True).iterator())
                 self.index.remove(self.index.numbers - standing)

@@ -13,6 +13,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from captioner.captions.captions import captions_create, parameters_from
+from captioner.captions.memory import memory
 from captioner.exceptions import (
     CaptionerError,
     DeadlineExceeded,
@@ -38,6 +39,7 @@ def job_photos_caption(job_id: uuid.UUID, indexes: Sequence[int]) -> None:
     The engine comes first: while no model can be loaded, photos stay as they are, to be found by the sweep.
     """
     serving.refresh(max_wait_seconds=math.inf)
+    memory.look(serving.encoders)
     job = Job.objects.filter(pk=job_id).select_related("user", "api_key__user").first()
     if job is None:
         return

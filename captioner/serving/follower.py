@@ -1,12 +1,15 @@
-"""The thread that keeps this process's engine at what the registry says: it looks, checks the challenger, reports."""
+"""The threads that keep this process at what the registry says, and its memory at what was approved."""
 
 import logging
 import threading
 import time
 from contextlib import suppress
 
+from django.conf import settings
 from django.db import connection
 
+from captioner.captions.memory import memory
+from captioner.captions.vectors import photos_look_enqueue
 from captioner.serving import trials
 from captioner.serving.process import Change, Serving, serving
 from models_registry import processes
@@ -15,12 +18,16 @@ logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.25  # between two looks at the registry: a rollback to a warm version takes no longer
 _CHECK_SECONDS = 5.0  # between two looks at how a challenger does
+_REMEMBER_SECONDS = 1.0  # between two looks at what was approved
+_ASK_SECONDS = 20.0  # after which workers are asked once more to look at remembered photos
 
 
 def engine_start() -> None:
     """Load and warm the champion in the background, and follow the registry from then on; see `Serving.status`."""
     serving.follow_begin()
     threading.Thread(target=Follower(serving).run, name="registry-follower", daemon=True).start()
+    if settings.MEMORY_SCOPE != "off":
+        threading.Thread(target=MemoryFollower(serving).run, name="memory-follower", daemon=True).start()
 
 
 class Follower:
@@ -60,3 +67,36 @@ class Follower:
             )
             self._reported_at, self._said = now, alerts
         return changes
+
+
+class MemoryFollower:
+    """Keeps the list of remembered photos up to date, and has workers look at what the encoders here have not seen.
+
+    In a thread of its own: the first look may take seconds.
+    """
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        self._asked_at = -float("inf")
+        self._failed = False
+
+    def run(self) -> None:
+        """Until the process is told to stop."""
+        while not self._serving.stopping.wait(_REMEMBER_SECONDS):
+            try:
+                self.turn()
+                self._failed = False
+            except Exception:  # whatever it is, this thread must not end before the process
+                if not self._failed:
+                    logger.exception("What was approved lately cannot be remembered.")
+                self._failed = True
+            finally:
+                with suppress(Exception):  # a connection that is broken already
+                    connection.close()
+
+    def turn(self) -> None:
+        """One look. Raises `DatabaseError`."""
+        missing = memory.look(self._serving.encoders)
+        if missing and time.monotonic() - self._asked_at > _ASK_SECONDS:
+            self._asked_at = time.monotonic()
+            photos_look_enqueue()

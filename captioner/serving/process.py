@@ -18,6 +18,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
+from captioner.captions.memory import memory
 from captioner.exceptions import CaptionerError, ModelUnavailable
 from captioner.ops import metrics
 from captioner.serving import trials
@@ -210,7 +211,7 @@ class Serving:
             alerts.append(LOOK_FAILED)
         if self.looked_at is not None and time.monotonic() - self.looked_at > STALE_SECONDS:
             alerts.append(STALE)
-        return alerts
+        return alerts + memory.alerts
 
     @property
     def versions(self) -> dict[str, str]:
@@ -222,6 +223,12 @@ class Serving:
             "previous": engine.previous.model_version if engine and engine.previous else "",
             "challenger": challenger.version.model_version if challenger else "",
         }
+
+    @property
+    def encoders(self) -> list[str]:
+        """The names of the encoders in memory, the champion's first; see `Embedder.encoder`."""
+        engine = self._engine
+        return list(dict.fromkeys(each.predictor.encoder for each in engine.versions())) if engine else []
 
     def status(self) -> dict[str, Any]:
         """What `/readyz` shows: the state, the versions in memory, how they are served, and what is wrong."""

@@ -13,7 +13,10 @@ from captioner.captions.api_keys import api_key_create
 from captioner.captions.captions import caption_create, caption_delete, captions_create
 from captioner.captions.feedback import feedback_review, feedback_submit
 from captioner.captions.memory import Memory, memory
+from captioner.captions.vectors import photos_look
 from captioner.models import Caption, Feedback, Owner, PhotoVector
+from captioner.serving.follower import MemoryFollower
+from captioner.serving.process import Serving, serving
 from tests.conftest import FakeEngine
 from tests.photos import draw_scene, jpeg_bytes, scene_image
 
@@ -229,6 +232,63 @@ def test_photos_like_it_speak_for_what_the_model_also_found(
     # What they were called comes out only where the model wrote it.
     assert caption.text not in Feedback.objects.values_list("ideal_caption", flat=True)
     assert ask(draw_scene(5), visitor).beam_rank == 0
+
+
+# --- Photos that the encoder has yet to see ---
+
+
+def test_photos_of_another_encoder_are_looked_at_again_with_progress(
+    visitor: Owner,
+    reviewer: User,
+    fake_engine: FakeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+) -> None:
+    settings.CAPTION_MAX_BATCH = 2
+    monkeypatch.setattr(memories, "_PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(serving, "refresh", lambda **_: fake_engine)
+    for number in range(3):
+        teach(draw_scene(number), visitor, f"quilt {number}", reviewer)
+    fake_engine.encoder = "new-eye"
+    assert memory.look(["new-eye"]) == 3
+    assert memory.alerts == [
+        "3 of 3 remembered photos are yet to be looked at with the encoder that serves; workers are at it."
+    ]
+    assert caption_create(draw_scene(0), owner=visitor, source=WEB).origin == "model"
+    assert photos_look(seconds=0.0) == 0  # of nothing that it had no time for
+    assert photos_look() == 0
+    assert (memory.look(["new-eye"]), memory.alerts) == (0, [])
+    assert [caption_create(draw_scene(n), owner=visitor, source=WEB).final_text for n in range(3)] == [
+        "quilt 0",
+        "quilt 1",
+        "quilt 2",
+    ]
+
+
+def test_a_photo_that_cannot_be_read_any_more_is_looked_at_once(
+    visitor: Owner, reviewer: User, fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "refresh", lambda **_: fake_engine)
+    feedback = teach(draw_scene(1), visitor, "a quilt of our grandmother", reviewer)
+    feedback.caption.photo.file.delete(save=False)
+    fake_engine.encoder = "new-eye"
+    assert memory.look(["new-eye"]) == 1
+    photos_look()
+    monkeypatch.setattr(memories, "_PROGRESS_SECONDS", 0.0)
+    assert (memory.look(["new-eye"]), len(memory.index("new-eye"))) == (0, 0)
+
+
+def test_a_process_has_workers_look_at_what_its_encoder_has_not_seen(
+    visitor: Owner, reviewer: User, fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teach(draw_scene(1), visitor, "a quilt of our grandmother", reviewer)
+    asked: list[str] = []
+    monkeypatch.setattr("celery.current_app.send_task", lambda name, **_: asked.append(name))
+    monkeypatch.setattr(Serving, "encoders", ["new-eye"])
+    follower = MemoryFollower(serving)
+    follower.turn()
+    follower.turn()
+    assert asked == ["captioner.tasks.photos_look_task"]
 
 
 def test_a_batch_is_answered_like_one_photo(visitor: Owner, reviewer: User) -> None:
