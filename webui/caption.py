@@ -1,6 +1,7 @@
 """The page of one caption, with its photo, how sure the model was, and the feedback form; and the one to delete it."""
 
 import uuid
+from typing import Any
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
@@ -22,14 +23,15 @@ from webui.forms import FeedbackForm
 def caption(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """The result, and the form that says what the person thinks of it.
 
-    `?use=N` proposes the caption of rank N, 0 for the one shown large, as the person's own.
+    `?use=N` proposes the caption of rank N, 0 for the one shown large, as the person's own; `?use=model` the model's.
     """
     shown = get_object_or_404(own_captions(request), pk=pk)
     feedback = getattr(shown, "feedback", None)
     if request.method != "POST":
         initial = {"rating": feedback.rating, "ideal_caption": feedback.ideal_caption} if feedback else {}
-        candidates = [shown.text, *(alternative["caption"] for alternative in shown.alternatives)]
+        candidates = [shown.final_text, *(alternative["caption"] for alternative in shown.alternatives)]
         by_rank = {str(rank): candidate for rank, candidate in enumerate(candidates)}
+        by_rank["model"] = shown.text
         if (proposed := by_rank.get(request.GET.get("use", ""))) is not None:
             initial["ideal_caption"] = proposed
         return _caption(request, shown, FeedbackForm(initial=initial))
@@ -51,13 +53,23 @@ def _caption(request: HttpRequest, shown: Caption, form: FeedbackForm, status: i
     context = {
         "caption": shown,
         "feedback": getattr(shown, "feedback", None),
-        "words": shown_words(shown.words),
+        # The words and the confidence are the model's own.
+        "words": [] if shown.is_remembered else shown_words(shown.words),
         "confidence": None if shown.confidence is None else percent_of(shown.confidence),
+        "remembered": _remembered(request, shown),
         "form": form,
         # Once, however many saves hastily followed each other.
         "saved": next((told for told in messages.get_messages(request) if "feedback" in told.tags), ""),
     }
     return render(request, "webui/caption.html", context, status=status)
+
+
+def _remembered(request: HttpRequest, shown: Caption) -> dict[str, Any] | None:
+    """Since when the caption is remembered that was the answer, and of which caption, if the person may see that."""
+    if shown.recalled is None or not shown.is_remembered:
+        return None
+    taught = own_captions(request).filter(pk=shown.recalled.caption_id).first()
+    return {"since": shown.recalled.reviewed_at, "caption": taught}
 
 
 @may_caption

@@ -14,19 +14,22 @@ from captioner.models import Caption
 
 @admin.register(Caption)
 class CaptionAdmin(RecordAdmin):
-    list_display = ["thumbnail", "text", "owner", "model_version", "source", "created_at"]
+    list_display = ["thumbnail", "text", "owner", "model_version", "origin", "source", "created_at"]
     list_display_links = ["text"]
-    list_filter = ["source", CaptionVersionFilter, "created_at"]
-    list_select_related = ["photo", "user", "api_key"]
+    list_filter = ["source", "origin", CaptionVersionFilter, "created_at"]
+    list_select_related = ["photo", "user", "api_key", "recalled"]
     search_fields = ["text"]
     search_help_text = "Searches the captions that the model wrote."
     readonly_fields = (
         "large",
+        "answer",
         "text",
         "words_shown",
         "alternatives_shown",
         "owner",
         "source",
+        "origin",
+        "beam_rank",
         "model_name",
         "model_version",
         "decoding",
@@ -50,6 +53,13 @@ class CaptionAdmin(RecordAdmin):
     @admin.display(description="Photo")
     def large(self, caption: Caption) -> SafeString:
         return photo_image(caption.photo, "photo-large", alt=caption.text)
+
+    @admin.display(description="Answer")
+    def answer(self, caption: Caption) -> str:
+        if caption.is_remembered:
+            return f"{caption.final_text} (from memory of feedback {caption.recalled_id})"
+        is_forgotten = caption.origin == Caption.Origin.MEMORY
+        return f"{caption.text} (what was remembered is gone)" if is_forgotten else caption.text
 
     @admin.display(description="Owner")
     def owner(self, caption: Caption) -> str:

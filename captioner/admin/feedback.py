@@ -40,7 +40,13 @@ class FeedbackAdmin(RecordAdmin):
         FeedbackVersionFilter,
         "updated_at",
     ]
-    list_select_related = ["caption__photo", "caption__user", "caption__api_key", "reviewed_by"]
+    list_select_related = [
+        "caption__photo",
+        "caption__recalled",
+        "caption__user",
+        "caption__api_key",
+        "reviewed_by",
+    ]
     search_fields = ["ideal_caption", "caption__text"]
     search_help_text = "Searches the model's captions and people's own."
     actions = ["approve", "reject"]
@@ -154,12 +160,19 @@ class FeedbackAdmin(RecordAdmin):
     @admin.display(description="Model's caption and ideal caption")
     def comparison(self, feedback: Feedback) -> SafeString:
         model, ideal = feedback.caption.text, feedback.ideal_caption
+        # Where the answer was remembered, that is what was rated or corrected.
+        answered = SafeString("")
+        if feedback.caption.is_remembered:
+            answered = format_html(
+                '<span class="said-by-memory">From memory: {}</span>', feedback.caption.final_text
+            )
         if not ideal:
-            return format_html('<span class="said-by-model">{}</span>', model)
+            return format_html('{}<span class="said-by-model">{}</span>', answered, model)
         tags = {"same": "span", "removed": "del", "added": "ins"}
         runs = ((tags[kind], words, tags[kind]) for kind, words in word_diff(model, ideal))
         return format_html(
-            '<span class="said-by-model">{}</span><span class="said-by-person">{}</span>',
+            '{}<span class="said-by-model">{}</span><span class="said-by-person">{}</span>',
+            answered,
             model,
             format_html_join(" ", "<{}>{}</{}>", runs),
         )

@@ -43,6 +43,8 @@ _UUID = "7c0f3d36-93a1-4a8e-9d3f-0a2f5f2f6d11"
 _CAPTION = {
     "id": _UUID,
     "caption": "a dog runs across a field",
+    "machine_caption": "a dog runs across a field",
+    "source": "model",
     "confidence": None,
     "alternatives": [{"caption": "a brown dog is running on grass", "confidence": None}],
     "words": [{"text": "a", "probability": 0.98}, {"text": "dog", "probability": 0.91}],

@@ -197,7 +197,16 @@ class FeedbackSerializer(serializers.ModelSerializer[Feedback]):
 
 
 class CaptionSerializer(serializers.ModelSerializer[Caption]):
-    caption = serializers.CharField(source="text", read_only=True)
+    caption = serializers.CharField(source="final_text", read_only=True)
+    machine_caption = serializers.CharField(
+        source="text", read_only=True, help_text="What the model wrote, also where `caption` is from memory."
+    )
+    source = serializers.SerializerMethodField(
+        help_text=(
+            "`memory` where `caption` is what was approved for the same photo before; `words` and `confidence`, which"
+            " are the model's, are then left out."
+        )
+    )
     confidence = serializers.FloatField(
         read_only=True,
         allow_null=True,
@@ -222,6 +231,8 @@ class CaptionSerializer(serializers.ModelSerializer[Caption]):
         fields = [
             "id",
             "caption",
+            "machine_caption",
+            "source",
             "confidence",
             "alternatives",
             "words",
@@ -234,6 +245,14 @@ class CaptionSerializer(serializers.ModelSerializer[Caption]):
             "links",
         ]
         read_only_fields = fields
+
+    def to_representation(self, instance: Caption) -> dict[str, Any]:
+        shown: dict[str, Any] = super().to_representation(instance)
+        return shown | {"confidence": None, "words": []} if instance.is_remembered else shown
+
+    @extend_schema_field(serializers.ChoiceField([origin.value for origin in Caption.Origin]))
+    def get_source(self, caption: Caption) -> str:
+        return str(Caption.Origin.MEMORY if caption.is_remembered else Caption.Origin.MODEL)
 
     @extend_schema_field(LinksSerializer)
     def get_links(self, caption: Caption) -> dict[str, str]:

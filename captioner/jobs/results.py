@@ -21,6 +21,8 @@ _COLUMNS = (
     "caption_id",
     "reason",
     "error",
+    "machine_caption",
+    "source",
 )
 _LAST_NUMBER = re.compile(r"(\d{1,18})\D*$")
 
@@ -35,7 +37,7 @@ class ResultsFormat:
 def _done(job: Job) -> Iterator[JobPhoto]:
     """Those that are captioned or failed so far, in the order they were sent."""
     states = [JobPhoto.State.CAPTIONED, JobPhoto.State.FAILED]
-    photos = job.photos.filter(state__in=states).select_related("caption").order_by("index")
+    photos = job.photos.filter(state__in=states).select_related("caption__recalled").order_by("index")
     return photos.iterator(chunk_size=_CHUNK)
 
 
@@ -46,19 +48,24 @@ def _row(photo: JobPhoto) -> dict[str, Any]:
         "index": photo.index,
         "name": photo.name,
         "status": "deleted" if is_deleted else photo.state,
-        "caption": caption.text if caption else None,
-        "confidence": caption.confidence if caption else None,
+        "caption": caption.final_text if caption else None,
+        "confidence": caption.confidence if caption and not caption.is_remembered else None,
         "model_version": caption.model_version if caption else None,
         "caption_id": str(caption.pk) if caption else None,
         "reason": photo.reason or None,
         "error": photo.error or None,
+        "machine_caption": caption.text if caption else None,
+        "source": ("memory" if caption.is_remembered else "model") if caption else None,
     }
 
 
 def _jsonl(job: Job) -> Iterator[str]:
     for photo in _done(job):
         more = (
-            {"alternatives": photo.caption.alternatives, "words": photo.caption.words}
+            {
+                "alternatives": photo.caption.alternatives,
+                "words": [] if photo.caption.is_remembered else photo.caption.words,
+            }
             if photo.caption
             else {}
         )
@@ -89,7 +96,7 @@ def _coco(job: Job) -> Iterator[str]:
     separator = "[\n"
     for photo in _done(job):
         if photo.caption is not None:
-            entry = {"image_id": ids[photo.index], "caption": photo.caption.text}
+            entry = {"image_id": ids[photo.index], "caption": photo.caption.final_text}
             yield separator + json.dumps(entry, ensure_ascii=False)
             separator = ",\n"
     yield "\n]\n" if separator == ",\n" else "[]\n"

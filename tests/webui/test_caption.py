@@ -57,6 +57,47 @@ def test_a_caption_without_words_is_shown_as_it_is(client: Client, caption: Capt
     assert "How sure was the model?" not in page
 
 
+@pytest.fixture
+def remembered(caption: Caption, reviewer: User) -> Caption:
+    """The same photo again, answered with what was approved of the first."""
+    said, _ = feedback_submit(caption, ideal_caption="my garden wall")
+    feedback_review(Feedback.objects.all(), Feedback.Status.APPROVED, reviewer=reviewer)
+    again = Caption.objects.get(pk=caption.pk)
+    again.pk, again.text, again.origin, again.recalled = uuid.uuid4(), "a blue wall", "memory", said
+    again.save(force_insert=True)
+    return again
+
+
+def test_what_is_remembered_is_the_caption_with_the_models_own_beside_it(
+    client: Client, caption: Caption, remembered: Caption
+) -> None:
+    page = page_of(client, remembered)
+    assert '<h1 class="caption">my garden wall</h1>' in page
+    assert 'alt="my garden wall"' in page
+    assert 'data-copy="my garden wall"' in page
+    assert f'From memory of <a href="/captions/{caption.pk}">this same photo</a>' in page
+    assert "<q>a blue wall</q>" in page
+    assert "How sure was the model?" not in page
+    assert "a blue wall</textarea>" in page_of(client, remembered, "?use=model")
+    assert "my garden wall</textarea>" in page_of(client, remembered, "?use=0")
+    assert "my garden wall" in text(client.get("/captions/"))
+
+
+def test_what_somebody_else_taught_leads_to_no_page_of_theirs(
+    client: Client, caption: Caption, remembered: Caption, other_user: User
+) -> None:
+    Caption.objects.filter(pk=caption.pk).update(user=other_user)
+    page = page_of(client, remembered)
+    assert "From memory of this same photo" in page
+    assert str(caption.pk) not in page
+
+
+def test_it_is_said_where_photos_like_it_spoke_for_a_caption(client: Client, caption: Caption) -> None:
+    assert "what people said of photos like it" not in page_of(client, caption)
+    Caption.objects.filter(pk=caption.pk).update(beam_rank=1)
+    assert "what people said of photos like it" in page_of(client, caption)
+
+
 def test_alternatives_and_the_model_version_are_shown(
     client: Client, fake_engine: FakeEngine, user: User
 ) -> None:

@@ -8,8 +8,8 @@ from django.test import Client
 
 from captioner.captions.api_keys import api_key_create
 from captioner.captions.captions import caption_create
-from captioner.captions.feedback import feedback_submit
-from captioner.models import Caption, Owner
+from captioner.captions.feedback import feedback_review, feedback_submit
+from captioner.models import Caption, Feedback, Owner
 from tests.conftest import FakeEngine
 
 URL = "/api/v1/captions"
@@ -44,6 +44,40 @@ def test_user_sees_what_their_key_made(
     caption = caption_create(photo_bytes, owner=Owner(api_key=api_key), source=Caption.Source.API)
     client.force_login(user)
     assert client.get(f"{URL}/{caption.pk}").status_code == 200
+
+
+def test_what_was_remembered_is_the_caption_and_the_models_own_stands_beside_it(
+    client: Client, user: User, other_user: User, caption: Caption, reviewer: User
+) -> None:
+    feedback, _ = feedback_submit(caption, ideal_caption="a teal field")
+    feedback_review(Feedback.objects.all(), Feedback.Status.APPROVED, reviewer=reviewer)
+    again = Caption.objects.create(
+        user=other_user,
+        photo=caption.photo,
+        source=Caption.Source.API,
+        text="a blue wall",
+        confidence=0.9,
+        words=caption.words,
+        origin=Caption.Origin.MEMORY,
+        recalled=feedback,
+    )
+    client.force_login(other_user)
+    answer = client.get(f"{URL}/{again.pk}").json()
+    assert (answer["caption"], answer["machine_caption"], answer["source"]) == (
+        "a teal field",
+        "a blue wall",
+        "memory",
+    )
+    assert (answer["confidence"], answer["words"]) == (None, [])
+    assert [each["caption"] for each in client.get(f"{URL}?search=teal+field").json()["results"]] == [
+        "a teal field"
+    ]
+    feedback.delete()
+    answer = client.get(f"{URL}/{again.pk}").json()
+    assert (answer["caption"], answer["source"], answer["confidence"]) == ("a blue wall", "model", 0.9)
+    client.force_login(user)
+    answer = client.get(f"{URL}/{caption.pk}").json()
+    assert (answer["caption"], answer["source"]) == (answer["machine_caption"], "model")
 
 
 @pytest.mark.django_db
