@@ -350,7 +350,10 @@ elif CELERY_BROKER_URL.startswith(("redis://", "rediss://")):
     # Nobody who enqueues something waits long for a server that does not answer.
     CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 12 * 3600, "socket_connect_timeout": 2}
 # Training has a queue of its own, which only the trainer consumes: a run may take hours.
-CELERY_TASK_ROUTES = {"training.tasks.run_execute_task": {"queue": "training"}}
+CELERY_TASK_ROUTES = {
+    "training.tasks.run_execute_task": {"queue": "training"},
+    "training.tasks.features_forget_task": {"queue": "training"},
+}
 # The schedule is kept in the database, where the admin edits it. These entries are written there at every start of
 # beat; when training starts is an entry that a migration made once, and that is free to be changed.
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
@@ -366,6 +369,11 @@ CELERY_BEAT_SCHEDULE = {
     "requests-sweep": {"task": "captioner.tasks.requests_sweep_task", "schedule": 3600.0},
     "photos-sweep": {"task": "captioner.tasks.photos_sweep_task", "schedule": 3600.0},
     "sessions-clear": {"task": "captioner.tasks.sessions_clear_task", "schedule": 24 * 3600.0},
+    "training-features-forget": {
+        "task": "training.tasks.features_forget_task",
+        "schedule": 3600.0,
+        "options": {"expires": 3600.0},
+    },
     "training-runs-sweep": {"task": "training.tasks.runs_sweep_task", "schedule": 60.0},
 }
 
@@ -377,6 +385,7 @@ TRAINING_PROMOTE_TO = env_text(
 )
 TRAINING_ORIGINAL_PHOTOS = env_text("TRAINING_ORIGINAL_PHOTOS")
 TRAINING_REPLAY_PHOTOS = env_text("TRAINING_REPLAY_PHOTOS")
+TRAINING_FEATURES_MEGABYTES = env_int("TRAINING_FEATURES_MEGABYTES", 4000, minimum=100)
 TRAINING_THREADS = env_int("TRAINING_THREADS", 0, minimum=0)  # 0: half of the cores, at least one
 TRAINING_NICENESS = env_int("TRAINING_NICENESS", 19, minimum=0, maximum=19)
 CODE_REVISION = env_text("CODE_REVISION")  # for images that hold no git checkout

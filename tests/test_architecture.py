@@ -39,7 +39,10 @@ PRIVATE = {
 NO_DJANGO = (
     *(f"captioner.{name}" for name in ("inference", "intake", "exceptions", "ops.cores", "ops.logs")),
     *(f"training.{name}" for name in ("data", "descent", "judging", "starter", "exceptions", "progress")),
-    *(f"training.learning.{name}" for name in ("config", "curation", "finetune", "model", "objective")),
+    *(
+        f"training.learning.{name}"
+        for name in ("blending", "config", "curation", "finetune", "model", "objective")
+    ),
 )
 NO_IMPORTS = ("captioner.intake.limits",)
 TORCH_ALLOWED = (

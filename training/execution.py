@@ -29,7 +29,6 @@ from training.exceptions import (
     RunLost,
 )
 from training.learning import pipeline
-from training.learning.curation import Snapshot
 from training.learning.snapshot import snapshot_freeze
 from training.models import Comparison, TrainingRun
 from training.services import run_folder, run_folders_tidy
@@ -112,7 +111,7 @@ def run_judge(run: TrainingRun) -> None:
     """
     tick = Heartbeat(run).tick
     tick("Collecting feedback", 0, 0)
-    snapshot = snapshot_freeze(run_folder(run))
+    snapshot = snapshot_freeze(run_folder(run), tick)
     champion = champion_get()
     # Every run starts from the base and from all feedback, never from a champion that was learned itself.
     origin = champion.facts.lineage.base
@@ -128,16 +127,16 @@ def run_judge(run: TrainingRun) -> None:
     outcome = pipeline.run_work(run, snapshot, base, champion, tick)
     run.candidate, run.report, run.verdict = outcome.candidate, outcome.report, str(outcome.decision.verdict)
     run.counts = outcome.counts
-    outcome_record(run, snapshot, outcome)
+    outcome_record(run, outcome)
     _run_save(run, "candidate", "report", "verdict", "counts")
 
 
-def outcome_record(run: TrainingRun, snapshot: Snapshot, outcome: pipeline.Outcome) -> None:
+def outcome_record(run: TrainingRun, outcome: pipeline.Outcome) -> None:
     """Keep what became of each correction, and what candidate and champion say of held-out photos.
 
     What was deleted or replaced while the run learned from it marks the candidate at once.
     """
-    version, train = outcome.candidate, FeedbackUse.Role.TAUGHT
+    version, snapshot, train = outcome.candidate, outcome.snapshot, FeedbackUse.Role.TAUGHT
     roles = {
         row.feedback: (train if row.split == "train" else FeedbackUse.Role.TESTS, "")
         for row in snapshot.rows

@@ -19,7 +19,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerDown
 
-from captioner.models import Feedback
+from captioner.models import Feedback, Photo
 from training.exceptions import RunRefused
 from training.models import TrainingRun
 
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 EXECUTE_TASK = "training.tasks.run_execute_task"
 MAX_SEED = 2**31 - 1  # what the column holds
+CHUNK = 500  # photos that are asked for in one query
 _Status = TrainingRun.Status
 
 
@@ -163,3 +164,25 @@ def run_folders_tidy() -> None:
     for folder in folders:
         if folder.name not in names:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def features_folder() -> Path:
+    """Where this machine keeps what encoders see of photos: a folder for each encoder, logged photos apart."""
+    return Path(settings.DATA_DIR) / "training" / "features"
+
+
+def features_forget() -> int:
+    """Remove what this machine keeps of photos that were deleted since; returns of how many."""
+    from training.data.features import FeatureStore  # it loads numpy and Pillow
+
+    removed = 0
+    for folder in features_folder().glob("*/photos"):
+        store = FeatureStore(folder)
+        names = sorted(store.names())
+        for start in range(0, len(names), CHUNK):
+            chunk = names[start : start + CHUNK]
+            known = set(Photo.objects.filter(sha256__in=chunk).values_list("sha256", flat=True))
+            gone = [name for name in chunk if name not in known]
+            store.remove(gone)
+            removed += len(gone)
+    return removed

@@ -24,6 +24,13 @@ def runs_sweep_task() -> None:
 
 
 @shared_task
+def features_forget_task() -> None:
+    """Consumed by the trainer, on whose machine the features are."""
+    if forgotten := services.features_forget():
+        logger.info("Forgot what was seen of %d deleted photos.", forgotten)
+
+
+@shared_task
 def run_execute_task(run_id: int) -> None:
     """Consumed by the trainer alone (the queue "training"), in a process of its own."""
     from training.execution import run_execute  # it loads torch, which no other process of Celery needs

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
 import uuid
 from pathlib import Path
 
@@ -17,6 +20,8 @@ from models_registry.models import Alias, ModelVersion
 from tests.captioner.inference.checkpoints import save_vit_gpt2
 from tests.photos import draw_scene
 from training import services
+from training.data import anchor
+from training.learning.blending import Blend
 from training.learning.config import LearnConfig
 
 
@@ -25,6 +30,20 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("tiny")
     save_vit_gpt2(folder, max_new_tokens=6)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def anchor_drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An anchor set of six drawn photos; to look at the bundled one takes a second, which runs here are many of."""
+    folder = tmp_path_factory.mktemp("anchor")
+    with tarfile.open(folder / anchor.PHOTOS, "w") as tar:
+        for number in range(6):
+            row = json.dumps({"captions": [f"a drawn scene number {number}"]}).encode()
+            for name, content in ((f"{number}.jpg", draw_scene(800 + number)), (f"{number}.json", row)):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
     return folder
 
 
@@ -39,16 +58,21 @@ def base(db: None, tiny_checkpoint: Path, settings, tmp_path: Path) -> ModelVers
 
 
 @pytest.fixture(autouse=True)
-def _quick_runs(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def _quick_runs(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, anchor_drawn: Path) -> None:
     """Runs of a few steps; nothing is sent to a broker, the test is the trainer."""
     if "base" not in request.fixturenames:
         return
     from training.learning import pipeline
 
     def config(seed: int) -> LearnConfig:
-        return LearnConfig(seed=seed, batch=2, min_steps=4, max_steps=4, save_every=2, threads=1)
+        return LearnConfig(
+            seed=seed, batch=2, max_steps=4, save_every=2, eval_every=2, patience=9, lr=5e-4, threads=1
+        )
 
     monkeypatch.setattr(pipeline, "LearnConfig", config)
+    # Random weights learn nothing in four steps; what chooses the share has tests of its own.
+    monkeypatch.setattr(pipeline, "blend_find", lambda *_: Blend(1.0, {1.0: (2.0, 1.0)}))
+    monkeypatch.setattr(anchor, "FOLDER", anchor_drawn)
     # On a busy machine two equal models take their turns unequally; the ratio's own rule is tested with the gate.
     monkeypatch.setattr(pipeline, "latency_ratio", lambda *_: 1.0)
     # A process that loads torch; what it looks at has tests of its own, and the rehearsal runs it.

@@ -8,24 +8,35 @@ from datetime import timedelta
 
 import pytest
 from django.core.files.base import ContentFile
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from captioner.captions.captions import caption_delete
 from captioner.captions.feedback import feedback_review, feedback_submit
 from captioner.captions.photos import photos_hash
+from captioner.inference.calibration import Calibration, calibration_read
 from captioner.models import Feedback, Owner, Photo
 from models_registry import promotions, versions
-from models_registry.models import Promotion
+from models_registry.card import card_text
+from models_registry.models import ModelVersion, Promotion
 from tests.photos import draw_scene
 from tests.training.conftest import feedback_give
 from training import decisions, execution, services
 from training.exceptions import RunCancelled, RunLost, RunRefused
+from training.judging.calibration import Bin
 from training.judging.gate import Decision, Verdict
+from training.judging.gate_report import counts_told
 from training.learning import pipeline
+from training.learning.blending import Blend
+from training.learning.config import LearnConfig
 from training.learning.finetune import Finetuning
+from training.learning.model import FeatureCaptioner
+from training.learning.photos import RunPhotos, snapshot_budget
 from training.learning.snapshot import snapshot_take
 from training.models import STALE_AFTER, HeldOutPhoto, TrainingRun
+from training.progress import untold
+from training.tasks import features_forget_task
 
 Status = TrainingRun.Status
 
@@ -60,9 +71,9 @@ def test_a_run_learns_publishes_and_tells_what_it_saw(base, approved) -> None:
     assert run.verdict == Verdict.INSUFFICIENT, "a handful of photos proves nothing"
     assert run.curve[-1]["step"] == 4
     assert run.counts["corrections_cut"] == 0
-    assert run.counts["replayed_photos"] == 0, "all photos were corrected, so the base is reminded of none"
-    [replay] = [c for c in run.report["checks"] if c["name"] == "photos replayed against forgetting"]
-    assert (replay["passed"], replay["measured"]) == (None, "0")
+    assert run.counts["replayed_photos"] == 3, "half of the bundled set; the other half judges"
+    assert run.report["original"]["photos"] == 3
+    assert run.report["learned"]["share"] == 1.0
     assert run.report["holdout"]["groups"] == run.counts["holdout_photos"]
     assert run.report["figures"]["holdout"]["candidate"]["cider_d"] >= 0
     assert run.report["checks"]
@@ -75,7 +86,7 @@ def test_a_run_learns_publishes_and_tells_what_it_saw(base, approved) -> None:
 
 def test_captions_that_are_too_long_to_teach_an_end_are_counted(base, approved, reviewer) -> None:
     said = {feedback.pk for feedback in approved}
-    Feedback.objects.filter(pk__in=said).update(ideal_caption="a dog " * 30)
+    Feedback.objects.filter(pk__in=said).update(ideal_caption="a dog " * 40)
     Feedback.objects.update(rating=None)
     run = execute(services.run_request())
     assert 0 < run.counts["corrections_cut"] == run.counts["train_corrections"]
@@ -116,6 +127,157 @@ def test_photos_stored_before_there_were_hashes_get_theirs(base, approved) -> No
     after = dict(Photo.objects.values_list("pk", "difference_hash"))
     distances = [(int(before[pk], 16) ^ int(after[pk], 16)).bit_count() for pk in before]
     assert max(distances) <= 4, "what is stored was re-encoded, and still looks the same"
+
+
+# --- Nothing learned yet ---
+
+
+@pytest.fixture
+def nothing_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    gains = {0.0: (0.0, 0.0), 0.25: (1.2, 3.0)}
+    monkeypatch.setattr(pipeline, "blend_find", lambda *_: Blend(0.0, gains))
+
+
+def test_where_no_share_of_what_was_learned_is_better_nothing_is_published(
+    base, approved, nothing_holds, client, reviewer
+) -> None:
+    run = execute(services.run_request_scheduled())
+    assert (run.status, run.verdict, run.candidate, run.attempts) == (Status.UNLEARNED, "", None, 1)
+    assert "Nothing learned yet" in run.error
+    assert "at best +1.2 CIDEr-D, give or take 3.0" in run.error
+    assert run.report["learned"]["gains"]["0.25"] == [1.2, 3.0]
+    assert promotions.champion_get() == base
+    assert ModelVersion.objects.count() == 1
+    assert not services.run_folder(run).exists()
+    client.force_login(reviewer)
+    page = client.get(f"/admin/training/trainingrun/{run.pk}/change/").content.decode()
+    assert "Nothing learned yet" in page
+    assert "no average with the base is surely better" in page
+
+
+def test_what_taught_nothing_is_not_tried_again_until_there_is_more(
+    base, approved, nothing_holds, reviewer
+) -> None:
+    first = execute(services.run_request_scheduled())
+    assert services.run_request_scheduled() is None, "nothing new was approved"
+    again = execute(services.run_request())
+    assert again.status == Status.UNCHANGED
+    assert f"{first}: Nothing learned yet" in again.error
+    for number in range(5):
+        feedback_give(60 + number, reviewer=reviewer)
+    assert services.run_request_scheduled() is not None
+
+
+def test_one_photo_alone_teaches_nothing(base, fake_engine, reviewer) -> None:
+    owner, said = Owner(user=reviewer), {"ideal_caption": "a dog"}
+    given = (feedback_give(number, reviewer=reviewer, owner=owner, **said) for number in range(20))
+    kept = next(feedback for feedback in given if not is_held_out(feedback))
+    Feedback.objects.exclude(pk=kept.pk).delete()
+    run = execute(services.run_request())
+    assert run.status == Status.FAILED
+    assert "Corrections of one photo alone" in run.error
+
+
+def is_held_out(feedback: Feedback) -> bool:
+    return feedback.caption.photo.sha256 in {row.photo for row in snapshot_take().of("holdout")}
+
+
+# --- What is kept from one night to the next ---
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many photos are encoded, a number for each batch."""
+    counts: list[int] = []
+    encode = FeatureCaptioner.encode_images
+
+    def count(self: FeatureCaptioner, images):
+        counts.append(len(images))
+        return encode(self, images)
+
+    monkeypatch.setattr(FeatureCaptioner, "encode_images", count)
+    return counts
+
+
+def test_the_second_night_encodes_only_what_is_new(base, approved, reviewer, encoded) -> None:
+    execute(services.run_request())
+    assert sum(encoded) == 12 + 6
+    encoded.clear()
+    feedback_give(70, reviewer=reviewer)
+    run = execute(services.run_request())
+    assert run.status == Status.FINISHED
+    assert sum(encoded) == 1
+
+
+def test_what_was_seen_of_a_deleted_photo_is_forgotten(base, approved, settings) -> None:
+    execute(services.run_request())
+    [folder] = services.features_folder().glob("*/photos")
+    gone = approved[0].caption.photo.sha256
+    assert gone in {path.stem for path in folder.rglob("*.npy")}
+    caption_delete(approved[0].caption)
+    features_forget_task()
+    kept = {path.stem for path in folder.rglob("*.npy")}
+    assert gone not in kept
+    assert len(kept) == 11
+
+
+def test_corrections_that_no_step_would_visit_are_counted_and_cost_nothing(
+    base, approved, monkeypatch, encoded
+) -> None:
+    monkeypatch.setattr(LearnConfig, "max_rows", 4)
+    run = execute(services.run_request())
+    left = run.counts["left_out_step_budget"]
+    assert run.counts["train_corrections"] == 4
+    assert left + run.counts["holdout_corrections"] == 8
+    assert sum(encoded) == 4 + run.counts["holdout_photos"] + 6
+    assert f"{left} corrections left out: the steps of one run visit no more" in counts_told(run.counts)
+
+
+def test_a_run_asks_as_many_questions_for_many_rows_as_for_few(base, approved, reviewer) -> None:
+    config = pipeline.LearnConfig(0)
+    captioner = FeatureCaptioner.load(versions.version_fetch(base))
+
+    def look() -> None:
+        RunPhotos(captioner, snapshot_budget(snapshot_take(), config.max_rows), untold)
+
+    look()
+    with CaptureQueriesContext(connection) as few:
+        look()
+    for number in range(80, 104):
+        feedback_give(number, reviewer=reviewer)
+    look()
+    with CaptureQueriesContext(connection) as many:
+        look()
+    assert len(many) == len(few)
+
+
+def test_progress_is_told_from_the_first_second(base, approved, monkeypatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(execution.Heartbeat, "tick", lambda _, stage, *__: seen.append(stage))
+    execute(services.run_request())
+    assert list(dict.fromkeys(seen)) == [
+        "Collecting feedback",
+        "Loading the base",
+        "Looking at replayed photos",
+        "Looking at original test photos",
+        "Looking at photos",
+        "Learning",
+        "Calibrating",
+        "Judging",
+        "Publishing",
+    ]
+
+
+def test_the_confidence_is_refitted_and_its_reliability_is_in_the_card(base, approved, monkeypatch) -> None:
+    bins = [Bin(12, 0.25, 1 / 3), Bin(8, 0.75, 0.875)]
+    monkeypatch.setattr(pipeline, "calibration_refit", lambda *_: (Calibration(2.0, 1.0, "so"), bins))
+    run = execute(services.run_request())
+    folder = versions.version_fetch(run.candidate)
+    assert calibration_read(folder) == Calibration(2.0, 1.0, "so")
+    assert run.report["reliability"][0] == {"count": 12, "confidence": 0.25, "accepted": 1 / 3}
+    card = card_text(run.candidate.facts)
+    assert "| 12 captions, 25% sure: accepted % | 33.3 |" in card
+    assert "| 8 captions, 75% sure: accepted % | 87.5 |" in card
 
 
 # --- When to run ---
@@ -416,12 +578,9 @@ def test_a_reviewer_overrules_with_a_reason_that_is_logged(base, approved, gate_
 
 
 def test_photos_that_are_gone_from_the_store_end_no_run(base, approved) -> None:
-    """As after the restore of an older dump; one is of a correction, one would be replayed."""
-    for number in (100, 101):
-        feedback_give(number, rating=9)
-    gone = [Photo.objects.first(), Photo.objects.last()]
-    for photo in gone:
-        photo.file.storage.delete(photo.file.name)
+    """As after the restore of an older dump."""
+    photo = Photo.objects.first()
+    photo.file.storage.delete(photo.file.name)
     run = execute(services.run_request())
     assert (run.status, run.error) == (Status.FINISHED, "")
 
@@ -432,9 +591,7 @@ def photo_damage(photo: Photo, data: bytes) -> None:
 
 
 def test_photos_that_cannot_be_read_are_left_out_and_counted(base, approved, reviewer) -> None:
-    """One that trains, one that is held out, one that has no hash yet, and one that would be replayed."""
-    for number in (100, 101):
-        feedback_give(number, rating=9)
+    """One that trains, one that is held out, one that has no hash yet."""
     snapshot = snapshot_take()
     hurt = [snapshot.of("train")[0], snapshot.of("holdout")[0]]
     unhashed = snapshot.of("train")[1]
@@ -444,11 +601,9 @@ def test_photos_that_cannot_be_read_are_left_out_and_counted(base, approved, rev
             photo_damage(photo, file.read()[:400])
     photo_damage(Photo.objects.get(sha256=unhashed.photo), b"no photo")
     Photo.objects.filter(sha256=unhashed.photo).update(difference_hash="")
-    photo_damage(Photo.objects.last(), b"\xff\xd8\xff")
     run = execute(services.run_request())
     assert (run.status, run.error) == (Status.FINISHED, "")
     assert run.counts["left_out_photo_unreadable"] == 3
-    assert run.counts["replayed_photos"] == 1
     stored = versions.version_fetch(run.candidate) / run.candidate.facts.lineage.data.uri
     taught = {json.loads(line)["feedback"] for line in stored.read_text().splitlines()}
     assert not taught & {row.feedback for row in [*hurt, unhashed]}
@@ -471,7 +626,9 @@ def test_original_and_replay_photos_come_from_the_operators_sets(base, approved,
         setattr(settings, f"TRAINING_{name.upper()}_PHOTOS", str(folder))
     run = execute(services.run_request())
     assert run.status == Status.FINISHED, run.error
-    assert run.report["original"]["photos"] == run.counts["replayed_photos"] == 3
+    assert run.report["original"]["photos"] == run.counts["replayed_photos"] == 3 + 3, (
+        "besides the bundled ones"
+    )
     assert run.report["figures"]["original"].keys() == {"candidate", "champion"}
 
 

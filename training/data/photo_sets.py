@@ -11,7 +11,7 @@ import io
 import json
 import sys
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,14 +53,22 @@ class PhotoSet:
     def __len__(self) -> int:
         return len(self.captions)
 
-    def images(self) -> Iterator[Image.Image]:
-        """Yields the photos in RGB. Raises `DatasetError` for one that cannot be decoded."""
+    def names(self) -> list[str]:
+        """The SHA-256 of each photo's bytes."""
+        return [hashlib.sha256(data).hexdigest() for data in self.read()]
+
+    def images(self, wanted: Collection[str]) -> Iterator[tuple[str, Image.Image]]:
+        """Yields name and RGB image of the photos named, once each. Raises `DatasetError` for a broken one."""
+        left = set(wanted)
         for number, data in enumerate(self.read(), start=1):
+            if (name := hashlib.sha256(data).hexdigest()) not in left:
+                continue
+            left.discard(name)
             try:
                 image = Image.open(io.BytesIO(data)).convert("RGB")
             except Exception as error:  # what decoders raise is undocumented
                 raise DatasetError(f"{self.path}: photo {number} cannot be read: {error}.") from error
-            yield image
+            yield name, image
 
 
 def photos_read(path: Path) -> Iterator[ReferencePhoto]:

@@ -39,11 +39,14 @@ def curve_cut(folder: Path, step: int) -> None:
 
 
 def curve_thin(curve: Sequence[Figures], most: int = POINTS) -> list[Figures]:
-    """At most `most` lines: means of equal stretches, each at its last step and with the figures of its last line."""
+    """At most `most` lines: means of equal stretches, each at its last step."""
     size = -(-len(curve) // most) or 1
     stretches = [curve[start : start + size] for start in range(0, len(curve), size)]
     return [
-        {name: round(fmean(line.get(name, 0.0) for line in stretch), 4) for name in stretch[-1]}
+        {
+            name: round(fmean(line[name] for line in stretch if name in line), 4)
+            for name in dict.fromkeys(name for line in stretch for name in line)
+        }
         | {"step": stretch[-1]["step"]}
         for stretch in stretches
     ]

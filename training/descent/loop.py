@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,6 +59,9 @@ class Descent:
             name: buffer for name, buffer in model.named_buffers() if name in kept
         }
         self.average = {n: w.detach().clone() for n, w in self.weights.items()} if config.ema_decay else {}
+        # The best figure so far and its step; of a descent that began with the best weights, step 0.
+        self.best = {n: w.detach().clone() for n, w in self.weights.items()} if config.patience else {}
+        self.best_seen = torch.tensor([math.inf, 0.0], dtype=torch.float64)
         folder.mkdir(parents=True, exist_ok=True)
         self.step = checkpoint_step(folder, identity)
         if self.step:
@@ -65,6 +69,9 @@ class Descent:
             self._put({name: stored[f"weight.{name}"] for name in self.weights})
             for name, mean in self.average.items():
                 mean.copy_(stored[f"average.{name}"])
+            for name, weight in self.best.items():
+                weight.copy_(stored[f"best.{name}"])
+            self.best_seen = stored.get("best_seen", self.best_seen)
             owners = {
                 id(p): each
                 for each in self.optimizers
@@ -73,7 +80,11 @@ class Descent:
             }
             for key, value in stored.items():
                 moment, _, name = key.partition(".")
-                if (parameter := self.trained.get(name)) is not None and moment not in ("weight", "average"):
+                if (parameter := self.trained.get(name)) is not None and moment not in (
+                    "weight",
+                    "average",
+                    "best",
+                ):
                     # AdamW counts its steps on the CPU.
                     placed = value.to(parameter.device) if value.ndim else value
                     owners[id(parameter)].state[parameter][moment] = placed
@@ -95,17 +106,38 @@ class Descent:
         """
         stop = min(self.config.steps, until or self.config.steps)
         started, seen = time.monotonic(), list[Figures]()
-        while self.step < stop:
+        if evaluate and self.config.patience and self.step == 0:
+            self._compare(self.with_average(evaluate))
+        while self.step < stop and not self.is_stale:
             seen.append(self._descend(gradients))
+            figures: Figures = {}
             if self.step % self.config.log_every == 0 or self.step == stop:
-                self._log({name: fmean(losses[name] for losses in seen) for name in seen[0]})
+                figures = {name: fmean(losses[name] for losses in seen) for name in seen[0]}
                 logger.debug("%.2f steps/s", len(seen) / (time.monotonic() - started))
                 started, seen = time.monotonic(), []
             if evaluate and self._is_due(self.config.eval_every):
-                self._log(self.with_average(evaluate))
-            if self._is_due(self.config.save_every):
+                evaluated = self.with_average(evaluate)
+                figures |= evaluated
+                self._compare(evaluated)
+            if figures:
+                self._log(figures)
+            if self._is_due(self.config.save_every) or self.is_stale:
                 self.save()
             tick("Learning", self.step, self.config.steps)
+        if self.step == self.config.steps or self.is_stale:
+            self._put(self.best)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the last `patience` evaluations brought nothing better."""
+        waited = self.step - int(self.best_seen[1])
+        return 0 < self.config.patience * self.config.eval_every <= waited
+
+    def _compare(self, figures: Figures) -> None:
+        if self.best and figures[self.config.watched] < self.best_seen[0]:
+            self.best_seen = torch.tensor([figures[self.config.watched], self.step], dtype=torch.float64)
+            for name, weight in self.best.items():
+                weight.copy_((self.average or self.weights)[name].detach())
 
     def _is_due(self, every: int) -> bool:
         return self.step == self.config.steps or (every > 0 and self.step % every == 0)
@@ -152,11 +184,14 @@ class Descent:
             curve_append(self.folder, self.step, line)
 
     def save(self) -> None:
-        """Write weights, averages and the optimisers' moments."""
+        """Write weights, averages, the best weights and the optimisers' moments."""
         if self.rank:
             return
         tensors = {f"weight.{name}": weight for name, weight in self.weights.items()}
         tensors |= {f"average.{name}": mean for name, mean in self.average.items()}
+        if self.best:
+            tensors |= {f"best.{name}": weight for name, weight in self.best.items()}
+            tensors["best_seen"] = self.best_seen
         for optimizer in self.optimizers:
             for name, parameter in self.trained.items():
                 for moment, value in optimizer.state.get(parameter, {}).items():

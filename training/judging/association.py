@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.caption_text import caption_words
+from training.data.features import PhotoFeatures
 
 NEIGHBOURS = 5
 MIN_ROWS = 30
@@ -45,7 +46,7 @@ class Association:
 
 
 def association_test(
-    features: Floats, rows: Sequence[tuple[int, str]], *, seed: int = 0
+    features: Floats | PhotoFeatures, rows: Sequence[tuple[int, str]], *, seed: int = 0
 ) -> Association | None:
     """Tests `rows`, each the index of a photo and a caption, on features (photos, patches, width).
 

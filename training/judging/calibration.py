@@ -1,4 +1,8 @@
-"""Fits how often captions of a given certainty are accepted, and measures whether that holds on other photos."""
+"""Fits how often captions of a given certainty are accepted, and measures whether that holds on other photos.
+
+Of what nobody learned from: of a version that learned from feedback these are the photos by which its share was chosen,
+one number of five, and the half of the anchor set that judges.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from captioner.inference.calibration import Calibration
+from captioner.inference.predictor import Predictor
+from training.judging.captioning import candidates_find
+from training.judging.measure import ReferenceSet
+from training.judging.scores import captions_score
+from training.progress import Tick, untold
 
 # No person has looked: a caption counts as accepted when it scores at least this CIDEr-D against its photo's
 # references, about half of what one person's caption scores against those of four others.
@@ -60,6 +70,37 @@ def reliability(confidences: Sequence[float], accepted: Sequence[bool], bins: in
         for mine in (place == index for index in range(bins))
         if mine.any()
     ]
+
+
+def calibration_measure(
+    mean_log_probabilities: Sequence[float], accepted: Sequence[bool]
+) -> tuple[Calibration, list[Bin]]:
+    """A fit on all captions, and the reliability of a fit on every other one, on those between.
+
+    Raises `ValueError` unless of both halves some were accepted and some were not.
+    """
+    halfway = calibration_fit(mean_log_probabilities[::2], accepted[::2])
+    said = [halfway.confidence([mean]) for mean in mean_log_probabilities[1::2]]
+    return calibration_fit(mean_log_probabilities, accepted), reliability(said, accepted[1::2])
+
+
+def calibration_refit(
+    predictor: Predictor, sets: Sequence[ReferenceSet], tick: Tick = untold
+) -> tuple[Calibration, list[Bin]] | None:
+    """`calibration_measure` on photos as features with what people said of each; None where it cannot be fitted."""
+    means: list[float] = []
+    accepted: list[bool] = []
+    for photos in sets:
+        rows = (torch.from_numpy(np.array(row))[None] for row in photos.features)
+        found = candidates_find(predictor, rows, tick=tick, what="Calibrating", total=len(photos.features))
+        best = [candidates[0] for candidates in found]
+        scores = captions_score([each.caption for each in best], photos.references).cider_d_each
+        accepted += [score >= ACCEPTED_CIDER_D for score in scores]
+        means += [each.log_probability / max(1, len(each.token_log_probabilities)) for each in best]
+    try:
+        return calibration_measure(means, accepted)
+    except ValueError:
+        return None
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captioner.inference.predictor import Predictor
 from captioner.inference.types import Candidate, DecodingParameters
-from training.data.features import Features
+from training.data.features import Features, PhotoFeatures
 from training.progress import Tick, untold
 
 BATCH = 32
@@ -40,7 +40,7 @@ def candidates_find(
 
 
 def features_caption(
-    predictor: Predictor, features: Features, tick: Tick = untold, what: str = "Captioning"
+    predictor: Predictor, features: Features | PhotoFeatures, tick: Tick = untold, what: str = "Captioning"
 ) -> list[str]:
     """Returns the best caption for each row of features (photos, patches, width)."""
     photos = (torch.from_numpy(np.array(row))[None] for row in features)

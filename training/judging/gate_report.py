@@ -21,6 +21,8 @@ _COUNTS: tuple[tuple[str, dict[str, str]], ...] = (
     ),
     ("{} of {} that never train", {"holdout_corrections": "correction", "holdout_photos": "photo"}),
     ("{} replayed", {"replayed_photos": "photo"}),
+    ("kept of what was learned: {}, the rest is the base's", {"kept_quarters": "quarter"}),
+    ("{} left out: the steps of one run visit no more", {"left_out_step_budget": "correction"}),
     ("{} cut to the length that is learned", {"corrections_cut": "correction"}),
     ("{} left out: said before", {"left_out_duplicate": "row"}),
     ("{} left out by the limit per photo", {"left_out_photo_cap": "row"}),

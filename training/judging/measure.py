@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from captioner.inference.predictor import Predictor
-from training.data.features import Features
+from training.data.features import Features, PhotoFeatures
 from training.judging.captioning import features_caption
 from training.judging.gate import MAX_LATENCY_RATIO, ScoredCaptions
 from training.judging.scores import captions_score
@@ -28,7 +28,7 @@ TIMED_ROUNDS = 4
 class ReferenceSet:
     """Photos as features (photos, patches, width), and what people would say about each."""
 
-    features: Features
+    features: Features | PhotoFeatures
     references: Sequence[Sequence[str]]
 
 
@@ -53,7 +53,9 @@ def strangers_score(captions: Sequence[str], references: Sequence[Sequence[str]]
     return [fmean(scores) for scores in zip(*rounds, strict=True)]
 
 
-def latency_ratio(candidate: Predictor, champion: Predictor, features: Features) -> float | None:
+def latency_ratio(
+    candidate: Predictor, champion: Predictor, features: Features | PhotoFeatures
+) -> float | None:
     """Returns seconds per token, candidate over champion, one photo at a time; None without photos.
 
     Per token, because longer captions rightly take longer. The two take turns, the best of a few repeats counts, and of

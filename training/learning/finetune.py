@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
-from training.data.features import FeatureFiles, Features
+from training.data.features import Features, PhotoFeatures
 from training.descent.config import DescentConfig
 from training.descent.curve import Figures
 from training.descent.loop import Descent
@@ -26,6 +26,9 @@ from training.learning.config import LearnConfig
 from training.learning.model import FeatureCaptioner, labels_pad
 from training.learning.objective import base_divergence, caption_cross_entropy
 from training.progress import Tick, untold
+
+INNER_ROWS = 400  # of the inner split; more would only take longer
+EVALUATED = 32  # at a time
 
 
 class Correction(NamedTuple):
@@ -44,17 +47,19 @@ class Replay(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Features (photos, patches, width) and what was said about the photos."""
+    """Features (photos, patches, width) and what was said about the photos.
 
-    features: Features | FeatureFiles
+    `inner` are corrections that are not learned from: by them the descent is told when to stop.
+    """
+
+    features: Features | PhotoFeatures
     corrections: Sequence[Correction] = ()
     replay: Sequence[Replay] = ()
+    inner: Sequence[Correction] = ()
 
     def steps(self, config: LearnConfig) -> int:
-        """Optimiser steps of a run: so many passes over the corrections."""
-        rows = len(self.corrections)
-        wanted = max(config.min_steps, round(config.passes * rows / config.batch))
-        return min(config.max_steps, wanted, max(1, config.max_passes * rows // config.batch))
+        """Optimiser steps of a run at most: so many passes over the corrections."""
+        return min(config.max_steps, max(1, round(config.passes * len(self.corrections) / config.batch)))
 
 
 class Target(NamedTuple):
@@ -84,9 +89,10 @@ class Finetuning:
         if captioner.parameter_count() > config.lora_above:
             captioner.adapters_add(config.lora_rank)
             lr = config.lora_lr
-        self.corrections = [
-            Target(row.photo, captioner.tokenise(row.ideal, config.max_tokens)) for row in data.corrections
-        ]
+        self.corrections, self.inner = (
+            [Target(row.photo, captioner.tokenise(row.ideal, config.max_tokens)) for row in rows]
+            for rows in (data.corrections, data.inner[:INNER_ROWS])
+        )
         self.replay = [
             Target(row.photo, captioner.tokenise(row.caption, config.max_tokens)) for row in data.replay
         ]
@@ -100,10 +106,13 @@ class Finetuning:
             lr,
             config.seed,
             warmup=config.warmup,
-            decay=config.decay,
+            decay=0.0,  # where it will end is not known; the average with the base is what calms it down
             clip=config.clip,
             save_every=config.save_every,
             log_every=1,
+            eval_every=config.eval_every,
+            patience=config.patience if data.inner else 0,
+            watched="inner",
         )
         self.descent = Descent(
             model,
@@ -115,9 +124,34 @@ class Finetuning:
         )
 
     def run(self, tick: Tick = untold, until: int | None = None) -> None:
-        """Descend to the end, or to step `until`; `tick` is told each step and may raise to stop."""
-        self.descent.run(self.gradients, tick=tick, until=until)
+        """Descend to the end, or to step `until`; `tick` is told each step and may raise to stop.
+
+        At the end the model has the weights that were best on the inner split; the base's, if it never got better.
+        """
+        evaluate = self.inner_loss if self.inner else None
+        self.descent.run(self.gradients, evaluate, tick, until)
         self.captioner.parts.model.to("cpu").eval()
+
+    @torch.inference_mode()
+    def inner_loss(self, _: nn.Module) -> Figures:
+        """Cross-entropy of what people said of the inner split's photos, in nats per token."""
+        total = torch.zeros(2, device=self.device, dtype=torch.float64)  # nats, tokens
+        mine = self.inner[self.rank :: self.processes]
+        for start in range(0, len(mine), EVALUATED):
+            rows = mine[start : start + EVALUATED]
+            features, labels = self.inputs(rows)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                logits = self.captioner.logits(features, labels)
+            nats = caption_cross_entropy(logits, labels).double() * tokens(rows)
+            total += torch.stack([nats, torch.full_like(nats, tokens(rows))])
+        if self.processes > 1:
+            distributed.all_reduce(total)
+        return {"inner": float(total[0] / total[1])}
+
+    def inputs(self, rows: Sequence[Target]) -> tuple[Tensor, Tensor]:
+        """Features (rows, patches, width) and labels (rows, tokens) of captions."""
+        features = torch.from_numpy(self.data.features[[row.photo for row in rows]])
+        return features.to(self.device), labels_pad([row.ids for row in rows]).to(self.device)
 
     def gradients(self, step: int) -> Figures:
         """Leave the gradients of a step in the parameters; its losses, each a mean over the tokens of the step."""
@@ -126,8 +160,7 @@ class Finetuning:
         # Of each kind a process has every so manieth row.
         mine, mine_replayed = (rows[self.rank :: self.processes] for rows in (corrections, replay))
         rows, first = [*mine, *mine_replayed], len(mine)
-        features = torch.from_numpy(self.data.features[[row.photo for row in rows]]).to(self.device)
-        labels = labels_pad([row.ids for row in rows]).to(self.device)
+        features, labels = self.inputs(rows)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.captioner.logits(features, labels)
             with torch.no_grad():

@@ -8,6 +8,8 @@ own decoding run unchanged on features: what is measured is what would be served
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from captioner.exceptions import IncompatibleModel
 from captioner.inference.loading import CaptioningModel, load_model
 from captioner.inference.predictor import Predictor
+from captioner.inference.types import MAX_NEW_TOKENS
 from training.data.features import Features
 from training.learning.objective import IGNORED
 
@@ -57,6 +60,7 @@ class FeatureCaptioner:
     parts: CaptioningModel
     encoder: nn.Module
     folder: Path
+    longest: int | None = None  # tokens of a caption, where that is not what the base says
 
     @classmethod
     def load(cls, folder: Path) -> FeatureCaptioner:
@@ -98,18 +102,38 @@ class FeatureCaptioner:
         preprocess = self.predictor().preprocess
         return cast(Features, self.encode(torch.stack([preprocess(image) for image in images])).numpy())
 
+    def encoder_digest(self) -> str:
+        """A short name for what this encoder sees: the same weights and preprocessing give the same features."""
+        digest = hashlib.sha256(json.dumps(self.parts.image_processor.to_dict(), sort_keys=True).encode())
+        for name, value in self.encoder.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.contiguous().numpy().data)
+        return digest.hexdigest()[:16]
+
     # --- From features to words ---
 
     def tokenise(self, caption: str, max_tokens: int) -> list[int]:
-        """Label ids of a caption and the end-of-caption token, or its first `max_tokens` ids.
+        """Label ids of a caption and the end-of-caption token, or as many as `max_tokens` and the decoder allow.
 
         A caption that is cut has no end: else the model would learn to stop in the middle of a sentence.
         """
-        return self._tokens(caption)[:max_tokens]
+        return self._tokens(caption)[: min(max_tokens, self.positions)]
 
     def is_cut(self, caption: str, max_tokens: int) -> bool:
         """Whether `tokenise` would cut the caption, which then teaches no end."""
-        return len(self._tokens(caption)) > max_tokens
+        return len(self._tokens(caption)) > min(max_tokens, self.positions)
+
+    @property
+    def positions(self) -> int:
+        """Tokens that the decoder can say."""
+        config = self.parts.model.config.get_text_config(decoder=True)
+        return int(getattr(config, "max_position_embeddings", MAX_NEW_TOKENS + 1)) - 1
+
+    def length_allow(self, tokens: int) -> None:
+        """Let captions be so long, if they could not be yet: who is taught longer ones is not to be cut short."""
+        if tokens > self.predictor().default_parameters.max_new_tokens:
+            self.longest = min(tokens, self.positions, MAX_NEW_TOKENS)
+            self.parts.model.generation_config.max_new_tokens = self.longest
 
     def _tokens(self, caption: str) -> list[int]:
         return [*self.parts.tokenizer(caption, add_special_tokens=False).input_ids, self._end_id]
@@ -179,14 +203,18 @@ class FeatureCaptioner:
         # The wrapper changes the layers in place; the model itself stays what everything else here calls.
         self._adapted = get_peft_model(self.parts.model, config)
 
+    def adapters_merge(self) -> None:
+        """Make plain weights of what adapters learned, if there are any."""
+        if hasattr(self, "_adapted"):
+            self._adapted.merge_and_unload()
+            del self._adapted
+
     def save(self, folder: Path) -> None:
         """Write a complete checkpoint to `folder`: the learned weights, everything else as the base has it.
 
         Weights are stored in the base's precision. Adapters, if any, are merged and gone afterwards.
         """
-        if hasattr(self, "_adapted"):
-            self._adapted.merge_and_unload()
-            del self._adapted
+        self.adapters_merge()
         if folder.exists():
             shutil.rmtree(folder)
         with safe_open(next(iter(sorted(self.folder.glob("*.safetensors")))), "pt") as file:
@@ -199,6 +227,10 @@ class FeatureCaptioner:
         for path in self.folder.iterdir():
             if path.is_file() and path.name in _KEPT and path.suffix != ".safetensors":
                 shutil.copyfile(path, folder / _KEPT[path.name])
+        if self.longest:
+            path = folder / "generation_config.json"
+            settings = json.loads(path.read_text(encoding="utf-8")) | {"max_new_tokens": self.longest}
+            path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         for path in folder.glob("*.safetensors"):
             path.chmod(0o644)  # safetensors writes for its owner alone
 

@@ -1,10 +1,12 @@
-"""The photos of one training run as the base's encoder sees them: of feedback, replayed ones, an operator's sets."""
+"""The photos of one training run as the base's encoder sees them: of feedback, and those that a run holds on to."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,43 +16,38 @@ from PIL import Image
 from captioner.captions.photos import photo_open
 from captioner.exceptions import InvalidImage
 from captioner.models import Photo
-from models_registry.models import ModelVersion
-from training.data.features import FeatureFiles, features_write
+from training.data.anchor import anchor_sets
+from training.data.features import FeatureStore, PhotoFeatures, stores_trim
 from training.data.photo_sets import PhotoSet, photo_set_open
-from training.judging.captioning import features_caption
 from training.judging.measure import ReferenceSet
-from training.learning import provenance
-from training.learning.curation import Snapshot
+from training.learning.curation import FeedbackRow, Snapshot
 from training.learning.finetune import Replay
 from training.learning.model import FeatureCaptioner
-from training.learning.snapshot import replay_photos
 from training.progress import Tick
+from training.services import CHUNK, features_folder, features_forget
 
 logger = logging.getLogger(__name__)
 
-REPLAY_PHOTOS = 1000
+REPLAY_PHOTOS = 1000  # of an operator's set
 ORIGINAL_PHOTOS = 400
+HOLDOUT_PHOTOS = 2000  # that judge; more would only take longer
 
 
-def snapshot_readable(snapshot: Snapshot, tick: Tick) -> Snapshot:
-    """The snapshot without photos that are gone from the store or cannot be decoded: they must not stop all others."""
-    photos = Photo.objects.filter(sha256__in={row.photo for row in snapshot.rows}).order_by("pk")
-    readable = {photo.sha256 for photo in photos_readable(list(photos), tick)}
-    rows = tuple(row for row in snapshot.rows if row.photo in readable)
-    lost = {row.feedback: "photo_unreadable" for row in snapshot.rows if row.photo not in readable}
-    return replace(snapshot, rows=rows, left_out={**snapshot.left_out, **lost}) if lost else snapshot
+def snapshot_budget(snapshot: Snapshot, most: int) -> Snapshot:
+    """The snapshot with at most so many corrections to learn from: a run's steps would visit no more.
+
+    Which ones hangs on their numbers alone, so that the next night chooses the same and encodes only what is new.
+    """
+    corrections = [row for row in snapshot.of("train") if row.ideal]
+    drawn = sorted(corrections, key=lambda row: hashlib.sha256(str(row.feedback).encode()).digest())
+    return snapshot_without(snapshot, drawn[most:], "step_budget")
 
 
-def photos_readable(photos: Sequence[Photo], tick: Tick) -> list[Photo]:
-    found = []
-    for number, photo in enumerate(photos, start=1):
-        try:
-            photo_read(photo)
-            found.append(photo)
-        except InvalidImage as error:
-            logger.warning("%s", error)
-        tick("Reading photos", number, len(photos))
-    return found
+def snapshot_without(snapshot: Snapshot, rows: Sequence[FeedbackRow], reason: str) -> Snapshot:
+    """The snapshot without some of its rows, which are left out for that reason."""
+    left = {row.feedback: reason for row in rows}
+    kept = tuple(row for row in snapshot.rows if row.feedback not in left)
+    return replace(snapshot, rows=kept, left_out={**snapshot.left_out, **left})
 
 
 def photo_read(photo: Photo) -> Image.Image:
@@ -66,72 +63,92 @@ def photo_read(photo: Photo) -> Image.Image:
         raise InvalidImage(f"{photo.file.name} cannot be read: {error}", reason="corrupt") from error
 
 
-class FeedbackPhotos:
-    """Features of all photos that feedback was given on, and of the logged ones that are replayed."""
+class RunPhotos:
+    """Features of all photos that a run looks at: of corrections, of those that judge, and of those it holds on to.
 
-    def __init__(self, folder: Path, captioner: FeatureCaptioner, snapshot: Snapshot, tick: Tick) -> None:
-        names = sorted({row.photo for row in snapshot.rows})
-        stored = {photo.sha256: photo for photo in Photo.objects.filter(sha256__in=names)}
-        replayed = [] if settings.TRAINING_REPLAY_PHOTOS else replay_photos(snapshot)
-        photos = [stored[name] for name in names] + photos_readable(replayed, tick)
-        self.index = {photo.sha256: index for index, photo in enumerate(photos)}
-        self.first_replayed = len(names)
-        self.path = folder / f"features-{provenance.text_digest(*(photo.sha256 for photo in photos))}.npy"
-        images = map(photo_read, photos)
-        self.features = features_write(self.path, images, len(photos), captioner.encode_images, tick)
+    `snapshot` is that of the run without photos that are lost or damaged: they must not stop all others. Raises
+    `DatasetError` where there is nothing to hold on to, or an operator's own set cannot be used.
+    """
 
-    def holdout(self, snapshot: Snapshot) -> ReferenceSet:
-        """The photos that judge, in the order of `holdout_references`."""
-        references = holdout_references(snapshot)
+    def __init__(self, captioner: FeatureCaptioner, snapshot: Snapshot, tick: Tick) -> None:
+        began = time.time()
+        replayed, judged = (
+            [half, *_own_set(path, most)]
+            for half, path, most in zip(
+                anchor_sets(),
+                (settings.TRAINING_REPLAY_PHOTOS, settings.TRAINING_ORIGINAL_PHOTOS),
+                (REPLAY_PHOTOS, ORIGINAL_PHOTOS),
+                strict=True,
+            )
+        )
+        folder = features_folder() / captioner.encoder_digest()
+        sets = FeatureStore(folder / "sets")
+        known, said = _joined(sets, replayed, captioner, tick, "Looking at replayed photos")
+        self.held_on = ReferenceSet(
+            *_joined(sets, judged, captioner, tick, "Looking at original test photos")
+        )
+        features_forget()
+        store = FeatureStore(folder / "photos")
+        names = sorted(
+            {row.photo for row in snapshot.of("train") if row.ideal} | {*holdout_references(snapshot)}
+        )
+        missing = store.missing(names)
+        store.put(_photos_read(missing), captioner.encode_images, tick, total=len(missing))
+        lost = {*store.missing(missing)}
+        self.snapshot = snapshot_without(
+            snapshot, [row for row in snapshot.rows if row.photo in lost], "photo_unreadable"
+        )
+        own = store.get(name for name in names if name not in lost)
+        stores_trim(features_folder(), settings.TRAINING_FEATURES_MEGABYTES * 1_000_000, used_before=began)
+        self.index = {path.stem: index for index, path in enumerate(own.paths)}
+        self.features = PhotoFeatures([*own.paths, *known.paths])
+        self.replay = [
+            Replay(len(own) + index, caption) for index, captions in enumerate(said) for caption in captions
+        ]
+
+    def judged_by(self, rows: Sequence[FeedbackRow]) -> ReferenceSet:
+        """The photos of rows, in a fixed order, with what people said of each."""
+        references = {photo: said for photo, said in references_of(rows).items() if photo in self.index}
         return ReferenceSet(
-            self.features[[self.index[photo] for photo in references]], list(references.values())
+            self.features.of(self.index[photo] for photo in references), list(references.values())
         )
 
 
 def holdout_references(snapshot: Snapshot) -> dict[str, list[str]]:
-    """Held-out photo -> its approved captions, photos in a fixed order."""
+    """Held-out photo -> its approved captions; of many photos the same ones every night."""
+    references = references_of(snapshot.of("holdout"))
+    return {photo: references[photo] for photo in list(references)[:HOLDOUT_PHOTOS]}
+
+
+def references_of(rows: Sequence[FeedbackRow]) -> dict[str, list[str]]:
+    """Photo -> what people said of it, photos in a fixed order."""
     references: dict[str, list[str]] = {}
-    for row in snapshot.of("holdout"):
+    for row in rows:
         if row.ideal:
             references.setdefault(row.photo, []).append(row.ideal)
     return dict(sorted(references.items()))
 
 
-def original_set(base: ModelVersion, captioner: FeatureCaptioner, tick: Tick) -> ReferenceSet | None:
-    """Test photos of the base, where the operator has given any. Raises `DatasetError`."""
-    if not settings.TRAINING_ORIGINAL_PHOTOS:
-        return None
-    photos = photo_set_open(Path(settings.TRAINING_ORIGINAL_PHOTOS), ORIGINAL_PHOTOS)
-    path, stage = _set_path(base, photos), "Looking at original test photos"
-    features = features_write(path, photos.images(), len(photos), captioner.encode_images, tick, stage)
-    return ReferenceSet(features, photos.captions)
+def _own_set(path: str, most: int) -> list[PhotoSet]:
+    return [photo_set_open(Path(path), most)] if path else []
 
 
-def replay_set(
-    base: ModelVersion, captioner: FeatureCaptioner, photos: FeedbackPhotos, tick: Tick
-) -> tuple[FeatureFiles, list[Replay]]:
-    """Features of all that is learned from, and what is replayed: base training captions, else the base's own.
-
-    Raises `DatasetError`.
-    """
-    if not settings.TRAINING_REPLAY_PHOTOS:
-        first = photos.first_replayed
-        captions = features_caption(
-            captioner.predictor(), photos.features[first:], tick, "Captioning with the base"
-        )
-        replay = [Replay(first + i, caption) for i, caption in enumerate(captions) if caption]
-        return FeatureFiles(photos.path), replay
-    replayed = photo_set_open(Path(settings.TRAINING_REPLAY_PHOTOS), REPLAY_PHOTOS)
-    path, stage = _set_path(base, replayed), "Looking at replayed photos"
-    features_write(path, replayed.images(), len(replayed), captioner.encode_images, tick, stage)
-    first = len(photos.features)
-    rows = [
-        Replay(first + index, caption) for index, group in enumerate(replayed.captions) for caption in group
+def _joined(
+    store: FeatureStore, sets: Sequence[PhotoSet], captioner: FeatureCaptioner, tick: Tick, stage: str
+) -> tuple[PhotoFeatures, list[list[str]]]:
+    """The photos of several sets as one, and their captions."""
+    paths = [
+        path for each in sets for path in store.put_set(each, captioner.encode_images, tick, stage).paths
     ]
-    return FeatureFiles(photos.path, path), rows
+    return PhotoFeatures(paths), [captions for each in sets for captions in each.captions]
 
 
-def _set_path(base: ModelVersion, photos: PhotoSet) -> Path:
-    """The features of an operator's own photo set, kept for later runs from the same base."""
-    folder = Path(settings.DATA_DIR) / "training" / "features"
-    return folder / f"{base.pk}-{photos.digest}-{len(photos)}.npy"
+def _photos_read(names: Sequence[str]) -> Iterator[tuple[str, Image.Image]]:
+    """Yields logged photos by name, without those that are lost or cannot be decoded."""
+    for start in range(0, len(names), CHUNK):
+        stored = Photo.objects.filter(sha256__in=names[start : start + CHUNK]).order_by("pk")
+        for photo in stored:
+            try:
+                yield photo.sha256, photo_read(photo)
+            except InvalidImage as error:
+                logger.warning("%s", error)

@@ -21,24 +21,20 @@ from models_registry.manifest import DataSnapshot, Lineage
 from models_registry.models import ModelVersion
 from models_registry.versions import version_fetch, version_get, version_publish
 from training.descent.checkpoint import CheckpointMismatch, checkpoint_step
-from training.exceptions import NothingToLearn
+from training.exceptions import NothingLearned, NothingToLearn
 from training.judging.association import Association, association_test
+from training.judging.calibration import calibration_refit
 from training.judging.figures import caption_figures
 from training.judging.gate import Decision, ScoredCaptions, decide
 from training.judging.golden import golden_check
 from training.judging.measure import ReferenceSet, latency_ratio, measure
 from training.learning import provenance
+from training.learning.blending import Blend, blend_find, groups_inner
 from training.learning.config import LearnConfig
 from training.learning.curation import Snapshot
 from training.learning.finetune import Correction, Finetuning, TrainingSet, identity_of
 from training.learning.model import FeatureCaptioner
-from training.learning.photos import (
-    FeedbackPhotos,
-    holdout_references,
-    original_set,
-    replay_set,
-    snapshot_readable,
-)
+from training.learning.photos import RunPhotos, holdout_references, snapshot_budget
 from training.learning.processes import learn_in_processes, process_count
 from training.models import TrainingRun
 from training.progress import Tick
@@ -74,6 +70,7 @@ class Outcome:
     report: dict[str, Any]
     counts: dict[str, int]  # the snapshot's, and what came of it
     comparisons: list[Compared]
+    snapshot: Snapshot  # what of it was learned from and judged by
 
 
 def learning_folder(run: TrainingRun) -> Path:
@@ -86,44 +83,81 @@ def run_work(
 ) -> Outcome:
     """Do the whole run, from wherever an earlier attempt stopped.
 
-    Raises `NothingToLearn`, `DatasetError` for photo sets that cannot be used, and what `tick` raises.
+    Raises `NothingToLearn`, `NothingLearned`, `DatasetError` for photo sets that cannot be used, and what `tick`
+    raises.
     """
+    tick("Loading the base", 0, 1)
     torch.set_num_threads(settings.TRAINING_THREADS or max(1, thread_count() // 2))
     config = LearnConfig(seed=run.seed)
     work = Workspace(run_folder(run), base, champion, tick)
-    snapshot = snapshot_readable(snapshot, tick)
+    captioner = FeatureCaptioner.load(version_fetch(base))
+    photos = RunPhotos(captioner, snapshot_budget(snapshot, config.max_rows), tick)
+    snapshot = photos.snapshot
     corrected = [row for row in snapshot.of("train") if row.ideal]
-    if not corrected:
-        told = "No approved correction to learn from; ratings alone teach nothing."
+    aside = groups_inner(row.group for row in corrected)
+    inner = [row for row in corrected if row.group in aside]
+    if len(aside) == len({row.group for row in corrected}):
+        told = (
+            "Corrections of one photo alone: it takes some to learn from and some to choose by."
+            if corrected
+            else "No approved correction to learn from; ratings alone teach nothing."
+        )
         if capped := snapshot.counts.get("left_out_author_cap", 0):
             told += (
                 f" {capped} were left out by the limit per author: people who may teach without it are staff and those "
                 "with the permission “Can teach without the limit per author”."
             )
         raise NothingToLearn(told)
-    captioner = FeatureCaptioner.load(version_fetch(base))
-    original = original_set(base, captioner, tick)
-    photos = FeedbackPhotos(work.folder, captioner, snapshot, tick)
-    features, replay = replay_set(base, captioner, photos, tick)
     corrections = [Correction(photos.index[row.photo], row.ideal) for row in corrected]
-    data = TrainingSet(features, corrections, replay)
+    chosen_by = {photos.index[row.photo] for row in inner}
+    data = TrainingSet(
+        photos.features,
+        [row for row in corrections if row.photo not in chosen_by],
+        photos.replay,
+        [row for row in corrections if row.photo in chosen_by],
+    )
+    blend = _learn(work, captioner, data, config, snapshot, photos.judged_by(inner))
     counts = snapshot.counts | {
         "corrections_cut": sum(captioner.is_cut(row.ideal, config.max_tokens) for row in corrections),
-        "replayed_photos": len({row.photo for row in replay}),
+        "replayed_photos": len({row.photo for row in photos.replay}),
+        "kept_quarters": round(4 * blend.share),
     }
-    folder = _learn(work, captioner, data, config, snapshot)
+    folder = _candidate_write(work, captioner, snapshot)
+    refitted = calibration_refit(captioner.predictor(), [photos.judged_by(inner), photos.held_on], tick)
+    if refitted:
+        refitted[0].write(folder)
     association = association_test(photos.features, [(row.photo, row.ideal) for row in corrections])
     decision, report, comparisons = _evaluate(
-        work, folder, photos.holdout(snapshot), original, snapshot, association, counts["replayed_photos"]
+        work,
+        folder,
+        photos.judged_by(snapshot.of("holdout")),
+        photos.held_on,
+        snapshot,
+        association,
+        counts["replayed_photos"],
     )
+    report |= {
+        "learned": asdict(blend),
+        "reliability": [asdict(each) for each in refitted[1]] if refitted else [],
+    }
     candidate = _publish(work, folder, snapshot, config, report, decision, counts)
-    return Outcome(candidate, decision, report, counts, comparisons)
+    return Outcome(candidate, decision, report, counts, comparisons, snapshot)
 
 
 def _learn(
-    work: Workspace, captioner: FeatureCaptioner, data: TrainingSet, config: LearnConfig, snapshot: Snapshot
-) -> Path:
-    """The folder of the candidate: its weights and what they were learned from."""
+    work: Workspace,
+    captioner: FeatureCaptioner,
+    data: TrainingSet,
+    config: LearnConfig,
+    snapshot: Snapshot,
+    inner: ReferenceSet,
+) -> Blend:
+    """Leave in `captioner` as much of what can be learned as holds for photos that were kept aside.
+
+    Raises `NothingLearned` where that is nothing.
+    """
+    taught = [captioner.tokenise(row.ideal, config.max_tokens) for row in data.corrections]
+    captioner.length_allow(max(map(len, taught)))
     replayed = provenance.text_digest(*(row.caption for row in data.replay))
     identity = f"{work.base.pk} {snapshot.sha256} {replayed}"
     folder = work.folder / "learning"
@@ -135,7 +169,23 @@ def _learn(
     if (processes := process_count(config)) > 1:
         # They leave the last checkpoint, and nothing to do but to load it.
         learn_in_processes(captioner.folder, data, config, folder, identity, processes, work.tick)
-    Finetuning(captioner, data, config, folder, identity).run(work.tick)
+    learning = Finetuning(captioner, data, config, folder, identity)
+    learning.run(work.tick)
+    captioner.adapters_merge()
+    blend = blend_find(captioner, learning.base, inner, work.tick)
+    if blend.share:
+        return blend
+    gain, error = max(gain for share, gain in blend.gains.items() if share)
+    raise NothingLearned(
+        f"Nothing learned yet from {len(data.corrections)} corrections: on {len(inner.references)} photos kept aside "
+        f"no average with the base is surely better than the base itself (at best {gain:+.1f} CIDEr-D, give or take "
+        f"{error:.1f}). What serves stays; the next run tries again with what is approved until then.",
+        {"learned": asdict(blend)},
+    )
+
+
+def _candidate_write(work: Workspace, captioner: FeatureCaptioner, snapshot: Snapshot) -> Path:
+    """The folder of the candidate: its weights and what they were learned from."""
     candidate = work.folder / "candidate"
     captioner.save(candidate)
     path = candidate / SNAPSHOT_FILE
@@ -210,6 +260,14 @@ def _publish(
     metrics = {
         f"{kind}-{role}": row for kind, rows in report["figures"].items() for role, row in rows.items() if row
     }
+    if bins := report["reliability"]:
+        # A fit on every other photo kept aside, on those between; what the version holds is fitted on all.
+        metrics["photos kept aside, by their confidence"] = {
+            f"{each['count']} captions, {each['confidence']:.0%} sure: accepted %": round(
+                100 * each["accepted"], 1
+            )
+            for each in bins
+        }
     lineage = Lineage(
         parent=work.champion.pk,
         base=work.base.pk,

@@ -20,7 +20,7 @@ import torch
 from torch import distributed
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from training.data.features import FeatureFiles
+from training.data.features import PhotoFeatures
 from training.descent.checkpoint import checkpoint_step
 from training.descent.curve import curve_cut, curve_read
 from training.learning.config import LearnConfig
@@ -62,8 +62,8 @@ def learn_in_processes(
     Whatever `tick` raises ends all of them. Raises `LearningProcessDied` and, as `Finetuning` does,
     `CheckpointMismatch`.
     """
-    if not isinstance(data.features, FeatureFiles):
-        raise TypeError("Several processes share features by their files: give them as FeatureFiles.")
+    if not isinstance(data.features, PhotoFeatures):
+        raise TypeError("Several processes share features by their files: give them as PhotoFeatures.")
     steps, done = data.steps(config), checkpoint_step(folder, identity_of(config, identity))
     if done == steps:
         return
@@ -71,9 +71,10 @@ def learn_in_processes(
     curve_cut(folder, done)
     task = {
         "base": str(base.resolve()),
-        "features": [str(part.resolve()) for part in data.features.paths],
+        "features": [str(path.resolve()) for path in data.features.paths],
         "corrections": data.corrections,
         "replay": data.replay,
+        "inner": data.inner,
         "config": asdict(config),
         "identity": identity,
     }
@@ -111,9 +112,10 @@ def main(task: Path) -> None:
     yield_processor(os.nice(0))  # as its parent does: torchrun gives each process a session of its own
     told = json.loads(task.read_text(encoding="utf-8"))
     data = TrainingSet(
-        FeatureFiles(*map(Path, told["features"])),
+        PhotoFeatures([Path(path) for path in told["features"]]),
         [Correction(*row) for row in told["corrections"]],
         [Replay(*row) for row in told["replay"]],
+        [Correction(*row) for row in told["inner"]],
     )
     captioner = FeatureCaptioner.load(Path(told["base"]))
     Finetuning(captioner, data, LearnConfig(**told["config"]), task.parent, told["identity"]).run()

@@ -22,8 +22,7 @@ from training.judging.calibration import (
     ACCEPTED,
     ACCEPTED_CIDER_D,
     calibration_error,
-    calibration_fit,
-    reliability,
+    calibration_measure,
 )
 from training.judging.captioning import candidates_find
 from training.judging.quality import report
@@ -134,9 +133,7 @@ def calibrate(data: Path, output: Path) -> Calibration:
     scores = captions_score([candidate.caption for candidate in found], references).cider_d_each
     accepted = [score >= ACCEPTED_CIDER_D for score in scores]
     means = [candidate.log_probability / len(candidate.token_log_probabilities) for candidate in found]
-    halfway = calibration_fit(means[::2], accepted[::2])
-    bins = reliability([halfway.confidence([mean]) for mean in means[1::2]], accepted[1::2])
-    calibration = calibration_fit(means, accepted)
+    calibration, bins = calibration_measure(means, accepted)
     calibration.write(output)
     text = f"""\
 The confidence of a caption is the share of such captions that are accepted. No person has judged them:

@@ -1,80 +1,96 @@
-"""Photos, simulated users and measuring, shared by the experiments. No Django.
+"""Photos, people's sentences, learning and measuring, shared by the experiments. No Django.
 
-The new domain is a catalogue: small photos of 26 kinds (flowers, rooms, scenes, things) out of sets labelled by
-kind, described by simulated people (`tests.benchmarks.experiments.people`). The original photos are Flickr8k's.
+The new domain is Flickr8k's photos at the water: of each photo five people wrote a sentence, and a correction is one of
+them. The original photos are Flickr8k's others. The base to teach is one that never saw a photo at the water (the
+starter's recipe makes it, stage `base`); of the bundled weights, which learned from Flickr8k's training photos, only
+the validation photos are new.
 """
 
 from __future__ import annotations
 
-import json
 import random
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from tests.benchmarks.experiments.domains import catalogue_photos
-from tests.benchmarks.experiments.people import PEOPLE
-from training.data.features import Features, features_write
-from training.data.photo_sets import PhotoSet, photo_set_open
-from training.judging.association import Association, association_test
-from training.judging.captioning import features_caption
-from training.judging.gate import Decision, ScoredCaptions, decide
+from training.data.anchor import anchor_sets
+from training.data.caption_text import WATER, captions_mention
+from training.data.features import FeatureStore, PhotoFeatures
+from training.data.photo_sets import PhotoSet, ReferencePhoto, photo_sets_read
+from training.judging.gate import ScoredCaptions
 from training.judging.measure import ReferenceSet, measure
+from training.learning.blending import Blend, blend_find, groups_inner
 from training.learning.config import LearnConfig
 from training.learning.finetune import Correction, Finetuning, Replay, TrainingSet
 from training.learning.model import FeatureCaptioner
 
-DOMAIN_PHOTOS = 1100
+STARTER = Path(__file__).resolve().parents[3] / "models_registry" / "starter"
+# A photo is of the domain when at least three of the five who described it mention the water.
+SAID_BY = 3
+PEOPLE = 20
 HOLDOUT_PHOTOS = 240
 ORIGINAL_PHOTOS = 240
-REPLAY_PHOTOS = 800
 
 
 @dataclass
 class Bench:
-    """Everything the experiments share, decoded and encoded once in `folder`."""
+    """What the experiments share: domain photos in a fixed order, held-out ones first, then those that are replayed."""
 
     base: Path
     folder: Path
-    features: Features  # of the domain's photos, then of the replayed ones
-    ideals: list[str]  # one per domain photo, what a person would write
-    logged: list[str]  # what the base wrote
+    photos: list[ReferencePhoto]  # of the domain
+    features: PhotoFeatures  # of the domain's photos, then of the replayed ones
+    held_out: int
     replay: list[Replay]
     original: ReferenceSet
 
     @property
     def holdout(self) -> ReferenceSet:
-        """The domain photos that no run learns from."""
-        return ReferenceSet(
-            self.features[:HOLDOUT_PHOTOS], [[ideal] for ideal in self.ideals[:HOLDOUT_PHOTOS]]
-        )
+        """The domain photos that no run learns from, with all five captions."""
+        captions = [list(photo.captions) for photo in self.photos[: self.held_out]]
+        return ReferenceSet(self.features[: self.held_out], captions)
 
     def corrections(self, count: int, seed: int) -> list[Correction]:
-        """`count` photos that simulated people corrected, others for each seed."""
-        pool = range(HOLDOUT_PHOTOS, len(self.ideals))
-        chosen = random.Random(seed).sample(pool, count)
-        return [Correction(index, self.ideals[index]) for index in chosen]
+        """What simulated people, each with some of the photos, wrote of `count` photos; others for each seed.
 
-    def association(self, corrections: Sequence[Correction]) -> Association | None:
-        """Whether what people wrote belongs to their photos, as the gate asks."""
-        return association_test(self.features, [(row.photo, row.ideal) for row in corrections])
+        Raises `ValueError` where there are fewer.
+        """
+        pool = range(self.held_out, len(self.photos))
+        generator = random.Random(seed)
+        chosen = generator.sample(pool, count)
+        # A person keeps to one of the five columns of sentences.
+        column = [generator.randrange(5) for _ in range(PEOPLE)]
+        said = [self.photos[index].captions for index in chosen]
+        ideals = [captions[column[generator.randrange(PEOPLE)] % len(captions)] for captions in said]
+        return [Correction(index, ideal) for index, ideal in zip(chosen, ideals, strict=True)]
 
-    def learn(self, corrections: Sequence[Correction], config: LearnConfig) -> FeatureCaptioner:
-        """A candidate that learned from these; the run's folder is gone afterwards."""
+    def learn(
+        self, corrections: Sequence[Correction], seed: int, config: LearnConfig, run: Path | None = None
+    ) -> tuple[FeatureCaptioner, Blend]:
+        """A candidate that learned from these as a run does, and how much of it was kept.
+
+        It is resumed where a checkpoint lies in the folder `run`; without one nothing is left behind.
+        """
         captioner = FeatureCaptioner.load(self.base)
-        data = TrainingSet(self.features, corrections, self.replay)
-        with tempfile.TemporaryDirectory(dir=self.folder) as run:
-            Finetuning(captioner, data, config, Path(run), "experiment").run()
-        return captioner
+        config = replace(config, seed=seed)
+        aside = groups_inner(str(row.photo) for row in corrections)
+        inner = [row for row in corrections if str(row.photo) in aside]
+        taught = [row for row in corrections if str(row.photo) not in aside]
+        captioner.length_allow(
+            max(len(captioner.tokenise(row.ideal, config.max_tokens)) for row in corrections)
+        )
+        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+            data = TrainingSet(self.features, taught, self.replay, inner)
+            learning = Finetuning(captioner, data, config, run or Path(scratch), "experiment")
+            learning.run()
+        captioner.adapters_merge()
+        judged = ReferenceSet(self.features.of([row.photo for row in inner]), [[row.ideal] for row in inner])
+        return captioner, blend_find(captioner, learning.base, judged)
 
     def scores(self, captioner: FeatureCaptioner) -> Scores:
         return Scores(
-            measure(captioner.predictor(), self.holdout),
-            measure(captioner.predictor(), self.original),
-            self.ideals[:HOLDOUT_PHOTOS],
+            measure(captioner.predictor(), self.holdout), measure(captioner.predictor(), self.original)
         )
 
 
@@ -84,45 +100,44 @@ class Scores:
 
     domain: ScoredCaptions
     original: ScoredCaptions
-    people: Sequence[str]  # what a person wrote of each domain photo
-
-    def gate(self, champion: Scores, association: Association | None) -> Decision:
-        """What the gate says of this candidate; speed and clean loading are taken for granted here."""
-        return decide(
-            candidate=self.domain,
-            champion=champion.domain,
-            original_candidate=self.original,
-            original_champion=champion.original,
-            people=self.people,
-            association=association,
-            replayed=REPLAY_PHOTOS,
-            latency_ratio=1.0,
-            golden_captioned=True,
-        )
 
 
 def bench_open(data: Path, base: Path, folder: Path) -> Bench:
-    """Read the photo sets below `data` (see the starter's training) and cache what they give in `folder`."""
+    """Read Flickr8k below `data` and cache what the base's encoder sees of it in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     captioner = FeatureCaptioner.load(base)
-    photos, generator = catalogue_photos(data, folder, DOMAIN_PHOTOS), random.Random(0)
-    ideals = [photo.said_by(generator.randrange(PEOPLE), generator) for photo in photos]
-    images = (photo.image for photo in photos)
-    domain = features_write(folder / "domain.npy", images, len(photos), captioner.encode_images)
-    train = photo_set_open(data / "flickr8k/train.tar", REPLAY_PHOTOS)
-    val = photo_set_open(data / "flickr8k/val.tar", ORIGINAL_PHOTOS)
-    features = np.concatenate([domain, _features(captioner, train, folder / "replay.npy")])
-    logged = _cached_captions(captioner, domain, folder / "logged.json")
-    replay = [Replay(len(domain) + index, c) for index, group in enumerate(train.captions) for c in group]
-    original = ReferenceSet(_features(captioner, val, folder / "original.npy"), val.captions)
-    return Bench(base, folder, features, ideals, logged, replay, original)
+    splits = photo_sets_read([data / "flickr8k"])["flickr8k"]
+    known = base.resolve() == STARTER
+    water = [
+        photo
+        for photo in [*splits["val"], *([] if known else splits["train"])]
+        if captions_mention(photo.captions, WATER) >= SAID_BY
+    ]
+    dry = [photo for photo in splits["val"] if not captions_mention(photo.captions, WATER)]
+    random.Random(0).shuffle(water)
+    random.Random(0).shuffle(dry)
+    replayed, _ = anchor_sets()
+    store = FeatureStore(folder / captioner.encoder_digest())
+    domain, held_on, original = (
+        store.put_set(photos, captioner.encode_images)
+        for photos in (photo_set(water), replayed, photo_set(dry[:ORIGINAL_PHOTOS]))
+    )
+    return Bench(
+        base=base,
+        folder=folder,
+        photos=water,
+        features=PhotoFeatures([*domain.paths, *held_on.paths]),
+        held_out=min(HOLDOUT_PHOTOS, len(water) // 2),
+        replay=[
+            Replay(len(water) + index, caption)
+            for index, group in enumerate(replayed.captions)
+            for caption in group
+        ],
+        original=ReferenceSet(original, [list(photo.captions) for photo in dry[:ORIGINAL_PHOTOS]]),
+    )
 
 
-def _features(captioner: FeatureCaptioner, photos: PhotoSet, path: Path) -> Features:
-    return features_write(path, photos.images(), len(photos), captioner.encode_images)
-
-
-def _cached_captions(captioner: FeatureCaptioner, features: Features, path: Path) -> list[str]:
-    if not path.exists():
-        path.write_text(json.dumps(features_caption(captioner.predictor(), features)))
-    return list(json.loads(path.read_text()))
+def photo_set(photos: Sequence[ReferencePhoto]) -> PhotoSet:
+    """Photos that were read already, as a set."""
+    captions = [list(photo.captions) for photo in photos]
+    return PhotoSet(Path(), captions, "", lambda: (photo.data for photo in photos))

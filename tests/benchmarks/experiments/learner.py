@@ -1,34 +1,27 @@
-"""A learning process to be killed: `python -m tests.benchmarks.experiments.learner BASE BENCH_FOLDER RUN_FOLDER`.
+"""A learning process to be killed: `python -m tests.benchmarks.experiments.learner DATA BASE BENCH_FOLDER RUN_FOLDER`.
 
-Says "learning" when it begins and the SHA-256 of the weights when it is done; continues from its checkpoint.
+Says "learning" when it begins and the SHA-256 of the candidate when it is done; continues from its checkpoint.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from pathlib import Path
 
-import numpy as np
-
+from tests.benchmarks.experiments.bench import bench_open
 from training.learning.config import LearnConfig
-from training.learning.finetune import Correction, Finetuning, Replay, TrainingSet
-from training.learning.model import FeatureCaptioner
 
-ROWS = 64
+ROWS = 80
+# Many checkpoints, and more patience than it takes: the process is to live long enough to be killed often.
+CONFIG = LearnConfig(threads=1, passes=20.0, patience=100, save_every=2)
 
 
-def main(base: Path, bench: Path, run: Path) -> None:
-    logged = json.loads((bench / "logged.json").read_text())[:ROWS]
-    features = np.load(bench / "domain.npy", mmap_mode="r")
-    corrections = [Correction(index, f"a photo of number {index % 7}") for index in range(len(logged))]
-    replay = [Replay(index, caption) for index, caption in enumerate(logged)]
-    captioner = FeatureCaptioner.load(base)
-    config = LearnConfig(threads=1, batch=4, min_steps=400, max_steps=400, max_passes=25, save_every=3)
-    learning = Finetuning(captioner, TrainingSet(features, corrections, replay), config, run, "kill me")
+def main(data: Path, base: Path, folder: Path, run: Path) -> None:
+    bench = bench_open(data, base, folder)
     _say("learning")
-    learning.run()
+    corrections = bench.corrections(min(ROWS, len(bench.photos) - bench.held_out), 0)
+    captioner, _ = bench.learn(corrections, 0, CONFIG, run)
     captioner.save(run / "candidate")
     _say(hashlib.sha256((run / "candidate/model.safetensors").read_bytes()).hexdigest())
 

@@ -1,37 +1,62 @@
 """The experiments, small. No figure is asserted."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.benchmarks.experiments import __main__ as command
-from tests.benchmarks.experiments import bench, runs
+from tests.benchmarks.experiments import e1
 from tests.captioner.inference.checkpoints import save_vit_gpt2
-from tests.training.starter.drawn import captioned_files, sheet_draw, tar_write
+from tests.photos import draw_scene
+from tests.training.starter.drawn import tar_write
 from training.learning.config import LearnConfig
 
-KINDS = ("flower_photos/daisy", "houses/kitchen", "imagenette/church", "sun_scenes/desert")
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawings that five people describe, half of them at the water."""
+    folder = tmp_path_factory.mktemp("data")
+    for split, first, count in (("train", 0, 20), ("val", 20, 12)):
+        files: dict[str, bytes] = {}
+        for number in range(first, first + count):
+            place = "in the water" if number % 2 else "on the grass"
+            captions = [
+                f"a dog of {who} number {number} is {place}" for who in ("Ada", "Bob", "Cem", "Dan", "Eva")
+            ]
+            files[f"{number}.jpg"] = draw_scene(number)
+            files[f"{number}.json"] = json.dumps({"captions": captions, "split": split}).encode()
+        tar_write(folder / f"flickr8k/{split}.tar", files)
+    return folder
 
 
-def data_write(data: Path) -> Path:
-    tar_write(data / "flickr8k/train.tar", captioned_files("train", 6))
-    tar_write(data / "flickr8k/val.tar", captioned_files("val", 4))
-    tar_write(data / "labelled/sheets.tar", {"sheet-0000.png": sheet_draw(96, list(range(40)))})
-    (data / "labelled/labels.json").write_text(json.dumps({"sheet-0000": list(KINDS) * 10}))
-    return data
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    save_vit_gpt2(folder, max_new_tokens=6)
+    return folder
 
 
-def test_corrections_are_learned_scored_and_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (bench, runs):
-        monkeypatch.setattr(module, "HOLDOUT_PHOTOS", 8)
-    monkeypatch.setattr(runs, "SIZES", (4, 8))
-    monkeypatch.setattr(runs, "CONFIG", LearnConfig(threads=1, batch=2, min_steps=4, max_steps=4))
-    base, results = tmp_path / "tiny", tmp_path / "results"
-    save_vit_gpt2(base, max_new_tokens=6)
-    data = data_write(tmp_path / "data")
-    command.main(["e1", "--data", str(data), "--folder", str(results), "--base", str(base), "--seeds", "1"])
-    rows = [json.loads(line) for line in (results / "e1.jsonl").read_text().splitlines()]
+def test_corrections_are_learned_averaged_and_scored(
+    data: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(e1, "CONFIG", LearnConfig(threads=1, batch=2, max_steps=2, eval_every=1))
+    options = ["--data", str(data), "--base", str(base), "--folder", str(tmp_path), "--seeds", "1"]
+    command.main(["e1", *options, "--sizes", "4", "8"])
+    rows = [json.loads(line) for line in (tmp_path / "e1.jsonl").read_text().splitlines()]
     assert [row["corrections"] for row in rows] == [4, 8]
-    assert all({"domain", "original", "verdict"} <= row.keys() for row in rows)
-    assert (results / "e1.svg").read_text().startswith("<svg")
+    assert all(row["domain"]["photos"] == 8 and row["original"]["photos"] == 6 for row in rows)
+    assert all(0 <= row["share"] <= 1 for row in rows)
+    assert (tmp_path / "e1.svg").read_text().startswith("<svg")
+
+
+def test_two_nights_are_measured_up_to_the_first_step(data: Path, base: Path, tmp_path: Path) -> None:
+    """In a process of its own, whose database is its own."""
+    options = ["--data", str(data), "--base", str(base), "--folder", str(tmp_path), "--sizes", "40"]
+    run = [sys.executable, "-m", "tests.benchmarks.experiments", "e9", *options]
+    told = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    first, second = map(json.loads, told.splitlines())
+    assert second["encoded"] <= 40 < first["encoded"], "the photos of the day alone"
+    assert first["stages"][-1] == second["stages"][-1] == "Learning"

@@ -1,7 +1,22 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from training.judging.calibration import Bin, calibration_error, calibration_fit, reliability
+from tests.captioner.inference.checkpoints import save_vit_gpt2
+from training.judging.calibration import (
+    Bin,
+    calibration_error,
+    calibration_fit,
+    calibration_measure,
+    calibration_refit,
+    reliability,
+)
+from training.judging.captioning import features_caption
+from training.judging.measure import ReferenceSet
+from training.learning.model import FeatureCaptioner
 
 
 def drawn(count: int, slope: float, intercept: float, seed: int = 0) -> tuple[list[float], list[bool]]:
@@ -48,3 +63,24 @@ def test_the_bins_by_hand() -> None:
     bins = reliability([0.05, 0.15, 0.19, 1.0], [False, True, False, True])
     assert bins == [Bin(1, 0.05, 0.0), Bin(2, pytest.approx(0.17), 0.5), Bin(1, 1.0, 1.0)]
     assert calibration_error(bins) == pytest.approx((0.05 + 2 * 0.33 + 0.0) / 4)
+
+
+def test_the_reliability_is_that_of_captions_the_fit_has_not_seen() -> None:
+    x, accepted = drawn(2_000, 2.0, 1.5)
+    calibration, bins = calibration_measure(x, accepted)
+    assert calibration == calibration_fit(x, accepted), "what ships is fitted on all"
+    assert sum(each.count for each in bins) == 1_000
+    assert calibration_error(bins) < 0.06
+
+
+def test_captions_that_are_all_refused_say_nothing_of_how_sure_one_may_be(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_vit_gpt2(tmp_path, max_new_tokens=4)
+    captioner = FeatureCaptioner.load(tmp_path)
+    features = captioner.encode_images([Image.new("RGB", (40, 32), colour) for colour in ("red", "blue")] * 4)
+    photos = ReferenceSet(features, [["nobody says this"]] * 8)
+    assert calibration_refit(captioner.predictor(), [photos, photos]) is None
+    own = features_caption(captioner.predictor(), features)
+    mixed = ReferenceSet(features, [[caption if n % 4 < 2 else "else"] for n, caption in enumerate(own)])
+    refitted = calibration_refit(captioner.predictor(), [mixed, photos])
+    assert refitted is None or sum(each.count for each in refitted[1]) == 8

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.captioner.inference.checkpoints import SAVERS, SENTENCES
-from training.data.features import FeatureFiles, features_write
+from training.data.features import FeatureStore
 from training.descent.checkpoint import CheckpointMismatch, checkpoint_step
 from training.descent.curve import curve_read
 from training.learning import finetune, processes
@@ -31,7 +31,9 @@ from training.progress import untold
 
 LEARNER = "tests.training.learning.learning_process"
 # Five rows between three processes: shares of unequal size.
-CONFIG = LearnConfig(batch=5, min_steps=8, max_steps=8, warmup=2, save_every=3, threads=1, lr=3e-3)
+CONFIG = LearnConfig(
+    batch=5, passes=14, max_steps=8, warmup=2, save_every=3, eval_every=4, threads=1, lr=3e-3
+)
 ADAPTERS = replace(CONFIG, lora_above=0, lora_rank=2, lora_lr=1e-2)
 COLOURS = ("red", "green", "blue", "white")
 
@@ -61,11 +63,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(base: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
-    path = tmp_path_factory.mktemp("features") / "features.npy"
-    images = [Image.new("RGB", (40, 32), colour) for colour in COLOURS]
-    features_write(path, images, len(images), FeatureCaptioner.load(base).encode_images)
+    store = FeatureStore(tmp_path_factory.mktemp("features"))
+    images = [(colour, Image.new("RGB", (40, 32), colour)) for colour in COLOURS]
+    store.put(images, FeatureCaptioner.load(base).encode_images)
     corrections = [Correction(n, SENTENCES[n]) for n in range(3)]
-    return TrainingSet(FeatureFiles(path), corrections, [Replay(3, s) for s in SENTENCES[2:]])
+    replay = [Replay(3, sentence) for sentence in SENTENCES[2:]]
+    return TrainingSet(store.get(COLOURS), corrections, replay, [Correction(3, SENTENCES[0])] * 2)
 
 
 def learn_alone(base: Path, data: TrainingSet, config: LearnConfig, folder: Path) -> dict[str, torch.Tensor]:
@@ -183,12 +186,12 @@ import billiard
 def work():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from training.learning import processes
-    from training.data.features import FeatureFiles
+    from training.data.features import PhotoFeatures
     from training.learning.finetune import Correction, TrainingSet
     from tests.training.learning.test_processes import CONFIG
     processes.MODULE = "tests.training.learning.learning_process"
     base, features, folder = map(Path, sys.argv[1:])
-    data = TrainingSet(FeatureFiles(features), [Correction(0, "a dog")])
+    data = TrainingSet(PhotoFeatures([features]), [Correction(0, "a dog")])
     said = lambda _, step, __: (folder / "steps").write_text(str(step))
     processes.learn_in_processes(base, data, CONFIG, folder, "test", 2, said)
 
@@ -237,6 +240,6 @@ def test_there_is_one_process_per_gpu_and_each_has_rows(monkeypatch: pytest.Monk
 
 def test_features_that_are_in_no_file_are_refused(base: Path, data: TrainingSet, tmp_path: Path) -> None:
     here = TrainingSet(data.features[[0, 1, 2, 3]], data.corrections)
-    with pytest.raises(TypeError, match="FeatureFiles"):
+    with pytest.raises(TypeError, match="PhotoFeatures"):
         learn_in_processes(base, here, CONFIG, tmp_path, "test", 2, untold)
     assert not learners()
