@@ -242,6 +242,7 @@ _KEPT = {
         *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
         *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json"),
         *("merges.txt", "added_tokens.json", "ATTRIBUTION.md", "LICENSE"),
+        "likeness.json",  # of the encoder, which learning leaves as it is
     )
 } | {"README.md": "BASE_README.md"}
 

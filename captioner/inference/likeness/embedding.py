@@ -154,5 +154,5 @@ def encoder_digest(module: nn.Module) -> str:
 def centre_from(module: nn.Module, means: Sequence[Tensor]) -> Centre:
     """The centre of what `module`, the watched part of an encoder, saw of photos: rows (photos, channels)."""
     rows = torch.cat([part.double() for part in means])
-    mean = tuple(round(value, 6) for value in rows.mean(0).tolist())
+    mean = tuple(float(f"{value:.6g}") for value in rows.mean(0).tolist())
     return Centre(encoder_digest(module), len(rows), mean)

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ SAME_MARGIN = 0.02  # copies of one photo are about equally close
 # From this cosine on photos speak for each other; the nearest of 6,089 other photos is at 0.37 in the middle.
 ALIKE = 0.4
 MOST_NEIGHBOURS = 10
-WEIGHT = 1.0  # of consensus beside the mean log-probability of a caption's tokens
+WEIGHT = 2.0  # of consensus beside the mean log-probability of a caption's tokens
 _WORD = re.compile(r"[぀-ヿ㐀-鿿豈-﫿฀-๿]|\w+")
 
 
@@ -61,9 +61,10 @@ def beams_rank(
 ) -> list[int]:
     """The places of `beams`, best first, once the neighbours were heard.
 
-    Score of a beam: mean log-probability of its tokens + `weight` * what it has in common with the neighbours'
+    Score of a beam: mean log-probability of its tokens, or that of a beam before it where that is lower, so that the
+    model's own order stays as long as nobody is heard; plus `weight` * what it has in common with the neighbours'
     captions, each counting as much as its photo is alike (consensus of neighbours, Devlin et al. 2015,
-    arXiv:1505.04467). Without neighbours the order stays.
+    arXiv:1505.04467).
     """
     heard = sorted(neighbours, key=lambda each: -each.likeness)[:MOST_NEIGHBOURS]
     shares = [max(0.0, each.likeness - ALIKE) / (1 - ALIKE) for each in heard]
@@ -73,13 +74,15 @@ def beams_rank(
     # Few and faint neighbours move little: what they say is averaged with as many that say nothing.
     voices = sum(shares) + 1.0
 
-    def score(beam: Candidate) -> float:
-        own = words_of(beam.caption)
-        common = sum(share * agreement(own, words) for share, words in zip(shares, said, strict=True))
-        mean = math.fsum(beam.token_log_probabilities) / max(1, len(beam.token_log_probabilities))
-        return mean + weight * common / voices
-
-    scores = [score(beam) for beam in beams]
+    own = accumulate(
+        (math.fsum(each) / max(1, len(each)) for each in (beam.token_log_probabilities for beam in beams)),
+        min,
+    )
+    scores = []
+    for mean, beam in zip(own, beams, strict=True):
+        words = words_of(beam.caption)
+        common = sum(share * agreement(words, other) for share, other in zip(shares, said, strict=True))
+        scores.append(mean + weight * common / voices)
     return sorted(range(len(beams)), key=lambda place: (-scores[place], place))
 
 

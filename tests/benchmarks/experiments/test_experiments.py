@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.experiments import __main__ as command
-from tests.benchmarks.experiments import e1
+from tests.benchmarks.experiments import e1, e3
 from tests.captioner.inference.checkpoints import save_vit_gpt2
 from tests.photos import draw_scene
 from tests.training.starter.drawn import tar_write
@@ -60,3 +60,19 @@ def test_two_nights_are_measured_up_to_the_first_step(data: Path, base: Path, tm
     first, second = map(json.loads, told.splitlines())
     assert second["encoded"] <= 40 < first["encoded"], "the photos of the day alone"
     assert first["stages"][-1] == second["stages"][-1] == "Learning"
+
+
+def test_memory_finds_copies_and_ranks_the_captions_of_photos_like_it(
+    data: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"HELD_OUT": 4, "UNRELATED": 3, "COPIED": 3}.items():
+        monkeypatch.setattr(e3, name, value)
+    options = ["--data", str(data), "--base", str(base), "--folder", str(tmp_path), "--seeds", "1"]
+    command.main(["e3", *options, "--sizes", "4", "8"])
+    rows = [json.loads(line) for line in (tmp_path / "e3.jsonl").read_text().splitlines()]
+    same = {row["copy"]: row["right"] for row in rows if row["asked"] == "the same photo"}
+    assert same.keys() == e3.COPIES.keys()
+    assert same["as it was"] == 3
+    assert {(row["asked"], row["corrections"]) for row in rows if "corrections" in row} == {
+        (asked, count) for asked in ("photos like it", "unrelated photos") for count in (4, 8)
+    }
