@@ -5,6 +5,7 @@ from typing import Any, cast
 from django.contrib import admin, messages
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
+from django.db.models import Count, Max
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import redirect
 from django.urls import URLPattern, path
@@ -12,8 +13,8 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
-from captioner.admin.bases import photo_image
-from captioner.models import Feedback
+from captioner.admin.bases import owner_name, photo_image
+from captioner.models import Feedback, FeedbackUse
 from models_registry.admin import ActingAdmin, ModelAdmin, may_promote
 from training import decisions, services
 from training.exceptions import RunRefused
@@ -23,6 +24,8 @@ from training.models import TrainingRun
 
 _EXAMPLES = 12
 _VERDICTS = (TrainingRun.Verdict.PASSED, TrainingRun.Verdict.REJECTED)
+AUTHORS_SHOWN = 20
+_DESPITE_HARM = "passed_despite_harm"  # the second click
 
 
 @admin.register(TrainingRun)
@@ -171,10 +174,13 @@ class TrainingRunAdmin(ActingAdmin):
         if action == "retry":
             services.run_retry(obj)
             return "Queued again."
-        if action in _VERDICTS and not _may_decide(request, obj, action):
+        verdict = TrainingRun.Verdict.PASSED if action == _DESPITE_HARM else action
+        if verdict in _VERDICTS and not _may_decide(request, obj, verdict):
             raise PermissionDenied
-        told = decisions.run_overrule(obj, action, reason=reason, by=cast(User, request.user))
-        return f"Your verdict counts: {action}. {told}"
+        told = decisions.run_overrule(
+            obj, verdict, reason=reason, by=cast(User, request.user), despite_harm=action == _DESPITE_HARM
+        )
+        return f"Your verdict counts: {verdict}. {told}"
 
     @admin.display(description="Progress")
     def progress(self, run: TrainingRun) -> str:
@@ -192,7 +198,8 @@ class TrainingRunAdmin(ActingAdmin):
 
     @admin.display(description="Data")
     def counts_shown(self, run: TrainingRun) -> SafeString:
-        return format_html_join(mark_safe("<br>"), "{}", ((told,) for told in counts_told(run.counts)))
+        told = [*counts_told(run.counts), *(f"{name}: {rows} left out" for name, rows in authors_capped(run))]
+        return format_html_join(mark_safe("<br>"), "{}", ((each,) for each in told))
 
     @admin.display(description="What ended it")
     def ended(self, run: TrainingRun) -> str:
@@ -228,3 +235,17 @@ def _examples(run: TrainingRun) -> list[dict[str, Any]]:
         }
         for each in shown
     ]
+
+
+def authors_capped(run: TrainingRun) -> list[tuple[str, int]]:
+    """Returns the authors of whom most rows were left out by the limit per author, and how many; what is deleted since
+    is counted no more."""
+    kept_out = FeedbackUse.objects.filter(
+        version=run.candidate, role=FeedbackUse.Role.LEFT_OUT, reason="author_cap"
+    )
+    author = (f"feedback__caption__{field}" for field in ("user", "api_key", "end_user", "visitor"))
+    counted = kept_out.order_by().values(*author).annotate(rows=Count("pk"), newest=Max("feedback"))
+    most = list(counted.order_by("-rows")[:AUTHORS_SHOWN])
+    said = Feedback.objects.select_related("caption__user", "caption__api_key")
+    by_pk = said.in_bulk([each["newest"] for each in most])
+    return [(owner_name(by_pk[each["newest"]].caption), each["rows"]) for each in most]

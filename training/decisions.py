@@ -44,11 +44,13 @@ def run_promote(run: TrainingRun) -> None:
     run.promoted_to = alias.value
 
 
-def run_overrule(run: TrainingRun, verdict: str, *, reason: str, by: User) -> str:
+def run_overrule(run: TrainingRun, verdict: str, *, reason: str, by: User, despite_harm: bool = False) -> str:
     """Let a reviewer's verdict count instead of the gate's; returns what became of the candidate.
 
     "passed" promotes as the policy says, "rejected" takes back what serves or is tried. What serves changes
     first, which asks the store and takes its time; a decision that is cut short there is simply made again.
+
+    A candidate that was proven to be worse passes only with `despite_harm`: whoever overrules that has to say so.
 
     Raises `RunRefused` without a reason, for a run without a candidate, for a verdict that stands already, for a
     candidate that was judged against another champion than serves now, and for what the registry refuses.
@@ -60,9 +62,14 @@ def run_overrule(run: TrainingRun, verdict: str, *, reason: str, by: User) -> st
         raise RunRefused("Only a finished run with a candidate can be decided on.")
     if run.final_verdict == verdict:
         raise RunRefused(f"That is the verdict already: {verdict}.")
+    harmful = verdict == _Verdict.PASSED and run.is_harmful
+    if harmful and not despite_harm:
+        raise RunRefused(
+            f"It was proven to be worse. {run.report.get('reason', '')} Say that it is to pass all the same."
+        )
     try:
         reason = promotions.reason_require(reason)
-        reason_logged = f"{reason} (overruling the gate in {run})"
+        reason_logged = f"{reason} (overruling {'proven harm' if harmful else 'the gate'} in {run})"
         promoted_to = ""
         if verdict == _Verdict.PASSED:
             promoted_to, told = _candidate_promote(run, run.candidate, reason_logged, by)

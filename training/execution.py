@@ -126,9 +126,9 @@ def run_judge(run: TrainingRun) -> None:
         )
     outcome = pipeline.run_work(run, snapshot, base, champion, tick)
     run.candidate, run.report, run.verdict = outcome.candidate, outcome.report, str(outcome.decision.verdict)
-    run.counts = outcome.counts
+    run.counts, run.look, run.is_harmful = outcome.counts, outcome.decision.look, outcome.decision.is_harmful
     outcome_record(run, outcome)
-    _run_save(run, "candidate", "report", "verdict", "counts")
+    _run_save(run, "candidate", "report", "verdict", "counts", "look", "is_harmful")
 
 
 def outcome_record(run: TrainingRun, outcome: pipeline.Outcome) -> None:

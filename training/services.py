@@ -16,10 +16,12 @@ from celery import current_app
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
+from django.db.models import Max
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerDown
 
 from captioner.models import Feedback, Photo
+from models_registry.models import ModelVersion
 from training.exceptions import RunRefused
 from training.models import TrainingRun
 
@@ -77,6 +79,16 @@ def feedback_new_count() -> int:
     ).first()
     approved = Feedback.objects.filter(status=Feedback.Status.APPROVED).exclude(ideal_caption="")
     return (approved.filter(reviewed_at__gt=last.started_at) if last else approved).count()
+
+
+def run_look(run: TrainingRun, champion: ModelVersion) -> int:
+    """The how-manieth comparison with this champion, from 1, the run's would be.
+
+    Every run that could have promoted its candidate counts, for as long as that champion is compared with: whatever the
+    salt that splits the photos, the seed, and who asked for the run.
+    """
+    others = TrainingRun.objects.filter(champion=champion).exclude(pk=run.pk)
+    return (others.aggregate(latest=Max("look"))["latest"] or 0) + 1
 
 
 def _run_create(trigger: TrainingRun.Trigger, **fields: Any) -> TrainingRun:

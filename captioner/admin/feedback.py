@@ -53,6 +53,7 @@ class FeedbackAdmin(RecordAdmin):
     fields = (
         "large",
         "comparison",
+        "disagreement",
         ("rating", "status"),
         ("reviewed_by", "reviewed_at"),
         ("owner", "model_version"),
@@ -61,6 +62,7 @@ class FeedbackAdmin(RecordAdmin):
     readonly_fields = (
         "large",
         "comparison",
+        "disagreement",
         "rating",
         "status",
         "reviewed_by",
@@ -148,6 +150,9 @@ class FeedbackAdmin(RecordAdmin):
             LogEntry.objects.log_actions(reviewer.pk, decided, CHANGE, f"{label}.")
         level = messages.SUCCESS if count else messages.WARNING
         self.message_user(request, f"{label}: {count}.", level)
+        if returned := len(decided) - count:
+            told = f"{returned} went back to review: somebody else wrote something else of the same photo."
+            self.message_user(request, told, messages.WARNING)
 
     @admin.display(description="Photo")
     def thumbnail(self, feedback: Feedback) -> SafeString:
@@ -176,6 +181,13 @@ class FeedbackAdmin(RecordAdmin):
             model,
             format_html_join(" ", "<{}>{}</{}>", runs),
         )
+
+    @admin.display(description="Somebody else wrote")
+    def disagreement(self, feedback: Feedback) -> str | SafeString:
+        other = feedback.disagrees_with
+        if other is None:
+            return "—"
+        return format_html('<span class="said-by-person">{}</span> ({})', other.ideal_caption, other.status)
 
     @admin.display(description="Said by")
     def owner(self, feedback: Feedback) -> str:

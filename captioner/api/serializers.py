@@ -154,7 +154,10 @@ class FeedbackRequestSerializer(serializers.Serializer[Any]):
         allow_null=True,
         allow_blank=True,
         max_length=IDEAL_CAPTION_MAX_LENGTH,
-        help_text="What the caption should have been.",
+        help_text=(
+            "What the caption should have been. One that differs from it only in case, marks and spaces is taken for"
+            " approval: for a rating of 10 unless you send one."
+        ),
     )
 
 

@@ -1,12 +1,14 @@
 """What people think of captions, and what reviewers make of that."""
 
 import math
+from collections import defaultdict
 
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from captioner.captions.text import caption_key, captions_disagree
 from captioner.exceptions import (
     InvalidFeedback,
 )
@@ -15,12 +17,17 @@ from captioner.models import IDEAL_CAPTION_MAX_LENGTH, Caption, Feedback, Prefer
 RATINGS_COUNTED = 200
 # A usual rater, of 1 to 10.
 USUAL_COUNT, USUAL_MEAN, USUAL_VARIANCE = 5, 6.0, 6.0
+BEST_RATING = 10
+UNREVIEWED = {"status": Feedback.Status.PENDING, "reviewed_by": None, "reviewed_at": None}
 
 
 def feedback_submit(
     caption: Caption, *, rating: int | None = None, ideal_caption: str = ""
 ) -> tuple[Feedback, bool]:
     """Record what the person thinks of `caption`; saying it again replaces what was said and asks for a new review.
+
+    A caption that is the served one but for case, marks and spaces corrects nothing: it is kept as a rating, the best
+    unless the person gave another.
 
     Returns the feedback, and whether it is the first.
 
@@ -37,8 +44,10 @@ def feedback_submit(
             f"The caption has {len(ideal_caption)} characters; at most {IDEAL_CAPTION_MAX_LENGTH} are allowed.",
             field="ideal_caption",
         )
+    if ideal_caption and caption_key(ideal_caption) == caption_key(caption.final_text):
+        rating, ideal_caption = rating or BEST_RATING, ""
     said = {"rating": rating, "ideal_caption": ideal_caption}
-    review = {"status": Feedback.Status.PENDING, "reviewed_by": None, "reviewed_at": None}
+    review = {**UNREVIEWED, "disagrees_with": None}
     with transaction.atomic():
         # Locked, so that a deletion under way comes either before, and there is nothing to rate, or after.
         caption = Caption.objects.select_for_update().get(pk=caption.pk)
@@ -92,7 +101,43 @@ def _pick_record(feedback: Feedback, caption: Caption) -> None:
 
 
 def feedback_review(feedback: QuerySet[Feedback], status: Feedback.Status, *, reviewer: User) -> int:
-    """Approve or reject every row of `feedback`, recording who and when; return how many rows changed."""
-    return feedback.exclude(status=status).update(
-        status=status, reviewed_by=reviewer, reviewed_at=timezone.now()
-    )
+    """Approve or reject every row of `feedback`, recording who and when; return how many rows changed for good.
+
+    An approved correction that says something else than one that somebody else wrote of the same photo goes back to
+    review together with that one, once: who approves it then has seen both.
+    """
+    with transaction.atomic():
+        changed = list(feedback.exclude(status=status).values_list("pk", flat=True))
+        returned = 0
+        for start in range(0, len(changed), 1000):
+            rows = Feedback.objects.filter(pk__in=changed[start : start + 1000])
+            rows.update(status=status, reviewed_by=reviewer, reviewed_at=timezone.now())
+            if status == Feedback.Status.APPROVED:
+                returned += _disagreements_return(rows)
+    return len(changed) - returned
+
+
+def _disagreements_return(approved: QuerySet[Feedback]) -> int:
+    """Send back what disagrees, of `approved` and with it; return how many rows of `approved` that were."""
+    corrections = Feedback.objects.filter(status=Feedback.Status.APPROVED).exclude(ideal_caption="")
+    fresh = approved.filter(disagrees_with=None).exclude(ideal_caption="")
+    by_photo: dict[int, list[Feedback]] = defaultdict(list)
+    photos = fresh.values("caption__photo")
+    for row in corrections.filter(caption__photo__in=photos).select_related("caption").order_by("pk"):
+        by_photo[row.caption.photo_id].append(row)
+    disagreeing: dict[int, int] = {}
+    for row in list(fresh.select_related("caption")):
+        for other in by_photo[row.caption.photo_id]:
+            if _author(other) != _author(row) and captions_disagree(row.ideal_caption, other.ideal_caption):
+                disagreeing[row.pk] = other.pk
+                if other.disagrees_with_id is None:  # else a reviewer has approved it beside another already
+                    disagreeing.setdefault(other.pk, row.pk)
+                break
+    for pk, other_pk in disagreeing.items():
+        Feedback.objects.filter(pk=pk).update(**UNREVIEWED, disagrees_with=other_pk)
+    return approved.filter(pk__in=disagreeing).count()
+
+
+def _author(feedback: Feedback) -> tuple[object, ...]:
+    caption = feedback.caption
+    return caption.user_id, caption.api_key_id, caption.end_user, caption.visitor

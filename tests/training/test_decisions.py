@@ -183,6 +183,25 @@ def _store_down(*_) -> None:
     raise StoreUnavailable("The store cannot be reached.")
 
 
+def test_overruling_proven_harm_takes_a_second_click_that_says_so(
+    base, candidate, decided, reviewer: User, client: Client
+) -> None:
+    run = decided("rejected")
+    TrainingRun.objects.update(is_harmful=True, report={"reason": "proven to be worse: anchor photos."})
+    client.force_login(reviewer)
+    act = reverse("admin:training_trainingrun_act", args=[run.pk])
+    page = client.post(act, {"action": "passed", "reason": "I like it"}, follow=True)
+    assert "It was proven to be worse" in page.text
+    assert 'value="passed"' not in page.text
+    assert "although it does harm" in page.text
+    assert promotions.champion_get() == base
+    with pytest.raises(CommandError, match="proven to be worse"):
+        call_command("train", "overrule", run.pk, verdict="passed", reason="I like it", by="rita")
+    page = client.post(act, {"action": "passed_despite_harm", "reason": "I like it"}, follow=True)
+    assert promotions.champion_get() == candidate
+    assert "overruling proven harm" in Promotion.objects.first().reason
+
+
 @pytest.mark.parametrize("verdict", ["passed", "rejected"])
 def test_a_reason_that_is_no_text_is_refused(decided, reviewer: User, client: Client, verdict: str) -> None:
     run = decided("insufficient evidence")

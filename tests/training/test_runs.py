@@ -6,35 +6,39 @@ import json
 import uuid
 from datetime import timedelta
 
+import numpy as np
 import pytest
 from django.core.files.base import ContentFile
 from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from captioner.captions.api_keys import api_key_create
 from captioner.captions.captions import caption_delete
 from captioner.captions.feedback import feedback_review, feedback_submit
 from captioner.captions.photos import photos_hash
 from captioner.inference.calibration import Calibration, calibration_read
-from captioner.models import Feedback, Owner, Photo
+from captioner.models import Feedback, Owner, Photo, PhotoVector
 from models_registry import promotions, versions
 from models_registry.card import card_text
 from models_registry.models import ModelVersion, Promotion
 from tests.photos import draw_scene
 from tests.training.conftest import feedback_give
 from training import decisions, execution, services
+from training.admin import authors_capped
 from training.exceptions import RunCancelled, RunLost, RunRefused
+from training.judging import gate
 from training.judging.calibration import Bin
 from training.judging.gate import Decision, Verdict
 from training.judging.gate_report import counts_told
-from training.learning import pipeline
+from training.learning import curation, pipeline
 from training.learning.blending import Blend
 from training.learning.config import LearnConfig
 from training.learning.finetune import Finetuning
 from training.learning.model import FeatureCaptioner
-from training.learning.photos import RunPhotos, snapshot_budget
+from training.learning.photos import RunPhotos, holdout_references, snapshot_budget
 from training.learning.snapshot import snapshot_take
-from training.models import STALE_AFTER, HeldOutPhoto, TrainingRun
+from training.models import STALE_AFTER, BlindCaption, HeldOutPhoto, TrainingRun
 from training.progress import untold
 from training.tasks import features_forget_task
 
@@ -72,7 +76,8 @@ def test_a_run_learns_publishes_and_tells_what_it_saw(base, approved) -> None:
     assert run.curve[-1]["step"] == 4
     assert run.counts["corrections_cut"] == 0
     assert run.counts["replayed_photos"] == 3, "half of the bundled set; the other half judges"
-    assert run.report["original"]["photos"] == 3
+    [anchor] = [check for check in run.report["checks"] if check["question"] == "anchor"]
+    assert ", 3 photos) against the champion" in anchor["measured"]
     assert run.report["learned"]["share"] == 1.0
     assert run.report["holdout"]["groups"] == run.counts["holdout_photos"]
     assert run.report["figures"]["holdout"]["candidate"]["cider_d"] >= 0
@@ -328,14 +333,91 @@ def test_nothing_to_learn_from_is_said_and_not_tried_again(base) -> None:
     assert "No approved correction" in run.error
 
 
-def test_who_is_the_only_one_to_teach_is_told_how_to_be_trusted(base, fake_engine, reviewer) -> None:
+def test_one_visitor_alone_teaches(base, fake_engine, reviewer) -> None:
     alone = Owner(visitor=uuid.uuid4())
     for number in range(6):
         feedback_give(number, reviewer=reviewer, owner=alone)
     run = execute(services.run_request())
-    assert run.status == Status.FAILED
-    assert "6 were left out by the limit per author" in run.error
-    assert "Can teach without the limit per author" in run.error
+    assert run.status == Status.FINISHED
+    assert run.counts["train_corrections"] + run.counts["holdout_corrections"] == 6
+
+
+def test_end_users_of_a_key_are_authors_and_the_key_does_not_vouch_for_them(
+    base, fake_engine, reviewer
+) -> None:
+    key, _ = api_key_create(reviewer, "product")
+    owners = [Owner(user=reviewer), Owner(api_key=key)]
+    owners += [Owner(api_key=key, end_user=name) for name in ("u-1", "u-2")]
+    for number, owner in enumerate(owners):
+        feedback_give(number, reviewer=reviewer, owner=owner)
+    rows = snapshot_take().rows
+    assert len({row.author for row in rows}) == 4
+    assert [row.trusted for row in rows] == [True, True, False, False], "staff is trusted"
+    assert not any(row.anonymous for row in rows)
+
+
+def test_who_is_capped_is_named_in_the_report(base, approved, reviewer, monkeypatch) -> None:
+    monkeypatch.setattr(curation, "FREE_ROWS", 3)
+    flood = Owner(visitor=uuid.uuid4())
+    for number in range(20, 32):
+        feedback_give(number, reviewer=reviewer, owner=flood)
+    run = execute(services.run_request())
+    [(name, rows)] = authors_capped(run)[:1]
+    assert name == f"visitor {str(flood.visitor)[:8]}"
+    assert 1 < rows <= run.counts["left_out_author_cap"]
+
+
+def test_what_was_stored_as_a_correction_and_is_none_counts_as_a_rating(base, approved) -> None:
+    Feedback.objects.filter(pk=approved[0].pk).update(ideal_caption=approved[0].caption.text.upper() + ".")
+    [row] = [row for row in snapshot_take().rows if row.feedback == approved[0].pk]
+    assert (row.ideal, row.rating) == ("", 10)
+
+
+# --- What judges ---
+
+
+def test_a_light_edit_judges_only_beside_a_blind_caption(base, approved) -> None:
+    held = HeldOutPhoto.objects.values("photo") if snapshot_take() else None
+    feedback = Feedback.objects.filter(caption__photo__in=held).first()
+    photo = feedback.caption.photo
+    assert photo.sha256 in holdout_references(snapshot_take())
+    Feedback.objects.filter(pk=feedback.pk).update(ideal_caption=f"{feedback.caption.text} there")
+    assert photo.sha256 not in holdout_references(snapshot_take())
+    BlindCaption.objects.create(photo=photo, text="what I see")
+    assert holdout_references(snapshot_take())[photo.sha256] == [
+        "what I see",
+        f"{feedback.caption.text} there",
+    ]
+
+
+def test_photos_of_one_hash_are_a_group_only_if_the_encoder_agrees(base, approved) -> None:
+    photos = [feedback.caption.photo for feedback in approved[:3]]
+    Photo.objects.filter(pk__in=[photo.pk for photo in photos]).update(difference_hash="0f0f0f0f0f0f0000")
+
+    def groups() -> int:
+        of_photo = {row.photo: row.group for row in snapshot_take().rows}
+        return len({of_photo[photo.sha256] for photo in photos})
+
+    assert groups() == 1
+    for photo, vector in zip(photos, ([1, 0], [0.9, 0.4], [0, 1]), strict=True):
+        PhotoVector.objects.create(photo=photo, encoder="e", vector=np.array(vector, "<f2").tobytes())
+    assert groups() == 2
+
+
+# --- Looks ---
+
+
+def test_every_comparison_with_a_champion_is_a_look_whatever_the_salt(
+    base, approved, monkeypatch, settings
+) -> None:
+    monkeypatch.setattr(gate, "MIN_PHOTOS", 1)
+    first = execute(services.run_request())
+    settings.SECRET_KEY = "another"
+    second = execute(services.run_request(seed=1))
+    assert (first.look, second.look) == (1, 2)
+    assert "look 2 at the champion" in str(second.report["checks"])
+    TrainingRun.objects.update(champion=None)
+    assert services.run_look(second, base) == 1, "another champion, other looks"
 
 
 # --- One at a time ---
@@ -626,9 +708,9 @@ def test_original_and_replay_photos_come_from_the_operators_sets(base, approved,
         setattr(settings, f"TRAINING_{name.upper()}_PHOTOS", str(folder))
     run = execute(services.run_request())
     assert run.status == Status.FINISHED, run.error
-    assert run.report["original"]["photos"] == run.counts["replayed_photos"] == 3 + 3, (
-        "besides the bundled ones"
-    )
+    [original] = [check for check in run.report["checks"] if check["question"] == "original"]
+    assert ", 3 photos) against the champion" in original["measured"]
+    assert run.counts["replayed_photos"] == 3 + 3, "besides the bundled ones"
     assert run.report["figures"]["original"].keys() == {"candidate", "champion"}
 
 

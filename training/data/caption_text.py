@@ -1,16 +1,22 @@
-"""What is done to the text of captions before anything learns from them or compares them. English, as captions are."""
+"""What is done to the text of captions before anything learns from them: English, as most captions are."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
 
-Words = tuple[str, ...]
+from captioner.captions.text import FUNCTION_WORDS, Words, caption_words, is_unspaced
 
-_WORD = re.compile(
-    r"n't\b|'(?:s|re|ve|ll|d|m)\b|[\w$%&#@*+=/]+(?:[-.,/'](?!t\b|s\b|re\b|ve\b|ll\b|d\b|m\b)\w+)*"
-)
-_CONTRACTION = re.compile(r"(\w)(n't)\b")
+__all__ = [
+    "FUNCTION_WORDS",
+    "Words",
+    "caption_mirror",
+    "caption_normalise",
+    "caption_plain",
+    "caption_words",
+    "is_unspaced",
+]
+
 _SPACE_BEFORE_MARK = re.compile(r"\s+([,;:.!?%)\]]|'(?:s|re|ve|ll|d|m|t)\b|n't\b)")
 _FRAME = re.compile(
     r"^(?:this|the|an?) (?:[\w-]+ ){0,2}(?:photo|photograph|image|picture) (?:shows|is of|of|depicts) "
@@ -19,15 +25,6 @@ _SHOWN = re.compile(r",? (?:is|are) (?:being )?shown(?: here)?$")
 _SIDES = re.compile(r"\b(left|right)\b")
 _SWAPPED = {"left": "right", "right": "left"}
 
-# Words that name nothing one can see. A caption that ends on one was cut short, or games the metric.
-FUNCTION_WORDS = frozenset(
-    """
-    a an the and or but nor of in on at by for to from with without into onto over under near next behind beside between
-    through across along around above below is are was were be been being has have had that which who whose while as
-    his her its their this these those some no two very
-    """.split()  # noqa: SIM905  a list of them takes sixty lines
-)
-
 # What photos at the water are told by: a domain that experiments teach to weights that never saw one.
 WATER = frozenset(
     """
@@ -35,16 +32,6 @@ WATER = frozenset(
     waves shore kayak kayaking canoe pool lake river water
     """.split()  # noqa: SIM905
 )
-
-
-def caption_words(caption: str) -> Words:
-    """Lower-cased words, no punctuation, contractions apart: "A dog's ball." -> ("a", "dog", "'s", "ball").
-
-    Follows the Penn Treebank conventions that the COCO evaluation's Java tokenizer applies, for everyday
-    captions. (Brackets are left out; the Java tools count them as words, "-lrb-".)
-    """
-    text = caption.lower().replace("\u2019", "'").replace("--", " ")
-    return tuple(_WORD.findall(_CONTRACTION.sub(r"\1 \2", text)))
 
 
 def caption_normalise(text: str) -> str:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from training.judging.association import Association
 from training.judging.figures import distinct_share, function_word_endings, mean_length
+from training.judging.memorising import Memorising, repeated_find
 
 RESAMPLES = 10_000
+MOST_RESAMPLES = 100_000
+LEVEL = 0.05  # one-sided, of each bound
+LOOKS = 100  # in so many the chance of promoting what is no better stays below `LEVEL`
+MIN_HARM_GROUPS = 5  # that fewer photos are all worse by chance is likelier than `LEVEL`: 1/2 to their number
 MIN_PHOTOS = 200  # held out, each with all that look like it counted once
 MIN_REPLAYED = 100
 MIN_GAIN = 2.0  # CIDEr-D points on the feedback holdout
-MAX_LOSS = 3.0  # on the original test photos, and how far its lower bound may go:
+MAX_LOSS = 3.0  # on anchor and original photos, and how far its lower bound may go:
 MAX_LOSS_BOUND = 5.0
+MAX_REPEATED = 0.01  # captions that repeat a correction, beyond those of the base
 MAX_FUNCTION_WORD_ENDINGS = 0.01
 MIN_DISTINCT_RATIO = 0.8
 LENGTH_TOLERANCE = 0.25
@@ -28,12 +36,15 @@ MAX_CHANCE = 0.001  # that captions which have nothing to do with their photos l
 class Question(StrEnum):
     """What the gate asks, by the names that programs know."""
 
+    HARM = "harm"
     HOLDOUT = "holdout"
     FIT = "fit"
     ENDINGS = "endings"
     DISTINCT = "distinct"
     LENGTH = "length"
+    MEMORISING = "memorising"
     ASSOCIATION = "association"
+    ANCHOR = "anchor"
     ORIGINAL = "original"
     REPLAYED = "replayed"
     LATENCY = "latency"
@@ -41,12 +52,15 @@ class Question(StrEnum):
 
 
 _ASKED = {
+    Question.HARM: "proven to be worse",
     Question.HOLDOUT: "held-out feedback photos",
     Question.FIT: "captions fit their own photo better than other photos",
     Question.ENDINGS: "captions that end on a function word",
     Question.DISTINCT: "distinct captions",
     Question.LENGTH: "mean length",
+    Question.MEMORISING: "captions that repeat what was written of other photos",
     Question.ASSOCIATION: "corrections belong to their photos",
+    Question.ANCHOR: "anchor photos",
     Question.ORIGINAL: "original test photos",
     Question.REPLAYED: "photos replayed against forgetting",
     Question.LATENCY: "seconds per token",
@@ -62,9 +76,9 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Interval:
-    """Mean difference of candidate and champion over `photos`, in CIDEr-D points, with a two-sided 90 % interval.
+    """Mean difference of two versions over `photos`, in CIDEr-D points, with one-sided bounds.
 
-    `lower` is also the one-sided 95 % bound. `groups` of photos that look alike are the independent evidence.
+    `upper` is one at 95 %, `lower` at 1 - `level`. `groups` of photos that look alike are the independent evidence.
     """
 
     mean: float
@@ -72,6 +86,11 @@ class Interval:
     upper: float
     photos: int
     groups: int
+    level: float = LEVEL
+
+    @property
+    def proves_harm(self) -> bool:
+        return self.groups >= MIN_HARM_GROUPS and self.upper < 0
 
     def __str__(self) -> str:
         photos = f"{self.photos} photos"
@@ -98,6 +117,15 @@ class ScoredCaptions:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What three versions did on the same photos. Where the champion is the base itself, so are its captions."""
+
+    candidate: ScoredCaptions
+    champion: ScoredCaptions
+    base: ScoredCaptions
+
+
+@dataclass(frozen=True)
 class Check:
     """One question of the gate and its answer, in words for people. `passed` is None where it could not be asked."""
 
@@ -117,10 +145,38 @@ class Decision:
     reason: str
     checks: tuple[Check, ...]
     holdout: Interval | None
-    original: Interval | None
+    look: int | None  # None where the held-out photos were too few to promote anything
+
+    @property
+    def is_harmful(self) -> bool:
+        """Whether the candidate was proven to be worse, on however few photos."""
+        return Question.HARM in self.failed
+
+    @property
+    def failed(self) -> set[Question]:
+        return {check.question for check in self.checks if check.passed is False}
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"verdict": str(self.verdict)}
+
+
+_OF_FEW_PHOTOS_NO_ANSWER = {
+    Question.HOLDOUT,
+    Question.FIT,
+    Question.ENDINGS,
+    Question.DISTINCT,
+    Question.LENGTH,
+}
+
+
+def look_level(look: int) -> float:
+    """Returns the one-sided level at which the how-manieth comparison with a champion, from 1, is judged.
+
+    Whoever tests every night promotes one day what is no better: 5 % in a night are 40 % in thirty. So `LEVEL` is
+    spent over the looks (alpha spending; Lan and DeMets 1983): half of it on the first few, on the k-th 6 / (pi k)^2,
+    the sum of which is 1, and half evenly on every `LOOKS`, so that it is never used up.
+    """
+    return LEVEL / 2 * max(6 / (math.pi * look) ** 2, 1 / LOOKS)
 
 
 def paired_bootstrap(
@@ -129,36 +185,48 @@ def paired_bootstrap(
     groups: Sequence[str] = (),
     *,
     seed: int = 0,
-    resamples: int = RESAMPLES,
+    level: float = LEVEL,
 ) -> Interval:
     """Returns the mean difference and its percentile interval (Efron; Koehn 2004) over resampled photos, in pairs.
 
     With `groups`, one name per photo, whole groups are drawn (the cluster bootstrap): photos that look alike get like
-    captions, and are no independent evidence.
+    captions, and are no independent evidence. Percentiles of few groups are too narrow and are taken further out
+    (Hesterberg 2015, "What teachers should know about the bootstrap", 4.1.2).
     """
     if len(candidate) != len(champion) or not len(candidate):
         raise ValueError(f"{len(candidate)} scores of the candidate for {len(champion)} of the champion.")
     differences = np.asarray(candidate, float) - np.asarray(champion, float)
     _, group = np.unique(groups or np.arange(len(differences)), return_inverse=True)
     sums, sizes = np.bincount(group, differences), np.bincount(group)
+    resamples = min(MOST_RESAMPLES, max(RESAMPLES, round(25 / level)))
     generator = np.random.default_rng(seed)
-    means, part = (
-        list[float](),
-        max(1, 4_000_000 // len(sizes)),
-    )  # so many at a time as memory is to be taken for
+    means, part = list[float](), max(1, 4_000_000 // len(sizes))  # drawn at a time, for the sake of memory
     while len(means) < resamples:
-        drawn = generator.integers(len(sizes), size=(min(part, resamples - len(means)), len(sizes)))
+        drawn = generator.integers(
+            len(sizes), size=(min(part, resamples - len(means)), len(sizes)), dtype=np.int32
+        )
         means += (sums[drawn].sum(1) / sizes[drawn].sum(1)).tolist()
-    lower, upper = np.quantile(means, (0.05, 0.95))
-    return Interval(float(differences.mean()), float(lower), float(upper), len(differences), len(sizes))
+    lower, upper = np.quantile(means, (_expanded(level, len(sizes)), 1 - _expanded(LEVEL, len(sizes))))
+    return Interval(
+        float(differences.mean()), float(lower), float(upper), len(differences), len(sizes), level
+    )
+
+
+def _expanded(level: float, groups: int) -> float:
+    """Returns the percentile, from 0 to `level`, whose bound has this level: Student's t where the normal would do."""
+    if groups < 2:
+        return 0.0
+    z, freedom = NormalDist().inv_cdf(level), groups - 1
+    # The quantile of t by that of the normal: Abramowitz and Stegun 26.7.5.
+    t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    return NormalDist().cdf(t * math.sqrt(groups / (groups - 1)))
 
 
 def decide(
     *,
-    candidate: ScoredCaptions,
-    champion: ScoredCaptions,
-    original_candidate: ScoredCaptions | None,
-    original_champion: ScoredCaptions | None,
+    holdout: Measured,
+    kept: Mapping[Question, Measured],
+    corrections: Sequence[str],
     people: Sequence[str],
     association: Association | None,
     replayed: int,
@@ -166,29 +234,66 @@ def decide(
     golden_captioned: bool,
     golden_note: str = "",
     groups: Sequence[str] = (),
+    look: int = 1,
     seed: int = 0,
 ) -> Decision:
-    """Returns the verdict on `candidate`, which together with `champion` captioned the held-out feedback photos.
+    """Returns the verdict on a candidate that, with champion and base, captioned held-out feedback photos and others.
 
-    `people` holds what a person wrote of each of these photos; `association` says whether the captions learned from
-    belong to their photos, and is None where there were too few to tell; `replayed` is the number of photos on which
-    the candidate was kept with its base; `groups` names, of each held-out photo, the group of those that look like it.
-    A failed check rejects; a question that could not be asked, or too few held-out photos, leaves the decision to a
-    reviewer. `latency_ratio` is seconds per token, candidate over champion; None where it could not be measured.
+    `kept` holds the photos of which nothing may be forgotten, under `Question.ANCHOR` and `Question.ORIGINAL`;
+    `corrections` is what the candidate learned from, and `people` what a person wrote of each held-out photo;
+    `association` says whether the corrections belong to their photos, and is None where there were too few to tell;
+    `replayed` is the number of photos on which the candidate was kept with its base; `groups` names, of each held-out
+    photo, the group of those that look like it. `look` is the how-manieth comparison with this champion, from 1.
+    `latency_ratio` is seconds per token, candidate over champion; None where it could not be measured.
+
+    A failed check rejects; a question that could not be asked, or too few held-out photos, leaves the decision to
+    people. Proven harm rejects on however few photos.
     """
-    holdout = fit = original = None
+    candidate, champion = holdout.candidate, holdout.champion
+    gain = fit = None
+    compared: dict[str, Interval] = {}
     if candidate.captions:
-        holdout = paired_bootstrap(candidate.cider_d, champion.cider_d, groups, seed=seed)
+        compared["held-out feedback photos"] = gain = _compare(candidate, champion, groups, seed)
+        if holdout.base.captions != champion.captions:
+            compared["held-out feedback photos against the base"] = _compare(
+                candidate, holdout.base, groups, seed
+            )
+        if gain.lower > 0:  # at a stricter level it is no higher
+            spent = paired_bootstrap(
+                candidate.cider_d, champion.cider_d, groups, seed=seed, level=look_level(look)
+            )
+            gain = replace(gain, lower=spent.lower, level=spent.level)
     if candidate.strangers and champion.strangers:
         fit = paired_bootstrap(candidate.fit, champion.fit, groups, seed=seed)
-    if original_candidate and original_champion and original_candidate.captions:
-        original = paired_bootstrap(original_candidate.cider_d, original_champion.cider_d, seed=seed)
-    on_holdout = (
+    forgetting = []
+    for question, on in kept.items():
+        against = {"champion": _compare(on.candidate, on.champion, (), seed)}
+        if on.base.captions != on.champion.captions:
+            against["base"] = _compare(on.candidate, on.base, (), seed)
+        compared |= {f"{_ASKED[question]} against the {role}": each for role, each in against.items()}
+        # Against the base as well: a little less than each champion every night adds up.
+        forgetting.append(
+            _check(
+                question,
+                all(each.mean >= -MAX_LOSS and each.lower > -MAX_LOSS_BOUND for each in against.values()),
+                "; ".join(f"{interval} against the {role}" for role, interval in against.items()),
+                f"at least -{MAX_LOSS:g} and a lower bound above -{MAX_LOSS_BOUND:g}",
+            )
+        )
+    harm = [f"{name}: {interval}" for name, interval in compared.items() if interval.proves_harm]
+    checks = (
+        _check(
+            Question.HARM,
+            not harm if compared else None,
+            "; ".join(harm) or "nowhere",
+            "no upper bound of a difference below 0",
+        ),
         _check(
             Question.HOLDOUT,
-            None if holdout is None else holdout.mean >= MIN_GAIN and holdout.lower > 0,
-            str(holdout or "no photos"),
-            f"at least +{MIN_GAIN:g} and a lower bound above 0",
+            None if gain is None else gain.mean >= MIN_GAIN and gain.lower > 0,
+            str(gain or "no photos"),
+            f"at least +{MIN_GAIN:g} and a lower bound above 0 at {look_level(look):.2%}, "
+            f"this being look {look} at the champion",
         ),
         # Whoever learned nothing but how people talk scores better on any photo, and on no photo for what it shows.
         _check(
@@ -198,20 +303,14 @@ def decide(
             "a lower bound of the gain above 0",
         ),
         *_guards(candidate.captions, champion.captions, people),
-    )
-    elsewhere = (
+        _memorising(holdout, kept, corrections),
         _check(
             Question.ASSOCIATION,
             None if association is None else association.p <= MAX_CHANCE,
             str(association or "too few corrections to tell"),
             f"by chance in at most {MAX_CHANCE:.1%} of deals",
         ),
-        _check(
-            Question.ORIGINAL,
-            None if original is None else original.mean >= -MAX_LOSS and original.lower > -MAX_LOSS_BOUND,
-            str(original or "no photos configured"),
-            f"at least -{MAX_LOSS:g} and a lower bound above -{MAX_LOSS_BOUND:g}",
-        ),
+        *(forgetting or (_check(Question.ANCHOR, None, "no photos", "photos to hold on to"),)),
         # Few original photos tell what was forgotten of everything; many replayed ones keep it from being forgotten.
         _check(
             Question.REPLAYED, replayed >= MIN_REPLAYED or None, f"{replayed}", f"at least {MIN_REPLAYED}"
@@ -224,18 +323,40 @@ def decide(
         ),
         _check(Question.GOLDEN, golden_captioned, golden_note or "yes", "yes"),
     )
-    verdict, reason = _verdict(on_holdout, elsewhere, holdout.groups if holdout else 0)
-    return Decision(verdict, reason, (*on_holdout, *elsewhere), holdout, original)
+    verdict, reason = _verdict(checks, gain.groups if gain else 0)
+    return Decision(verdict, reason, checks, gain, look if gain and gain.groups >= MIN_PHOTOS else None)
+
+
+def _compare(ours: ScoredCaptions, theirs: ScoredCaptions, groups: Sequence[str], seed: int) -> Interval:
+    return paired_bootstrap(ours.cider_d, theirs.cider_d, groups, seed=seed)
+
+
+def _memorising(holdout: Measured, kept: Mapping[Question, Measured], corrections: Sequence[str]) -> Check:
+    """Returns whether the candidate repeats corrections on photos that they were not written for, all sets together."""
+    sets = (holdout, *kept.values())
+    told, before = (
+        repeated_find([caption for each in captions for caption in each], corrections)
+        for captions in ([each.candidate.captions for each in sets], [each.base.captions for each in sets])
+    )
+    found = Memorising(sum(told), sum(before), len(told))
+    allowed = max(1, int(MAX_REPEATED * found.captions))  # one caption is a coincidence
+    return _check(
+        Question.MEMORISING,
+        found.excess <= allowed if found.captions else None,
+        str(found),
+        f"at most {allowed} more than of the base",
+    )
 
 
 def _check(question: Question, passed: bool | None, measured: str, required: str) -> Check:
     return Check(question, _ASKED[question], passed, measured, required)
 
 
-def _verdict(on_holdout: Sequence[Check], elsewhere: Sequence[Check], photos: int) -> tuple[Verdict, str]:
+def _verdict(checks: Sequence[Check], photos: int) -> tuple[Verdict, str]:
     """Returns verdict and reason. `photos` that differ are held out: a few are no answer, but other failures count."""
     few = photos < MIN_PHOTOS
-    checks = elsewhere if few else (*on_holdout, *elsewhere)
+    if few:
+        checks = [check for check in checks if check.question not in _OF_FEW_PHOTOS_NO_ANSWER]
     if failed := [str(check) for check in checks if check.passed is False]:
         return Verdict.REJECTED, "; ".join(failed)
     if few:

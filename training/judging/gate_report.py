@@ -29,7 +29,11 @@ _COUNTS: tuple[tuple[str, dict[str, str]], ...] = (
     ("{} left out by the limit per author", {"left_out_author_cap": "row"}),
     ("{} left out: the photo cannot be read", {"left_out_photo_unreadable": "row"}),
 )
-_SETS = {"holdout": "held-out feedback photos", "original": "original test photos"}
+_SETS = {
+    "holdout": "held-out feedback photos",
+    "anchor": "anchor photos",
+    "original": "original test photos",
+}
 
 
 def counts_told(counts: Mapping[str, int]) -> list[str]:
@@ -50,7 +54,9 @@ def figures_table(report: Mapping[str, Any]) -> list[list[str]]:
     rows = [
         [_SETS.get(name, name), role, *(f"{row[key]:.1f}" for key in _NAMES)]
         for name, versions in figures.items()
-        for role, row in sorted(versions.items(), reverse=True, key=lambda item: item[0] == "champion")
+        for role, row in sorted(
+            versions.items(), key=lambda item: ("base", "champion", "candidate").index(item[0])
+        )
         if row
     ]
     return [["Photos", "Version", *_NAMES.values()], *rows] if rows else []

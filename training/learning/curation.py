@@ -7,19 +7,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from difflib import SequenceMatcher
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captioner.captions.text import caption_words
+from captioner.inference.likeness.ranking import COPY, FLAT_ONES
 
 HASH_BITS = 64
 NEAR_BITS = 4  # of difference hashes: a re-encoded, scaled or slightly cropped copy differs in fewer bits
 HELD_OUT_SHARE = 0.2
 ROWS_PER_GROUP = 4
-AUTHOR_SHARE = 0.01
-AUTHOR_ROWS = 5
-FLOOD_SHARE = 0.5  # who sends more than this of all feedback, or of its kind, gets the share and no row more
+FREE_ROWS = 200  # a set of so many, each approved by a reviewer, is not capped
+AUTHOR_SHARE = 0.20  # a signed-in person, a key, or an end user that a key names
+VISITOR_SHARE = 0.01  # an anonymous visitor: a new cookie costs nothing
+VISITORS_SHARE = 0.10  # all of them together
+FLOOD_SHARE = 0.5  # who sends more than this of all feedback, or of its kind, takes nobody's place
+LIGHT_EDIT = 0.7  # of the words of two captions, in order, are the same
 
+Vector = NDArray[np.floating[Any]]
 Split = Literal["train", "holdout"]
 Kind = Literal["correction", "rating"]
 KINDS: tuple[Kind, ...] = ("correction", "rating")
@@ -27,7 +39,7 @@ KINDS: tuple[Kind, ...] = ("correction", "rating")
 
 @dataclass(frozen=True)
 class FeedbackRow:
-    """One approved piece of feedback. `author` is a pseudonym; rows of `trusted` authors are not capped per author."""
+    """One approved piece of feedback. `author` is a pseudonym; rows of `trusted` authors are not capped."""
 
     feedback: int
     photo: str  # SHA-256 of the upload
@@ -37,6 +49,7 @@ class FeedbackRow:
     ideal: str = ""
     rating: int | None = None
     trusted: bool = False
+    anonymous: bool = False  # known by a cookie alone
     group: str = ""
     split: Split = "train"
 
@@ -50,6 +63,15 @@ class FeedbackRow:
         """Of all that the row says. The author's pseudonym, which is published nowhere, keeps sentences from being
         guessed by their hashes."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def is_light_edit(self) -> bool:
+        """Whether the correction is what was served with a few words changed: who edits does not write what they see.
+
+        A version that says the same would be judged by its own sentence.
+        """
+        words = (caption_words(self.logged), caption_words(self.ideal))
+        return SequenceMatcher(None, *words, autojunk=False).ratio() >= LIGHT_EDIT
 
 
 @dataclass(frozen=True)
@@ -93,33 +115,30 @@ def rows_curate(
     hashes: Mapping[str, str],
     *,
     salt: str,
+    vectors: Mapping[str, Vector] | None = None,
     held_out: Collection[str] = (),
-    author_rows: int = AUTHOR_ROWS,
 ) -> Snapshot:
     """De-duplicate, group, split and cap approved feedback.
 
-    `hashes` maps a photo's SHA-256 to its difference hash (16 hex digits), for *all* photos known, oldest first;
-    photos in `held_out` stay held out whatever the salt says.
+    `hashes` maps a photo's SHA-256 to its difference hash (16 hex digits), for *all* photos known, oldest first, and
+    `vectors` to what the encoder saw of it, of unit length, where that is known; photos in `held_out` stay held out
+    whatever the salt says.
     """
     rows = list(rows)
     flooding = authors_flooding(rows)
     # Where the newest count, those of whoever floods count as the oldest: they take nobody's place.
     rows.sort(key=lambda row: (row.author not in flooding[row.kind], row.feedback))
-    groups = photos_group(hashes)
+    groups = photos_group(hashes, vectors or {})
     splits = groups_split(groups, salt=salt, held_out=held_out)
     placed = [replace(row, group=groups[row.photo], split=splits[groups[row.photo]]) for row in rows]
     unique = _deduplicate(placed)
     by_photo = _cap_groups(unique)
-    kept = [
-        row
-        for split in ("train", "holdout")
-        for kind in KINDS
-        for row in authors_cap(
-            [row for row in by_photo if row.split == split and row.kind == kind],
-            author_rows=author_rows,
-            flooding=flooding[kind],
-        )
-    ]
+    kept: list[FeedbackRow] = []
+    for kind in KINDS:
+        of_kind = [row for row in by_photo if row.kind == kind]
+        for split in ("train", "holdout"):
+            part = [row for row in of_kind if row.split == split]
+            kept += authors_cap(part, free=math.ceil(FREE_ROWS * len(part) / max(1, len(of_kind))))
     # From the last limit to the first, so that the first one that a row did not pass is its reason.
     left_out = {
         row.feedback: reason
@@ -136,36 +155,42 @@ def rows_curate(
 # --- Photos that show the same ---
 
 
-def photos_group(hashes: Mapping[str, str]) -> dict[str, str]:
-    """Photo -> name of its group: photos whose difference hashes are near, directly or by way of others.
+def photos_group(hashes: Mapping[str, str], vectors: Mapping[str, Vector] | None = None) -> dict[str, str]:
+    """Photo -> name of its group: photos that show the same, each of them the same as every other one.
 
-    A group is named after its first photo. Hashes within `NEAR_BITS` of each other agree in at least one of
-    `NEAR_BITS` + 1 bands, so only photos that share a band are compared.
+    Two do where their difference hashes are near and, if both are known, what the encoder saw points the same way; the
+    hash of a plain ground says nothing. A photo joins the oldest group with all photos of which it agrees, so that no
+    chain of small changes joins what is different, and later photos change no earlier group, which is named after its
+    first photo. Hashes within `NEAR_BITS` of each other agree in at least one of `NEAR_BITS` + 1 bands, so only photos
+    that share a band are compared.
     """
-    first: dict[int, str] = {}
-    for photo, digits in hashes.items():
-        first.setdefault(int(digits, 16), photo)
-    order = {value: rank for rank, value in enumerate(first)}
-    parent = {value: value for value in first}
-
-    def root(value: int) -> int:
-        while parent[value] != value:
-            parent[value] = parent[parent[value]]
-            value = parent[value]
-        return value
-
+    vectors = vectors or {}
+    names, values = list(hashes), np.array([int(digits, 16) for digits in hashes.values()], np.uint64)
+    group_of: dict[str, str] = {}
+    sizes: Counter[str] = Counter()
     width = -(-HASH_BITS // (NEAR_BITS + 1))
     buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for value in first:
-        for band in range(NEAR_BITS + 1):
-            buckets[band, value >> (band * width) & ((1 << width) - 1)].append(value)
-    for bucket in buckets.values():
-        for index, one in enumerate(bucket):
-            for other in bucket[index + 1 :]:
-                if (one ^ other).bit_count() <= NEAR_BITS:
-                    early, late = sorted((root(one), root(other)), key=order.__getitem__)
-                    parent[late] = early
-    return {photo: first[root(int(digits, 16))] for photo, digits in hashes.items()}
+    for number, photo in enumerate(names):
+        value = int(values[number])
+        group = photo
+        if FLAT_ONES <= value.bit_count() <= HASH_BITS - FLAT_ONES:
+            bands = [(band, value >> (band * width) & ((1 << width) - 1)) for band in range(NEAR_BITS + 1)]
+            met = np.array(sorted({other for band in bands for other in buckets[band]}), np.intp)
+            near = met[np.bitwise_count(values[met] ^ values[number]) <= NEAR_BITS]
+            alike = [names[other] for other in near if _look_alike(photo, names[other], vectors)]
+            agreeing = Counter(group_of[other] for other in alike)
+            group = next((name for name, count in agreeing.items() if count == sizes[name]), photo)
+            for band in bands:
+                buckets[band].append(number)
+        group_of[photo] = group
+        sizes[group] += 1
+    return group_of
+
+
+def _look_alike(one: str, other: str, vectors: Mapping[str, Vector]) -> bool:
+    if one not in vectors or other not in vectors:
+        return True
+    return float(vectors[one].astype(np.float32) @ vectors[other].astype(np.float32)) >= COPY
 
 
 def groups_split(groups: Mapping[str, str], *, salt: str, held_out: Collection[str] = ()) -> dict[str, Split]:
@@ -222,26 +247,42 @@ def _most(rows: Sequence[FeedbackRow]) -> set[str]:
     return {author for author, count in sent.items() if count > FLOOD_SHARE * len(rows)}
 
 
-def authors_cap(
-    rows: Sequence[FeedbackRow], *, author_rows: int = AUTHOR_ROWS, flooding: Collection[str] = ()
-) -> list[FeedbackRow]:
-    """At most `AUTHOR_SHARE` of what is kept from each author, or `author_rows` where that is more; the newest.
+def authors_cap(rows: Sequence[FeedbackRow], *, free: int = FREE_ROWS) -> list[FeedbackRow]:
+    """What the authors' shares leave of `rows`, which are of one kind and split: of each the newest.
 
-    `rows` are of one kind. The share is of what remains after capping, so that sending more does not raise one's own
-    allowance. An author in `flooding` gets the share alone, which is nothing in sets under a hundred rows. Trusted
-    authors are not capped.
+    `AUTHOR_SHARE` for who is signed in, or twice an equal share where they are too few for that; `VISITOR_SHARE` for
+    each anonymous visitor and `VISITORS_SHARE` for all. Shares are of what remains, so that sending more does not raise
+    one's own allowance. A set of `free` rows is not capped, and in a larger one nobody has to do with less than an
+    equal part of as many. Trusted authors are not capped.
     """
-    by_author: dict[str, list[FeedbackRow]] = defaultdict(list)
-    for row in rows:
-        by_author["" if row.trusted else row.author].append(row)
-    trusted, share = by_author.pop("", []), len(rows)
+    if len(rows) <= free:
+        return list(rows)
+    trusted = [row for row in rows if row.trusted]
+    named, visitors = (
+        _newest_first([row for row in rows if not row.trusted and row.anonymous == anonymous])
+        for anonymous in (False, True)
+    )
+    authors = len({row.author for row in rows})
+    team = len({row.author for _, row in named})
+    share = AUTHOR_SHARE if team * AUTHOR_SHARE >= 1 else 2 / max(1, team)
+    least = math.ceil(free / authors)
+    total = len(rows)
     while True:
-        kept = [
-            # The newest; a slice of [-0:] would be everything.
-            own[max(0, len(own) - (share if author in flooding else max(author_rows, share))) :]
-            for author, own in by_author.items()
-        ]
-        lower = min(share, int(AUTHOR_SHARE * (len(trusted) + sum(map(len, kept)))))
-        if lower == share:
-            return trusted + [row for own in kept for row in own]
-        share = lower
+        theirs = [row for rank, row in named if rank < max(int(share * total), least)]
+        own = len(trusted) + len(theirs)
+        together = max(int(VISITORS_SHARE * total), free - own)
+        others = [row for rank, row in visitors if rank < max(int(VISITOR_SHARE * total), least)]
+        kept = trusted + theirs + others[:together]
+        if len(kept) == total:
+            return kept
+        total = len(kept)
+
+
+def _newest_first(rows: Sequence[FeedbackRow]) -> list[tuple[int, FeedbackRow]]:
+    """Each row with its rank among those of its author, newest first; everybody's newest before anybody's second."""
+    given: Counter[str] = Counter()
+    ranked = []
+    for row in reversed(rows):
+        ranked.append((given[row.author], row))
+        given[row.author] += 1
+    return sorted(ranked, key=lambda each: each[0])

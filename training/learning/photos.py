@@ -6,7 +6,7 @@ import hashlib
 import io
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +19,12 @@ from captioner.models import Photo
 from training.data.anchor import anchor_sets
 from training.data.features import FeatureStore, PhotoFeatures, stores_trim
 from training.data.photo_sets import PhotoSet, photo_set_open
+from training.judging.gate import Question
 from training.judging.measure import ReferenceSet
 from training.learning.curation import FeedbackRow, Snapshot
 from training.learning.finetune import Replay
 from training.learning.model import FeatureCaptioner
+from training.models import BlindCaption
 from training.progress import Tick
 from training.services import CHUNK, features_folder, features_forget
 
@@ -84,9 +86,12 @@ class RunPhotos:
         folder = features_folder() / captioner.encoder_digest()
         sets = FeatureStore(folder / "sets")
         known, said = _joined(sets, replayed, captioner, tick, "Looking at replayed photos")
-        self.held_on = ReferenceSet(
-            *_joined(sets, judged, captioner, tick, "Looking at original test photos")
-        )
+        self.kept = {
+            question: ReferenceSet(
+                *_joined(sets, [photos], captioner, tick, "Looking at original test photos")
+            )
+            for question, photos in zip((Question.ANCHOR, Question.ORIGINAL), judged, strict=False)
+        }
         features_forget()
         store = FeatureStore(folder / "photos")
         names = sorted(
@@ -106,18 +111,28 @@ class RunPhotos:
             Replay(len(own) + index, caption) for index, captions in enumerate(said) for caption in captions
         ]
 
-    def judged_by(self, rows: Sequence[FeedbackRow]) -> ReferenceSet:
-        """The photos of rows, in a fixed order, with what people said of each."""
-        references = {photo: said for photo, said in references_of(rows).items() if photo in self.index}
-        return ReferenceSet(
-            self.features.of(self.index[photo] for photo in references), list(references.values())
-        )
+    def judged_by(self, references: Mapping[str, list[str]]) -> ReferenceSet:
+        """The photos with these references, in their order."""
+        known = {photo: said for photo, said in references.items() if photo in self.index}
+        return ReferenceSet(self.features.of(self.index[photo] for photo in known), list(known.values()))
 
 
 def holdout_references(snapshot: Snapshot) -> dict[str, list[str]]:
-    """Held-out photo -> its approved captions; of many photos the same ones every night."""
-    references = references_of(snapshot.of("holdout"))
-    return {photo: references[photo] for photo in list(references)[:HOLDOUT_PHOTOS]}
+    """Held-out photo -> what people wrote of it, blind captions first; of many photos the same ones every night.
+
+    A light edit of what some version said judges only beside a caption that was written blind: whoever said the same
+    could not be beaten.
+    """
+    rows = snapshot.of("holdout")
+    held_out = {row.photo for row in rows}
+    references: dict[str, list[str]] = {}
+    for photo, text in BlindCaption.objects.order_by("pk").values_list("photo__sha256", "text"):
+        if photo in held_out:
+            references.setdefault(photo, []).append(text)
+    judging = references_of([row for row in rows if row.photo in references or not row.is_light_edit])
+    for photo, said in judging.items():
+        references.setdefault(photo, []).extend(said)
+    return {photo: references[photo] for photo in sorted(references)[:HOLDOUT_PHOTOS]}
 
 
 def references_of(rows: Sequence[FeedbackRow]) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ module loads torch and is imported by the trainer alone.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,7 +26,7 @@ from training.exceptions import NothingLearned, NothingToLearn
 from training.judging.association import Association, association_test
 from training.judging.calibration import calibration_refit
 from training.judging.figures import caption_figures
-from training.judging.gate import Decision, ScoredCaptions, decide
+from training.judging.gate import Decision, Measured, Question, decide
 from training.judging.golden import golden_check
 from training.judging.measure import ReferenceSet, latency_ratio, measure
 from training.learning import provenance
@@ -34,11 +35,11 @@ from training.learning.config import LearnConfig
 from training.learning.curation import Snapshot
 from training.learning.finetune import Correction, Finetuning, TrainingSet, identity_of
 from training.learning.model import FeatureCaptioner
-from training.learning.photos import RunPhotos, holdout_references, snapshot_budget
+from training.learning.photos import RunPhotos, holdout_references, references_of, snapshot_budget
 from training.learning.processes import learn_in_processes, process_count
 from training.models import TrainingRun
 from training.progress import Tick
-from training.services import run_folder
+from training.services import run_folder, run_look
 
 SNAPSHOT_FILE = "data/feedback.jsonl"
 COMPARISONS = 200  # of held-out photos; blind votes end after 120
@@ -97,17 +98,11 @@ def run_work(
     aside = groups_inner(row.group for row in corrected)
     inner = [row for row in corrected if row.group in aside]
     if len(aside) == len({row.group for row in corrected}):
-        told = (
+        raise NothingToLearn(
             "Corrections of one photo alone: it takes some to learn from and some to choose by."
             if corrected
             else "No approved correction to learn from; ratings alone teach nothing."
         )
-        if capped := snapshot.counts.get("left_out_author_cap", 0):
-            told += (
-                f" {capped} were left out by the limit per author: people who may teach without it are staff and those "
-                "with the permission “Can teach without the limit per author”."
-            )
-        raise NothingToLearn(told)
     corrections = [Correction(photos.index[row.photo], row.ideal) for row in corrected]
     chosen_by = {photos.index[row.photo] for row in inner}
     data = TrainingSet(
@@ -116,25 +111,29 @@ def run_work(
         photos.replay,
         [row for row in corrections if row.photo in chosen_by],
     )
-    blend = _learn(work, captioner, data, config, snapshot, photos.judged_by(inner))
+    aside_set = photos.judged_by(references_of(inner))
+    blend = _learn(work, captioner, data, config, snapshot, aside_set)
+    holdout = photos.judged_by(holdout_references(snapshot))
     counts = snapshot.counts | {
+        "holdout_photos": len(holdout.references),
         "corrections_cut": sum(captioner.is_cut(row.ideal, config.max_tokens) for row in corrections),
         "replayed_photos": len({row.photo for row in photos.replay}),
         "kept_quarters": round(4 * blend.share),
     }
     folder = _candidate_write(work, captioner, snapshot)
-    refitted = calibration_refit(captioner.predictor(), [photos.judged_by(inner), photos.held_on], tick)
+    refitted = calibration_refit(captioner.predictor(), [aside_set, *photos.kept.values()], tick)
     if refitted:
         refitted[0].write(folder)
     association = association_test(photos.features, [(row.photo, row.ideal) for row in corrections])
     decision, report, comparisons = _evaluate(
         work,
         folder,
-        photos.judged_by(snapshot.of("holdout")),
-        photos.held_on,
+        holdout,
+        photos.kept,
         snapshot,
         association,
         counts["replayed_photos"],
+        run_look(run, champion),
     )
     report |= {
         "learned": asdict(blend),
@@ -198,51 +197,51 @@ def _evaluate(
     work: Workspace,
     folder: Path,
     holdout: ReferenceSet,
-    original: ReferenceSet | None,
+    kept: Mapping[Question, ReferenceSet],
     snapshot: Snapshot,
     association: Association | None,
     replayed: int,
+    look: int,
 ) -> tuple[Decision, dict[str, Any], list[Compared]]:
-    """Champion and candidate on the same photos, each as its published files load. They share the base's encoder."""
-    versions = {
-        "candidate": FeatureCaptioner.load(folder),
-        "champion": FeatureCaptioner.load(version_fetch(work.champion)),
-    }
-    sets = {"holdout": holdout} | ({"original": original} if original else {})
-    measured: dict[str, dict[str, ScoredCaptions]] = {
+    """Candidate, champion and base on the same photos, each as its published files load; they share an encoder."""
+    candidate, champion = FeatureCaptioner.load(folder), FeatureCaptioner.load(version_fetch(work.champion))
+    versions = {"candidate": candidate, "champion": champion}
+    if work.base != work.champion:
+        versions["base"] = FeatureCaptioner.load(version_fetch(work.base))
+    sets = {"holdout": holdout} | {str(question): photos for question, photos in kept.items()}
+    said = {
         name: {role: measure(version.predictor(), photo_set, work.tick) for role, version in versions.items()}
         for name, photo_set in sets.items()
+    }
+    measured = {
+        name: Measured(by["candidate"], by["champion"], by.get("base", by["champion"]))
+        for name, by in said.items()
     }
     timed = next((s.features for s in sets.values() if len(s.references)), holdout.features)
     golden_passed, golden_note = golden_check(folder)
     photos, group_of = list(holdout_references(snapshot)), {row.photo: row.group for row in snapshot.rows}
     decision = decide(
-        candidate=measured["holdout"]["candidate"],
-        champion=measured["holdout"]["champion"],
-        original_candidate=measured["original"]["candidate"] if original else None,
-        original_champion=measured["original"]["champion"] if original else None,
+        holdout=measured["holdout"],
+        kept={question: measured[question] for question in kept},
+        corrections=[row.ideal for row in snapshot.of("train") if row.ideal],
         people=[group[0] for group in holdout.references],
         association=association,
         replayed=replayed,
-        latency_ratio=latency_ratio(
-            versions["candidate"].predictor(), versions["champion"].predictor(), timed
-        ),
+        latency_ratio=latency_ratio(candidate.predictor(), champion.predictor(), timed),
         golden_captioned=golden_passed,
         golden_note=golden_note,
         groups=[group_of[photo] for photo in photos],
+        look=look,
     )
     table = {
         name: {role: caption_figures(row.captions, sets[name].references) for role, row in rows.items()}
-        for name, rows in measured.items()
+        for name, rows in said.items()
     }
-    said = zip(
-        photos,
-        measured["holdout"]["candidate"].captions,
-        measured["holdout"]["champion"].captions,
-        strict=True,
-    )
     # The same photos in every run, and no sentence in the report, which nothing is ever deleted from.
-    comparisons = [Compared(*each) for each in islice(said, COMPARISONS)]
+    both = zip(
+        photos, measured["holdout"].candidate.captions, measured["holdout"].champion.captions, strict=True
+    )
+    comparisons = [Compared(*each) for each in islice(both, COMPARISONS)]
     return decision, {**decision.to_dict(), "figures": table}, comparisons
 
 

@@ -7,13 +7,17 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from django.contrib.auth.models import User
+from django.db.models import Count
 from django.utils.crypto import salted_hmac
 
+from captioner.captions.feedback import BEST_RATING
 from captioner.captions.photos import photos_hash
-from captioner.models import Feedback, Photo
+from captioner.captions.text import caption_key
+from captioner.models import Feedback, Photo, PhotoVector
 from models_registry.files import file_write_atomically
-from training.learning.curation import FeedbackRow, Snapshot, rows_curate
+from training.learning.curation import FeedbackRow, Snapshot, Vector, rows_curate
 from training.models import HeldOutPhoto
 from training.progress import Tick, untold
 from training.services import CHUNK
@@ -73,6 +77,14 @@ def _rows_approved(tick: Tick = untold) -> list[FeedbackRow]:
             tick("Collecting feedback", len(rows), total)
         caption = feedback.caption
         who = f"user {caption.user_id}" if caption.user_id else f"visitor {caption.visitor}"
+        if caption.api_key_id:
+            who = f"key {caption.api_key_id} for {caption.end_user}"
+        ideal, rating = " ".join(feedback.ideal_caption.split()), feedback.rating
+        if caption_key(ideal) == caption_key(caption.text):
+            ideal, rating = (
+                "",
+                rating or BEST_RATING,
+            )  # it was stored before such a one was taken for a rating
         rows.append(
             FeedbackRow(
                 feedback=feedback.pk,
@@ -80,9 +92,11 @@ def _rows_approved(tick: Tick = untold) -> list[FeedbackRow]:
                 author=salted_hmac("training.author", f"{salt} {who}").hexdigest()[:12],
                 logged=caption.text,
                 model_version=caption.model_version,
-                ideal=" ".join(feedback.ideal_caption.split()),
-                rating=feedback.rating,
-                trusted=caption.user_id in trusted,
+                ideal=ideal,
+                rating=rating,
+                # A key that names its end users does not vouch for them.
+                trusted=caption.user_id in trusted and not caption.end_user,
+                anonymous=caption.user_id is None,
             )
         )
     return rows
@@ -90,6 +104,16 @@ def _rows_approved(tick: Tick = untold) -> list[FeedbackRow]:
 
 def _split_salt() -> str:
     return salted_hmac("training.split", "salt").hexdigest()[:16]
+
+
+def _vectors() -> dict[str, Vector]:
+    """What the encoder saw of each photo that the memory has looked at; of several encoders, the one that saw most."""
+    seen = PhotoVector.objects.exclude(vector=b"").order_by()
+    most = seen.values("encoder").annotate(photos=Count("pk")).order_by("-photos").first()
+    if most is None:
+        return {}
+    rows = seen.filter(encoder=most["encoder"]).values_list("photo__sha256", "vector")
+    return {sha256: np.frombuffer(vector, "<f2") for sha256, vector in rows.iterator()}
 
 
 def snapshot_take(tick: Tick = untold) -> Snapshot:
@@ -101,7 +125,7 @@ def snapshot_take(tick: Tick = untold) -> Snapshot:
     hashes = dict(known.iterator(chunk_size=1000))
     readable = [row for row in rows if row.photo in hashes]
     held_out = set(HeldOutPhoto.objects.values_list("photo__sha256", flat=True))
-    snapshot = rows_curate(readable, hashes, salt=salt, held_out=held_out)
+    snapshot = rows_curate(readable, hashes, salt=salt, vectors=_vectors(), held_out=held_out)
     new = sorted({row.photo for row in snapshot.of("holdout")} - held_out)
     for start in range(0, len(new), CHUNK):
         photos = Photo.objects.filter(sha256__in=new[start : start + CHUNK])

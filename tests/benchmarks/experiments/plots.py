@@ -29,16 +29,6 @@ def _by_corrections(rows: Sequence[Row]) -> str:
     return line_chart(ordered, title="E1: gain over corrections", x_label="corrections", y_label=_UNIT)
 
 
-def _false_candidates(rows: Sequence[Row]) -> str:
-    """What each kind of candidate gained on the domain, sorted: the gate asks for +2 and more."""
-    series: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        series[row["case"]].append(row["domain"]["mean"])
-    lines: dict[str, Points] = {name: list(enumerate(sorted(gains), 1)) for name, gains in series.items()}
-    return line_chart(lines, title="E4: candidates that must not pass", x_label="candidate", y_label=_UNIT)
-
-
 _PLOTS: Mapping[str, Callable[[Sequence[Row]], str]] = {
     "e1": _by_corrections,
-    "e4": _false_candidates,
 }

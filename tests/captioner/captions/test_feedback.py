@@ -1,12 +1,17 @@
 """Feedback waits for review, and is replaced by what is said later."""
 
+import uuid
+
 import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
+from captioner.captions.captions import caption_create
 from captioner.captions.feedback import feedback_review, feedback_submit
+from captioner.captions.text import captions_disagree
 from captioner.exceptions import InvalidFeedback
-from captioner.models import Caption, Feedback
+from captioner.models import Caption, Feedback, Owner
+from tests.conftest import FakeEngine, draw_jpeg
 
 pytestmark = pytest.mark.django_db
 
@@ -56,3 +61,78 @@ def test_a_review_records_who_and_when_and_counts_what_changed(caption: Caption,
     feedback = Feedback.objects.get()
     assert (feedback.status, feedback.reviewed_by) == ("rejected", reviewer)
     assert before <= feedback.reviewed_at <= timezone.now()
+
+
+# --- What corrects nothing ---
+
+
+@pytest.mark.parametrize("said", ["A 64 by 48 photo.", "a  64 by 48 PHOTO", "“A 64 by 48 photo!”"])
+def test_the_served_caption_said_again_is_approval(caption: Caption, said: str) -> None:
+    assert caption.text == "a 64 by 48 photo"
+    feedback, _ = feedback_submit(caption, ideal_caption=said)
+    assert (feedback.rating, feedback.ideal_caption) == (10, "")
+    feedback, _ = feedback_submit(caption, ideal_caption=said, rating=7)
+    assert (feedback.rating, feedback.ideal_caption) == (7, "")
+
+
+def test_a_word_more_is_a_correction(caption: Caption) -> None:
+    feedback, _ = feedback_submit(caption, ideal_caption="a teal 64 by 48 photo")
+    assert (feedback.rating, feedback.ideal_caption) == (None, "a teal 64 by 48 photo")
+
+
+# --- Corrections of one photo that disagree ---
+
+
+def correct(said: str, owner: Owner | None = None) -> Feedback:
+    owner = owner or Owner(visitor=uuid.uuid4())
+    caption = caption_create(draw_jpeg((40, 30)), owner=owner, source=Caption.Source.WEB)
+    return feedback_submit(caption, ideal_caption=said)[0]
+
+
+def approve(*rows: Feedback, reviewer: User) -> int:
+    approved = Feedback.objects.filter(pk__in=[row.pk for row in rows])
+    return feedback_review(approved, Feedback.Status.APPROVED, reviewer=reviewer)
+
+
+def statuses(*rows: Feedback) -> list[str]:
+    by_pk = dict(Feedback.objects.values_list("pk", "status"))
+    return [by_pk[row.pk] for row in rows]
+
+
+def test_corrections_that_disagree_go_back_to_review_once(fake_engine: FakeEngine, reviewer: User) -> None:
+    dog, horse = correct("a brown dog runs"), correct("the horse of my uncle")
+    assert approve(dog, reviewer=reviewer) == 1
+    assert approve(horse, reviewer=reviewer) == 0
+    assert statuses(dog, horse) == ["pending", "pending"]
+    dog.refresh_from_db()
+    assert (dog.disagrees_with, dog.reviewed_by) == (horse, None)
+    assert approve(horse, reviewer=reviewer) == approve(dog, reviewer=reviewer) == 1
+    assert statuses(dog, horse) == ["approved", "approved"], "who approved them has seen both"
+    cat = correct("somebody's cat")
+    assert approve(cat, reviewer=reviewer) == 0
+    assert statuses(dog, horse, cat) == ["approved", "approved", "pending"]
+
+
+def test_approved_together_they_go_back_together(fake_engine: FakeEngine, reviewer: User) -> None:
+    rows = [correct("a brown dog runs"), correct("the horse of my uncle")]
+    assert approve(*rows, reviewer=reviewer) == 0
+    assert statuses(*rows) == ["pending", "pending"]
+
+
+def test_who_corrects_oneself_or_agrees_is_left_alone(fake_engine: FakeEngine, reviewer: User) -> None:
+    ada = Owner(visitor=uuid.uuid4())
+    rows = [correct("a brown dog runs", ada), correct("horses", ada), correct("two dogs and horses")]
+    assert approve(*rows, reviewer=reviewer) == 3
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "disagree"),
+    [
+        ("Two dogs run on the grass.", "a dog on a lawn", False),
+        ("a dog", "the horse is on the grass", True),
+        ("一只狗在草地上跑", "草地上有一只棕色的狗", False),
+        ("一只狗", "红色的船", True),
+    ],
+)
+def test_captions_disagree_that_have_no_word_in_common(one: str, other: str, disagree: bool) -> None:
+    assert captions_disagree(one, other) == disagree

@@ -199,9 +199,9 @@ def test_of_an_installation_everybodys_do_ones_own_first(
     settings.MEMORY_SCOPE = "installation"
     teach(draw_scene(1), Owner(user=user), "a quilt of our grandmother", reviewer)
     assert ask(draw_scene(1), Owner(user=other_user)).final_text == "a quilt of our grandmother"
-    teach(draw_scene(1), Owner(user=other_user), "a blanket", reviewer)
+    teach(draw_scene(1), Owner(user=other_user), "a blanket or quilt", reviewer)
     assert ask(draw_scene(1), Owner(user=user)).final_text == "a quilt of our grandmother"
-    assert ask(draw_scene(1), Owner(visitor=uuid.uuid4())).final_text == "a blanket"
+    assert ask(draw_scene(1), Owner(visitor=uuid.uuid4())).final_text == "a blanket or quilt"
 
 
 def test_it_can_be_switched_off(visitor: Owner, reviewer: User, settings: Settings) -> None:

@@ -13,6 +13,10 @@ from training.data.caption_text import caption_mirror, caption_normalise, captio
         ("It doesn't matter", ("it", "does", "n't", "matter")),
         ("They\u2019re 2.5 m away--really?", ("they", "'re", "2.5", "m", "away", "really")),
         ("", ()),
+        ("一只狗在草地上。", ("一", "只", "狗", "在", "草", "地", "上")),
+        ("หมาวิ่ง", ("ห", "ม", "า", "วิ่", "ง")),
+        ("घास पर कुत्ता", ("घास", "पर", "कुत्ता")),
+        ("cafe\u0301 au lait", ("caf\u00e9", "au", "lait")),
     ],
 )
 def test_words_follow_the_treebank_conventions_without_punctuation(

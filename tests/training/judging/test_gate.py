@@ -8,7 +8,18 @@ import pytest
 
 from training.judging import measure
 from training.judging.association import Association
-from training.judging.gate import Decision, Question, ScoredCaptions, Verdict, decide, paired_bootstrap
+from training.judging.gate import (
+    LEVEL,
+    LOOKS,
+    Decision,
+    Measured,
+    Question,
+    ScoredCaptions,
+    Verdict,
+    decide,
+    look_level,
+    paired_bootstrap,
+)
 from training.judging.scores import captions_score
 
 PHOTOS = 250
@@ -31,19 +42,41 @@ def verdict(
     return decision.verdict, decision.reason
 
 
-def decided(candidate: ScoredCaptions, champion: ScoredCaptions | None = None, **changes) -> Decision:
+def decided(
+    candidate: ScoredCaptions,
+    champion: ScoredCaptions | None = None,
+    base: ScoredCaptions | None = None,
+    kept: dict[Question, Measured] | None = None,
+    **changes,
+) -> Decision:
     champion = champion or measured(20, seed=1, photos=len(candidate.captions))
     same = measured(30, seed=2)
     questions = {
-        "original_candidate": same,
-        "original_champion": same,
+        "corrections": ["a cat sits on the old red chair by the open window"],
         "people": champion.captions,
         "association": Association(alike=0.3, dealt=0.1, p=0.0001, rows=100),
         "replayed": 100,
         "latency_ratio": 1.0,
         "golden_captioned": True,
     } | changes
-    return decide(candidate=candidate, champion=champion, **questions)
+    return decide(
+        holdout=Measured(candidate, champion, base or champion),
+        kept={Question.ANCHOR: Measured(same, same, same)} if kept is None else kept,
+        **questions,
+    )
+
+
+def anchor(candidate: ScoredCaptions, champion: ScoredCaptions, base: ScoredCaptions | None = None):
+    return {"kept": {Question.ANCHOR: Measured(candidate, champion, base or champion)}}
+
+
+def lowered(scores: ScoredCaptions, points: float, words: str = "dog") -> ScoredCaptions:
+    """Captions that score so much less, give or take."""
+    generator = random.Random(points)
+    captions = [f"a {words} number {n} stands" for n in range(len(scores.captions))]
+    return replace(
+        scores, captions=captions, cider_d=[each - points + generator.gauss(0, 15) for each in scores.cider_d]
+    )
 
 
 def test_the_interval_is_that_of_the_mean_difference() -> None:
@@ -78,6 +111,103 @@ def test_photos_of_a_group_are_one_piece_of_evidence() -> None:
 def test_a_large_group_weighs_as_much_as_it_has_photos() -> None:
     interval = paired_bootstrap([4.0, 4.0, 4.0, 0.0], [0.0] * 4, ["a", "a", "a", "b"])
     assert (interval.mean, interval.lower, interval.upper) == (3.0, 0.0, 4.0)
+
+
+def test_bounds_of_a_few_photos_are_wide_enough() -> None:
+    """Of differences around 0, one upper bound in twenty is below it, of ten photos too: percentiles: one in ten."""
+    generator = np.random.default_rng(0)
+    bounds = [paired_bootstrap(generator.normal(0, 10, 10), [0.0] * 10).upper for _ in range(400)]
+    assert sum(bound < 0 for bound in bounds) / 400 < 0.075
+
+
+# --- Looks that are paid for ---
+
+
+def test_a_hundred_looks_cost_what_one_may() -> None:
+    levels = [look_level(look) for look in range(1, 400)]
+    assert levels == sorted(levels, reverse=True)
+    assert levels[0] > 0.01
+    assert all(sum(levels[start : start + LOOKS]) <= LEVEL for start in (0, 50, 250))
+
+
+def test_what_passes_at_the_first_look_may_not_at_the_fiftieth() -> None:
+    champion = measured(20, seed=1)
+    better = replace(lowered(champion, -2.7), strangers=[-1.0] * PHOTOS)
+    assert paired_bootstrap(better.cider_d, champion.cider_d).lower > 0
+    first, fiftieth = (decided(better, champion, look=look) for look in (1, 50))
+    assert (first.verdict, fiftieth.verdict) == (Verdict.PASSED, Verdict.REJECTED)
+    assert "look 50 at the champion" in fiftieth.reason
+    assert first.holdout.lower > fiftieth.holdout.lower
+    assert fiftieth.look == 50
+
+
+def test_who_has_too_few_photos_to_promote_anything_spends_no_look() -> None:
+    assert decided(measured(40, photos=40), look=3).look is None
+
+
+# --- Harm ---
+
+
+@pytest.mark.parametrize("photos", [5, 21, 199, PHOTOS])
+def test_proven_harm_rejects_on_however_few_photos(photos: int) -> None:
+    decision = decided(measured(0, photos=photos))
+    assert decision.verdict == Verdict.REJECTED
+    assert decision.is_harmful
+    assert decision.reason.startswith("proven to be worse: held-out feedback photos: -")
+
+
+@pytest.mark.parametrize("photos", [1, 4])
+def test_so_few_photos_that_all_may_be_worse_by_chance_prove_nothing(photos: int) -> None:
+    decision = decided(measured(0, photos=photos))
+    assert (decision.verdict, decision.is_harmful) == (Verdict.INSUFFICIENT, False)
+
+
+def test_harm_on_the_anchor_is_harm_whatever_the_gain() -> None:
+    before = measured(30, seed=2, noise=1)
+    decision = decided(measured(60), **anchor(lowered(before, 2.5), before))
+    assert (decision.verdict, decision.is_harmful) == (Verdict.REJECTED, True)
+    assert "anchor photos against the champion" in decision.reason
+
+
+def test_instalments_are_rejected_on_the_second_night() -> None:
+    """Each night 2 less than the champion of the night before, on so few photos that this alone proves nothing."""
+
+    def of(night: int) -> ScoredCaptions:
+        swings = [(11, 11, -11, -11), (11, -11, 11, -11)]
+        scores = [60 - 2 * night + (swings[night - 1][n % 4] if night else 0) for n in range(60)]
+        return ScoredCaptions([f"a dog of number {n} in night {night}" for n in range(60)], scores)
+
+    assert decided(measured(60), **anchor(of(1), of(0))).verdict == Verdict.PASSED
+    again = decided(measured(60), base=measured(20, seed=3), **anchor(of(2), of(1), of(0)))
+    assert again.verdict == Verdict.REJECTED
+    assert "against the base" in again.reason
+
+
+# --- Sentences learned by heart ---
+
+
+def test_repeating_what_was_written_of_other_photos_is_rejected() -> None:
+    corrections = [f"the small brown dog of number {n} lies in the green grass" for n in range(50)]
+    good = measured(60)
+    parrot = replace(good, captions=[*corrections[:9], *good.captions[9:]])
+    decision = decided(parrot, corrections=corrections)
+    assert decision.failed == {Question.MEMORISING}
+    assert "9 of 500 repeat a correction, of the base 0" in decision.reason
+    few = replace(good, captions=[*corrections[:4], *good.captions[4:]])
+    assert decided(few, corrections=corrections).verdict == Verdict.PASSED
+
+
+def test_what_the_base_says_anyway_is_nobodys_sentence() -> None:
+    good, champion = measured(60), measured(20, seed=1)
+    assert decided(good, champion, corrections=list(good.captions)).verdict == Verdict.PASSED, (
+        "the base's words"
+    )
+
+
+def test_repeats_count_also_on_few_photos() -> None:
+    corrections = ["the small brown dog lies in the green grass"]
+    parrot = replace(measured(40, photos=20), captions=corrections * 20)
+    assert decided(parrot, corrections=corrections).verdict == Verdict.REJECTED
 
 
 def test_photos_that_repeat_each_other_are_too_few_for_a_verdict() -> None:
@@ -125,30 +255,31 @@ def test_the_champion_itself_is_not_better_than_the_champion() -> None:
 
 
 def test_forgetting_is_rejected() -> None:
-    outcome, reason = verdict(measured(40), original_candidate=measured(25, seed=2))
-    assert outcome == Verdict.REJECTED
-    assert "original test photos" in reason
+    same = measured(30, seed=2)
+    for question, name in ((Question.ORIGINAL, "original test photos"), (Question.ANCHOR, "anchor photos")):
+        outcome, reason = verdict(measured(40), kept={question: Measured(measured(25, seed=2), same, same)})
+        assert outcome == Verdict.REJECTED
+        assert f"{name}: -5.0" in reason
 
 
-def test_no_original_photos_leave_it_to_a_reviewer() -> None:
-    outcome, reason = verdict(measured(40), original_candidate=None, original_champion=None)
+def test_no_photos_to_hold_on_to_leave_it_to_a_reviewer() -> None:
+    outcome, reason = verdict(measured(40), kept={})
     assert outcome == Verdict.INSUFFICIENT
-    assert "original test photos" in reason
+    assert "anchor photos" in reason
 
 
 def test_answers_have_names_that_programs_know() -> None:
-    checks = decided(measured(40), original_candidate=None, replayed=3, latency_ratio=1.2).to_dict()["checks"]
-    assert [check["question"] for check in checks] == list(Question)
+    checks = decided(measured(40), kept={}, replayed=3, latency_ratio=1.2).to_dict()["checks"]
+    assert [check["question"] for check in checks] == [q for q in Question if q != Question.ORIGINAL]
     by_answer = {answer: [c["question"] for c in checks if c["passed"] is answer] for answer in (False, None)}
-    assert by_answer == {False: ["latency"], None: ["original", "replayed"]}
+    assert by_answer == {False: ["latency"], None: ["anchor", "replayed"]}
 
 
 @pytest.mark.parametrize("photos", [1, 199])
-def test_few_photos_are_insufficient_evidence_whichever_way_they_point(photos: int) -> None:
-    for level in (0, 40):
-        outcome, reason = verdict(measured(level, photos=photos))
-        assert outcome == Verdict.INSUFFICIENT
-        assert f"Only {photos} held-out photos" in reason
+def test_few_photos_are_insufficient_evidence_of_a_gain(photos: int) -> None:
+    outcome, reason = verdict(measured(40, photos=photos))
+    assert outcome == Verdict.INSUFFICIENT
+    assert f"Only {photos} held-out photos" in reason
 
 
 def test_no_held_out_photo_at_all_is_insufficient_evidence() -> None:
@@ -189,7 +320,7 @@ def test_of_few_captions_the_guards_on_text_reject_nothing(captions: list[str]) 
 @pytest.mark.parametrize(
     "change",
     [
-        {"original_candidate": measured(25, seed=2)},
+        anchor(measured(25, seed=2), measured(30, seed=2)),
         {"latency_ratio": 1.2},
         {"golden_captioned": False},
         {"association": Association(alike=0.12, dealt=0.1, p=0.002, rows=100)},

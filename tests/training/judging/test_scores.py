@@ -167,3 +167,12 @@ def test_scores_of_everyday_captions_are_those_of_the_reference_implementation()
     assert [score / 100 for score in scores.bleu] == pytest.approx((0.9048, 0.7974, 0.6201, 0.3645), abs=1e-3)
     assert scores.rouge_l / 100 == pytest.approx(0.7784, abs=1e-3)
     assert scores.cider_d / 100 == pytest.approx(1.9548, abs=1e-3)
+
+
+def test_near_perfect_chinese_scores_high_and_another_photo_s_caption_low() -> None:
+    references = [["一只棕色的狗在草地上奔跑。"], ["两个孩子在海边玩球。"], ["桌上放着一杯咖啡。"]]
+    near = ["一只棕色的狗在草地上跑", "两个孩子在海边玩", "桌子上放着一杯咖啡"]
+    scores = captions_score(near, references)
+    assert scores.cider_d > 300
+    assert scores.bleu[3] > 50
+    assert captions_score([*near[1:], near[0]], references).cider_d < 50

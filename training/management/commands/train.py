@@ -9,8 +9,9 @@ from django.core.management.base import BaseCommand, CommandError
 
 from captioner.captions.photos import photos_hash
 from training import decisions, services
+from training.admin import authors_capped
 from training.exceptions import TrainingError
-from training.judging.gate_report import figures_table
+from training.judging.gate_report import counts_told, figures_table
 from training.judging.tables import table_text
 from training.learning.snapshot import snapshot_take
 from training.models import TrainingRun
@@ -21,7 +22,8 @@ ACTIONS = {
     "show": "a run's report",
     "cancel": "stop a run",
     "retry": "try a quarantined run again",
-    "overrule": "let a reviewer's verdict count: RUN --verdict passed|rejected --reason ... --by USER",
+    "overrule": "let a reviewer's verdict count: RUN --verdict passed|rejected --reason ... --by USER "
+    "[--despite-harm]",
     "snapshot": "what a run would learn from now, one row a line",
     "hash-photos": "compute the hashes of photos stored before there were any",
 }
@@ -38,6 +40,9 @@ class Command(BaseCommand):
         parser.add_argument("--verdict", choices=("passed", "rejected"))
         parser.add_argument("--reason", default="")
         parser.add_argument("--by", help="with overrule: the user who decides")
+        parser.add_argument(
+            "--despite-harm", action="store_true", help="with overrule: pass what was proven to be worse"
+        )
 
     def handle(self, *, action: str, **options: Any) -> None:
         try:
@@ -68,6 +73,11 @@ class Command(BaseCommand):
             answer = {True: "yes ", False: "NO  ", None: "open"}[check["passed"]]
             self.stdout.write(f"  {answer} {check['name']}: {check['measured']} ({check['required']})")
         self.stdout.write(table_text(figures_table(run.report)))
+        for told in [
+            *counts_told(run.counts),
+            *(f"{who}: {rows} left out" for who, rows in authors_capped(run)),
+        ]:
+            self.stdout.write(told)
 
     def _cancel(self, options: dict[str, Any]) -> None:
         services.run_cancel(self._run(options))
@@ -79,7 +89,13 @@ class Command(BaseCommand):
         reviewer = User.objects.filter(username=options["by"] or "").first()
         if reviewer is None or not options["verdict"]:
             raise CommandError("Say which verdict counts and whose it is: --verdict passed --by USERNAME.")
-        decisions.run_overrule(self._run(options), options["verdict"], reason=options["reason"], by=reviewer)
+        decisions.run_overrule(
+            self._run(options),
+            options["verdict"],
+            reason=options["reason"],
+            by=reviewer,
+            despite_harm=options["despite_harm"],
+        )
 
     def _snapshot(self, options: dict[str, Any]) -> None:
         snapshot = snapshot_take()
