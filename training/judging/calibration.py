@@ -75,13 +75,15 @@ def reliability(confidences: Sequence[float], accepted: Sequence[bool], bins: in
 def calibration_measure(
     mean_log_probabilities: Sequence[float], accepted: Sequence[bool]
 ) -> tuple[Calibration, list[Bin]]:
-    """A fit on all captions, and the reliability of a fit on every other one, on those between.
+    """A fit on all captions, and how reliable a fit on every other one is on those between, and the other way round.
 
     Raises `ValueError` unless of both halves some were accepted and some were not.
     """
-    halfway = calibration_fit(mean_log_probabilities[::2], accepted[::2])
-    said = [halfway.confidence([mean]) for mean in mean_log_probabilities[1::2]]
-    return calibration_fit(mean_log_probabilities, accepted), reliability(said, accepted[1::2])
+    said = np.zeros(len(accepted))
+    for half in (0, 1):
+        fitted = calibration_fit(mean_log_probabilities[half::2], accepted[half::2])
+        said[1 - half :: 2] = [fitted.confidence([mean]) for mean in mean_log_probabilities[1 - half :: 2]]
+    return calibration_fit(mean_log_probabilities, accepted), reliability(said.tolist(), accepted)
 
 
 def calibration_refit(

@@ -260,7 +260,7 @@ def _publish(
         f"{kind}-{role}": row for kind, rows in report["figures"].items() for role, row in rows.items() if row
     }
     if bins := report["reliability"]:
-        # A fit on every other photo kept aside, on those between; what the version holds is fitted on all.
+        # A fit on one half of the photos kept aside, on the other; what the version holds is fitted on all.
         metrics["photos kept aside, by their confidence"] = {
             f"{each['count']} captions, {each['confidence']:.0%} sure: accepted %": round(
                 100 * each["accepted"], 1

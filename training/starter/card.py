@@ -123,7 +123,7 @@ SET, SPLIT = "flickr8k", "val"
 def calibrate(data: Path, output: Path) -> Calibration:
     """Fit the confidence of the weights in `output`; write it beside them and its reliability into their card.
 
-    The reliability is that of a fit on every other photo, on the photos between; what ships is fitted on all.
+    The reliability is that of fits on one half of the photos, on the other; what ships is fitted on all.
     """
     predictor = Predictor(load_model(output), output.name)
     photos = list(photos_read(data / SET / f"{SPLIT}.tar"))
@@ -138,8 +138,9 @@ def calibrate(data: Path, output: Path) -> Calibration:
     text = f"""\
 The confidence of a caption is the share of such captions that are accepted. No person has judged them:
 accepted means {ACCEPTED}.
-Fitted on half of the {SET} {SPLIT} photos, it says this of the {len(means[1::2])} others (mean gap
-{100 * calibration_error(bins):.1f} points); what ships is fitted on both halves.
+Fitted on one half of the {len(means)} {SET} {SPLIT} photos, it says this of the other half, and the other way
+round (mean gap, or expected calibration error: {100 * calibration_error(bins):.1f} points); what ships is
+fitted on both halves.
 
 {table_markdown(reliability_rows(bins), words=1)}"""
     section_write(output, "Confidence", text)
