@@ -1,7 +1,10 @@
 """What happens to a version of the weights: published, fetched, exported, pinned, and in the end retired."""
 
+import dataclasses
+import hashlib
 import logging
 import shutil
+import tempfile
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +21,7 @@ from models_registry.exceptions import RegistryError, VersionExists, VersionUnkn
 from models_registry.manifest import (
     CARD_NAME,
     MANIFEST_NAME,
+    FileEntry,
     Lineage,
     Manifest,
     content_sha256,
@@ -122,6 +126,23 @@ def version_export(version: ModelVersion, folder: Path) -> None:
     (folder / CARD_NAME).write_text(card_text(manifest), encoding="utf-8")
 
 
+def version_file_replace(version: ModelVersion, name: str, content: bytes) -> None:
+    """Put other bytes in the place of a file that holds what was to be deleted; the one exception to immutability.
+
+    The version keeps its id, and its manifest tells the new file. Raises `VersionCorrupt`, `StoreUnavailable`.
+    """
+    manifest = version.facts
+    with tempfile.TemporaryDirectory() as draft:
+        folder = Path(draft) / "version"
+        shutil.copytree(version_fetch(version), folder)
+        (folder / name).write_bytes(content)
+        replaced = FileEntry(name, len(content), hashlib.sha256(content).hexdigest())
+        files = tuple(replaced if entry.name == name else entry for entry in manifest.files)
+        facts = dataclasses.replace(manifest, files=files)
+        storage.version_mend(folder, facts)
+    ModelVersion.objects.filter(pk=version.pk).update(manifest=facts.to_dict())
+
+
 def version_pin(version: ModelVersion) -> None:
     """Keep the files of `version` whatever retention says. Raises `NotPromotable` when they are gone already."""
     if not ModelVersion.objects.filter(pk=version.pk, retired_at=None).update(pinned=True):
@@ -137,8 +158,9 @@ def versions_retain(
 ) -> list[ModelVersion]:
     """Remove the files of versions nobody needs any more; returns those versions, of which the rows and the log stay.
 
-    Kept are what an alias points at, what a rollback would go to, the pinned, the newest `keep`, and the bases that
-    any of these were trained from; with `only`, also every version whose id is not in it. With `dry_run` nothing is
+    Kept are what an alias points at, what a rollback would go to, the pinned, the newest `keep`, of those first that
+    learned from no deleted rows, and the bases that any of these were trained from; with `only`, also every version
+    whose id is not in it. With `dry_run` nothing is
     removed. Raises `RegistryError` for a negative `keep`, and
     `StoreUnavailable`; the next run then removes what this one could not.
     """
@@ -212,7 +234,8 @@ def _version_record(manifest: Manifest) -> ModelVersion:
 def _versions_needed(versions: list[ModelVersion], keep: int) -> set[str]:
     needed = set(Alias.objects.values_list("version_id", flat=True))
     needed |= {version.pk for version in versions if version.pinned}
-    needed |= {version.pk for version in versions[:keep]}
+    # What learned from rows that were deleted since is the first to go.
+    needed |= {version.pk for version in sorted(versions, key=lambda each: each.deleted_rows > 0)[:keep]}
     if previous := champion_previous():
         needed.add(previous.pk)
     facts = {version.pk: version.readable_facts for version in versions}

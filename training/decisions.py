@@ -19,14 +19,18 @@ logger = logging.getLogger(__name__)
 _Status, _Verdict = TrainingRun.Status, TrainingRun.Verdict
 
 
-def run_promote(run: TrainingRun) -> None:
-    """Make a candidate that passed the gate what the policy says, once: people may have taken it back since.
+def run_promote(
+    run: TrainingRun, *, cause: Promotion.Cause = Promotion.Cause.RUN, because: str = "Passed the gate"
+) -> None:
+    """Make a candidate that passed the gate, or that people's blind votes prefer, what the policy says.
+
+    Once for each cause: people may have taken it back since.
 
     One that was judged against another champion is left alone.
     """
     if settings.TRAINING_PROMOTE_TO == "nothing" or run.candidate is None:
         return
-    alias, cause = Alias.Name(settings.TRAINING_PROMOTE_TO), Promotion.Cause.RUN
+    alias = Alias.Name(settings.TRAINING_PROMOTE_TO)
     log = Promotion.objects.filter(alias=alias, version=run.candidate, cause=cause, training_run=run.pk)
     if not log.exists():
         if (champion := promotions.champion_get()) != run.champion:
@@ -35,7 +39,7 @@ def run_promote(run: TrainingRun) -> None:
         promotions.version_promote(
             run.candidate,
             alias=alias,
-            reason=f"Passed the gate in {run}: {run.report.get('reason', '')}",
+            reason=f"{because} in {run}: {run.report.get('reason', '')}",
             report=run.report,
             expected=run.champion,
             cause=cause,

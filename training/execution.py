@@ -11,10 +11,9 @@ import time
 import uuid
 
 from django.db import IntegrityError, OperationalError, connection, transaction
-from django.db.models import Q
 from django.utils import timezone
 
-from captioner.models import Feedback, FeedbackUse, Photo
+from captioner.models import FeedbackUse, Photo
 from models_registry.models import ModelVersion
 from models_registry.promotions import champion_get
 from models_registry.versions import version_get
@@ -32,6 +31,7 @@ from training.learning import pipeline
 from training.learning.snapshot import snapshot_freeze
 from training.models import Comparison, TrainingRun
 from training.services import run_folder, run_folders_tidy
+from training.uses import uses_record
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,8 @@ def run_judge(run: TrainingRun) -> None:
     same = run_same(run, snapshot.sha256, base)
     run.base, run.champion, run.data_sha256, run.counts = base, champion, snapshot.sha256, snapshot.counts
     _run_save(run, "base", "champion", "data_sha256", "counts")
-    if same is not None:
+    # Not so where the champion learned from what was deleted since: it is to be replaced by what did not.
+    if same is not None and not champion.deleted_rows:
         raise NothingNew(
             f"Exactly this feedback was learned from in {same}: {same.final_verdict or same.get_status_display()}. "
             f"To learn from it once more, give another seed: manage.py train now --seed {same.seed + 1}"
@@ -132,46 +133,23 @@ def run_judge(run: TrainingRun) -> None:
 
 
 def outcome_record(run: TrainingRun, outcome: pipeline.Outcome) -> None:
-    """Keep what became of each correction, and what candidate and champion say of held-out photos.
-
-    What was deleted or replaced while the run learned from it marks the candidate at once.
-    """
-    version, snapshot, train = outcome.candidate, outcome.snapshot, FeedbackUse.Role.TAUGHT
-    roles = {
-        row.feedback: (train if row.split == "train" else FeedbackUse.Role.TESTS, "")
-        for row in snapshot.rows
-        if row.ideal
-    }
-    said = {row.feedback: row.ideal for row in snapshot.rows}
-    left_out = {number: (FeedbackUse.Role.LEFT_OUT, reason) for number, reason in snapshot.left_out.items()}
-    stored = dict(Feedback.objects.values_list("pk", "ideal_caption"))
-    kept = {number for number, ideal in stored.items() if said.get(number, ideal) == " ".join(ideal.split())}
-    deleted = sum(role == train for number, (role, _) in roles.items() if number not in kept)
-    uses = [
-        FeedbackUse(feedback_id=number, version=version, role=role, reason=reason)
-        for number, (role, reason) in {**left_out, **roles}.items()
-        if number in kept
-    ]
-    photos = dict(
-        Photo.objects.filter(sha256__in=[each.photo for each in outcome.comparisons]).values_list(
-            "sha256", "pk"
-        )
-    )
+    """Keep what became of each correction, and what candidate and champion say of held-out photos."""
+    snapshot = outcome.snapshot
+    role_of = {"train": FeedbackUse.Role.TAUGHT, "holdout": FeedbackUse.Role.TESTS}
+    corrections = {row.feedback: row for row in snapshot.rows if row.ideal}
+    roles = {number: (FeedbackUse.Role.LEFT_OUT, reason) for number, reason in snapshot.left_out.items()}
+    roles |= {number: (role_of[row.split], "") for number, row in corrections.items()}
+    uses_record(outcome.candidate, roles, {number: row.ideal for number, row in corrections.items()})
+    named = [each.photo for each in outcome.comparisons]
+    photos = dict(Photo.objects.filter(sha256__in=named).values_list("sha256", "pk"))
     comparisons = [
         Comparison(run=run, photo_id=photos[each.photo], candidate=each.candidate, champion=each.champion)
         for each in outcome.comparisons
         if each.photo in photos
     ]
-    with transaction.atomic():
-        # An earlier attempt may have come this far; and nobody asks any more what taught a version that is retired.
-        FeedbackUse.objects.filter(Q(version=version) | Q(version__retired_at__isnull=False)).delete()
-        FeedbackUse.objects.bulk_create(uses, batch_size=1000)
-        Comparison.objects.filter(run=run).delete()
-        Comparison.objects.bulk_create(comparisons)
-        if deleted:
-            ModelVersion.objects.filter(pk=version.pk).update(
-                deleted_rows=deleted, rows_deleted_at=timezone.now()
-            )
+    Comparison.objects.bulk_create(
+        comparisons, ignore_conflicts=True
+    )  # an attempt may have come this far before
 
 
 def run_same(run: TrainingRun, data_sha256: str, base: ModelVersion) -> TrainingRun | None:

@@ -60,6 +60,8 @@ def run_needless() -> str:
     """Why a scheduled run would be pointless now, or an empty string."""
     if TrainingRun.objects.filter(status__in=TrainingRun.UNFINISHED).exists():
         return "another run is queued or running."
+    if forgotten_count():
+        return ""
     new = feedback_new_count()
     if new < settings.TRAINING_MIN_NEW_FEEDBACK:
         return (
@@ -74,9 +76,7 @@ def feedback_new_count() -> int:
 
     Ratings teach nothing by themselves, and start no run.
     """
-    last = TrainingRun.objects.filter(
-        status__in=(*TrainingRun.LEARNED, _Status.UNCHANGED, _Status.FAILED), started_at__isnull=False
-    ).first()
+    last = _last_run()
     approved = Feedback.objects.filter(status=Feedback.Status.APPROVED).exclude(ideal_caption="")
     return (approved.filter(reviewed_at__gt=last.started_at) if last else approved).count()
 
@@ -89,6 +89,23 @@ def run_look(run: TrainingRun, champion: ModelVersion) -> int:
     """
     others = TrainingRun.objects.filter(champion=champion).exclude(pk=run.pk)
     return (others.aggregate(latest=Max("look"))["latest"] or 0) + 1
+
+
+def forgotten_count() -> int:
+    """How many versions learned from what was deleted, or replaced by its author, since the last run began.
+
+    The next run starts without it, even if nothing else is new.
+    """
+    marked = ModelVersion.objects.filter(retired_at=None, rows_deleted_at__isnull=False)
+    last = _last_run()
+    return (marked.filter(rows_deleted_at__gt=last.started_at) if last else marked).count()
+
+
+def _last_run() -> TrainingRun | None:
+    """The last run that came to an end after it had taken its snapshot."""
+    return TrainingRun.objects.filter(
+        status__in=(*TrainingRun.LEARNED, _Status.UNCHANGED, _Status.FAILED), started_at__isnull=False
+    ).first()
 
 
 def _run_create(trigger: TrainingRun.Trigger, **fields: Any) -> TrainingRun:

@@ -40,8 +40,8 @@ from training.learning.processes import learn_in_processes, process_count
 from training.models import TrainingRun
 from training.progress import Tick
 from training.services import run_folder, run_look
+from training.uses import SNAPSHOT_FILE
 
-SNAPSHOT_FILE = "data/feedback.jsonl"
 COMPARISONS = 200  # of held-out photos; blind votes end after 120
 
 

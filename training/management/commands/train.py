@@ -8,6 +8,7 @@ from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError
 
 from captioner.captions.photos import photos_hash
+from models_registry.exceptions import RegistryError
 from training import decisions, services
 from training.admin import authors_capped
 from training.exceptions import TrainingError
@@ -15,6 +16,7 @@ from training.judging.gate_report import counts_told, figures_table
 from training.judging.tables import table_text
 from training.learning.snapshot import snapshot_take
 from training.models import TrainingRun
+from training.uses import sentences_forget
 
 ACTIONS = {
     "now": "queue a run for the trainer; with --here do it in this process",
@@ -24,7 +26,8 @@ ACTIONS = {
     "retry": "try a quarantined run again",
     "overrule": "let a reviewer's verdict count: RUN --verdict passed|rejected --reason ... --by USER "
     "[--despite-harm]",
-    "snapshot": "what a run would learn from now, one row a line",
+    "snapshot": "what a run would learn from now, one row a line, by number and hash",
+    "forget-sentences": "take people's sentences out of versions that earlier releases published",
     "hash-photos": "compute the hashes of photos stored before there were any",
 }
 
@@ -47,7 +50,7 @@ class Command(BaseCommand):
     def handle(self, *, action: str, **options: Any) -> None:
         try:
             getattr(self, f"_{action.replace('-', '_')}")(options)
-        except TrainingError as error:
+        except (TrainingError, RegistryError) as error:
             raise CommandError(str(error)) from error
 
     def _now(self, options: dict[str, Any]) -> None:
@@ -104,6 +107,11 @@ class Command(BaseCommand):
 
     def _hash_photos(self, options: dict[str, Any]) -> None:
         self.stdout.write(f"Hashed {photos_hash()} photos.")
+
+    def _forget_sentences(self, options: dict[str, Any]) -> None:
+        self.stdout.write(
+            f"{sentences_forget()} versions held sentences, and name them by number and hash now."
+        )
 
     def _run(self, options: dict[str, Any]) -> TrainingRun:
         runs = TrainingRun.objects.all()
