@@ -7,13 +7,14 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_POST
 
 from captioner.captions.captions import caption_delete
-from captioner.captions.feedback import feedback_submit
-from captioner.exceptions import InvalidFeedback
+from captioner.captions.feedback import feedback_ask_again, feedback_submit
+from captioner.captions.states import feedback_states
+from captioner.exceptions import CaptionerError, InvalidFeedback
 from captioner.models import Caption
-from webui.base import SeeOther, may_caption, own_captions
+from webui.base import SeeOther, may_caption, own_captions, upload_refusal
 from webui.doubt import percent_of, shown_words
 from webui.forms import FeedbackForm
 
@@ -57,6 +58,7 @@ def _caption(request: HttpRequest, shown: Caption, form: FeedbackForm, status: i
         "words": [] if shown.is_remembered else shown_words(shown.words),
         "confidence": None if shown.confidence is None else percent_of(shown.confidence),
         "remembered": _remembered(request, shown),
+        "states": feedback_states(shown.feedback) if hasattr(shown, "feedback") else [],
         "form": form,
         # Once, however many saves hastily followed each other.
         "saved": next((told for told in messages.get_messages(request) if "feedback" in told.tags), ""),
@@ -70,6 +72,23 @@ def _remembered(request: HttpRequest, shown: Caption) -> dict[str, Any] | None:
         return None
     taught = own_captions(request).filter(pk=shown.recalled.caption_id).first()
     return {"since": shown.recalled.reviewed_at, "caption": taught}
+
+
+@may_caption
+@require_POST
+def again(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """Ask the version that serves now what it says of the photo."""
+    shown = get_object_or_404(own_captions(request), pk=pk, feedback__isnull=False)
+    try:
+        if refusal := upload_refusal(request):
+            messages.error(request, refusal.detail)
+        else:
+            feedback_ask_again(shown.feedback)
+    except FileNotFoundError:
+        messages.error(request, "The photo of this caption is lost.")
+    except CaptionerError as error:
+        messages.error(request, str(error))
+    return SeeOther(f"{reverse('caption', args=[pk])}#feedback")
 
 
 @may_caption

@@ -9,6 +9,7 @@ urlpatterns = [
     path("", home.home, name="home"),
     path("captions/", history.captions, name="captions"),
     path("captions/<uuid:pk>", caption.caption, name="caption"),
+    path("captions/<uuid:pk>/again", caption.again, name="caption-again"),
     path("captions/<uuid:pk>/delete", caption.delete, name="caption-delete"),
     path("jobs/", jobs.jobs, name="jobs"),
     path("jobs/<uuid:pk>", jobs.job, name="job"),

@@ -21,6 +21,7 @@ from captioner.admin.bases import RecordAdmin, owner_name, photo_image
 from captioner.admin.filters import FeedbackVersionFilter, RatingFilter, StatusFilter
 from captioner.admin.word_diff import word_diff
 from captioner.captions.feedback import feedback_review
+from captioner.captions.states import feedback_states
 from captioner.models import Feedback
 from models_registry.admin import ModelAdmin
 
@@ -57,6 +58,8 @@ class FeedbackAdmin(RecordAdmin):
         ("rating", "status"),
         ("reviewed_by", "reviewed_at"),
         ("owner", "model_version"),
+        "became",
+        "later",
         ("created_at", "updated_at"),
     )
     readonly_fields = (
@@ -69,6 +72,8 @@ class FeedbackAdmin(RecordAdmin):
         "reviewed_at",
         "owner",
         "model_version",
+        "became",
+        "later",
         "created_at",
         "updated_at",
     )
@@ -188,6 +193,15 @@ class FeedbackAdmin(RecordAdmin):
         if other is None:
             return "—"
         return format_html('<span class="said-by-person">{}</span> ({})', other.ideal_caption, other.status)
+
+    @admin.display(description="What became of it")
+    def became(self, feedback: Feedback) -> str:
+        return "; ".join(state.told for state in feedback_states(feedback))
+
+    @admin.display(description="Asked again", empty_value="Nobody has asked")
+    def later(self, feedback: Feedback) -> str | None:
+        version = feedback.now_says_version
+        return f"{version} says: {feedback.now_says}" if version else None
 
     @admin.display(description="Said by")
     def owner(self, feedback: Feedback) -> str:

@@ -31,7 +31,7 @@ from captioner.api.serializers import (
     FeedbackSerializer,
 )
 from captioner.captions.captions import caption_create, caption_delete
-from captioner.captions.feedback import feedback_submit
+from captioner.captions.feedback import feedback_ask_again, feedback_submit
 from captioner.captions.photos import photo_open
 from captioner.http.client import client_gone
 from captioner.http.idempotency import create_once
@@ -92,7 +92,8 @@ class CaptionViewSet(OwnedViewSet[Caption]):
     parser_classes = [MultiPartParser, JsonObjectParser, PhotoParser, OctetStreamParser]
 
     def get_queryset(self) -> CaptionQuerySet:
-        return Caption.objects.owned_by(owner_of(self.request)).with_details()
+        own = Caption.objects.owned_by(owner_of(self.request))
+        return own.with_details().prefetch_related("feedback__uses")
 
     def create(self, request: Request) -> Response:
         photo = _photo_request(request)
@@ -147,6 +148,17 @@ class CaptionViewSet(OwnedViewSet[Caption]):
         )
         answer = FeedbackSerializer(feedback).data
         return Response(answer, status.HTTP_201_CREATED if is_new else status.HTTP_200_OK)
+
+    @action(detail=True, methods=["post"])
+    def again(self, request: Request, pk: str) -> Response:
+        feedback = getattr(self.get_object(), "feedback", None)
+        if feedback is None:
+            raise NotFound("You gave no feedback on this caption.")
+        try:
+            feedback_ask_again(feedback)
+        except FileNotFoundError:
+            raise NotFound("The photo of this caption is lost; only its caption is left.") from None
+        return Response(FeedbackSerializer(feedback).data)
 
 
 def _photo_request(request: Request) -> dict[str, Any]:

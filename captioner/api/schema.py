@@ -62,6 +62,7 @@ _CAPTION = {
         "self": f"https://captioner.example/api/v1/captions/{_UUID}",
         "photo": f"https://captioner.example/api/v1/captions/{_UUID}/photo",
         "feedback": f"https://captioner.example/api/v1/captions/{_UUID}/feedback",
+        "again": f"https://captioner.example/api/v1/captions/{_UUID}/again",
     },
 }
 
@@ -149,6 +150,15 @@ CAPTIONS = extend_schema_view(
         responses={(200, "image/jpeg"): OpenApiTypes.BINARY, 304: None, **problems(404)},
     ),
     feedback=_FEEDBACK,
+    again=extend_schema(
+        summary="What the present model says of the photo",
+        description=(
+            "For captions with feedback: captions the stored photo once more, with the version that serves now and the"
+            " decoding options of then, and keeps that beside your feedback as `now_says`."
+        ),
+        request=None,
+        responses={200: FeedbackSerializer, **problems(404, 504)},
+    ),
 )
 
 JOBS = extend_schema_view(

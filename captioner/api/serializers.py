@@ -10,6 +10,7 @@ from rest_framework import serializers
 from rest_framework.reverse import reverse
 
 from captioner.captions.captions import parameters_from
+from captioner.captions.states import FeedbackState, feedback_states
 from captioner.inference.types import MAX_NEW_TOKENS, MAX_NUM_BEAMS, MAX_NUM_CAPTIONS, DecodingParameters
 from captioner.models import END_USER_MAX_LENGTH, IDEAL_CAPTION_MAX_LENGTH, Caption, Feedback, Job, Photo
 from captioner.serving.process import serving
@@ -190,13 +191,41 @@ class LinksSerializer(serializers.Serializer[Any]):
     self = serializers.URLField()
     photo = serializers.URLField()
     feedback = serializers.URLField()
+    again = serializers.URLField()
+
+
+class FeedbackStateSerializer(serializers.Serializer[FeedbackState]):
+    state = serializers.ChoiceField(
+        ["waiting", "approved", "rated", "memory", "taught", "tests", "left_out"], read_only=True
+    )
+    told = serializers.CharField(help_text="The same in words.")
+    version = serializers.CharField(allow_blank=True, help_text="Which version that is about.")
+    reason = serializers.CharField(allow_blank=True, help_text="Why it was left out, as a code.")
+
+
+class NowSaysSerializer(serializers.Serializer[Feedback]):
+    version = serializers.CharField(source="now_says_version")
+    caption = serializers.CharField(source="now_says")
 
 
 class FeedbackSerializer(serializers.ModelSerializer[Feedback]):
+    states = serializers.SerializerMethodField(help_text="What became of it.")
+    now_says = serializers.SerializerMethodField(
+        help_text="What a later version said of the photo when it was asked; null before."
+    )
+
     class Meta:
         model = Feedback
-        fields = ["rating", "ideal_caption", "status", "created_at", "updated_at"]
+        fields = ["rating", "ideal_caption", "status", "states", "now_says", "created_at", "updated_at"]
         read_only_fields = fields
+
+    @extend_schema_field(FeedbackStateSerializer(many=True))
+    def get_states(self, feedback: Feedback) -> Any:
+        return FeedbackStateSerializer(feedback_states(feedback), many=True).data
+
+    @extend_schema_field(NowSaysSerializer(allow_null=True))
+    def get_now_says(self, feedback: Feedback) -> Any:
+        return NowSaysSerializer(feedback).data if feedback.now_says_version else None
 
 
 class CaptionSerializer(serializers.ModelSerializer[Caption]):
@@ -259,7 +288,7 @@ class CaptionSerializer(serializers.ModelSerializer[Caption]):
 
     @extend_schema_field(LinksSerializer)
     def get_links(self, caption: Caption) -> dict[str, str]:
-        routes = {"self": "detail", "photo": "photo", "feedback": "feedback"}
+        routes = {"self": "detail", "photo": "photo", "feedback": "feedback", "again": "again"}
         request = self.context["request"]
         return {
             name: reverse(f"api:caption-{route}", [caption.pk], request=request)

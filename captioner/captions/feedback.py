@@ -1,18 +1,23 @@
 """What people think of captions, and what reviewers make of that."""
 
 import math
+import time
 from collections import defaultdict
 
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from captioner.captions.photos import photo_open
 from captioner.captions.text import caption_key, captions_disagree
 from captioner.exceptions import (
     InvalidFeedback,
 )
+from captioner.inference.types import DecodingParameters
 from captioner.models import IDEAL_CAPTION_MAX_LENGTH, Caption, Feedback, Preference
+from captioner.serving.process import serving
 
 RATINGS_COUNTED = 200
 # A usual rater, of 1 to 10.
@@ -98,6 +103,27 @@ def _pick_record(feedback: Feedback, caption: Caption) -> None:
             preferred_version=caption.model_version,
             other_version=caption.model_version,
         )
+
+
+def feedback_ask_again(feedback: Feedback) -> None:
+    """Keep what the version that serves now says of the photo, beside what was said of it then.
+
+    It is the model's own caption, by the decoding parameters of then. Raises what `caption_create` does, and
+    `FileNotFoundError` where the photo is lost.
+    """
+    from captioner.intake.decode import photo_decode  # and Pillow, with the first photo
+
+    started, engine, caption = time.monotonic(), serving.engine(), feedback.caption
+    with photo_open(caption.photo) as file:
+        photo = photo_decode(file.read(), max_wait_seconds=settings.CAPTION_MAX_WAIT_SECONDS)
+    parameters = DecodingParameters(**caption.decoding)
+    future = engine.submit(photo.image, parameters, started + settings.CAPTION_TIMEOUT_SECONDS)
+    prediction = future.result()
+    # Said anew meanwhile, it is other feedback.
+    Feedback.objects.filter(pk=feedback.pk, updated_at=feedback.updated_at).update(
+        now_says=prediction.candidates[0].caption, now_says_version=prediction.model_version
+    )
+    feedback.now_says, feedback.now_says_version = prediction.candidates[0].caption, prediction.model_version
 
 
 def feedback_review(feedback: QuerySet[Feedback], status: Feedback.Status, *, reviewer: User) -> int:

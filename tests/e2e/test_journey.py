@@ -56,6 +56,6 @@ def test_a_photo_is_captioned_corrected_and_its_correction_approved(
     expect(admin.get_by_text("Approved: 1.")).to_be_visible()
 
     page.reload()
-    expect(page.get_by_text("Approved: will be used for training")).to_be_visible()
+    expect(page.get_by_text("Approved: the next training reads it")).to_be_visible()
     expect(page.get_by_role("radio", name="3")).to_be_checked()
     expect(page.get_by_label("Your own caption")).to_have_value(IDEAL)

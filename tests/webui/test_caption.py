@@ -187,8 +187,8 @@ def test_feedback_that_cannot_be_saved_is_refused_on_the_page(
 @pytest.mark.parametrize(
     ("status", "told"),
     [
-        (Feedback.Status.APPROVED, "Approved: will be used for training"),
-        (Feedback.Status.REJECTED, "Reviewed: not used for training"),
+        (Feedback.Status.APPROVED, "Approved. Ratings order the review queue"),
+        (Feedback.Status.REJECTED, "Left out: a reviewer did not approve it"),
     ],
 )
 def test_the_outcome_of_a_review_is_shown(

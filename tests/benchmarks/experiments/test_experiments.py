@@ -76,3 +76,9 @@ def test_memory_finds_copies_and_ranks_the_captions_of_photos_like_it(
     assert {(row["asked"], row["corrections"]) for row in rows if "corrections" in row} == {
         (asked, count) for asked in ("photos like it", "unrelated photos") for count in (4, 8)
     }
+
+
+def test_blind_votes_promote_by_how_many_prefer_the_candidate(tmp_path: Path) -> None:
+    command.main(["e8", "--folder", str(tmp_path), "--sizes", "200"])
+    rows = {row["prefer"]: row for row in map(json.loads, (tmp_path / "e8.jsonl").read_text().splitlines())}
+    assert rows[0.5]["preferred"] < rows[0.6]["preferred"] < rows[0.7]["preferred"] <= rows[0.8]["preferred"]

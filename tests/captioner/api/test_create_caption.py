@@ -63,7 +63,7 @@ def test_form_upload_is_captioned_and_logged(client: Client, photo_bytes: bytes)
         "image": {"sha256": caption.photo.sha256, "width": 64, "height": 48},
         "user": "",
         "feedback": None,
-        "links": {"self": path, "photo": f"{path}/photo", "feedback": f"{path}/feedback"},
+        "links": {"self": path, **{name: f"{path}/{name}" for name in ("photo", "feedback", "again")}},
     }
 
 

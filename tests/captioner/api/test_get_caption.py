@@ -29,7 +29,8 @@ def test_shows_feedback_without_its_reviewer(client: Client, user: User, caption
     feedback_submit(caption, rating=2, ideal_caption="a teal field")
     client.force_login(user)
     feedback = client.get(f"{URL}/{caption.pk}").json()["feedback"]
-    assert set(feedback) == {"rating", "ideal_caption", "status", "created_at", "updated_at"}
+    said = {"rating", "ideal_caption", "status", "created_at", "updated_at"}
+    assert set(feedback) == said | {"states", "now_says"}
     assert (feedback["rating"], feedback["ideal_caption"], feedback["status"]) == (
         2,
         "a teal field",
