@@ -136,11 +136,3 @@ def blind_caption_write(held_out: HeldOutPhoto, text: str, *, by: User) -> Blind
         photo_id=held_out.pk, written_by=by, defaults={"text": text}
     )
     return written
-
-
-def blind_references() -> dict[str, list[str]]:
-    """SHA-256 of a photo -> what people wrote of it blind."""
-    references: dict[str, list[str]] = {}
-    for photo, text in BlindCaption.objects.order_by("pk").values_list("photo__sha256", "text"):
-        references.setdefault(photo, []).append(text)
-    return references

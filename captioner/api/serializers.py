@@ -201,6 +201,7 @@ class FeedbackStateSerializer(serializers.Serializer[FeedbackState]):
     told = serializers.CharField(help_text="The same in words.")
     version = serializers.CharField(allow_blank=True, help_text="Which version that is about.")
     reason = serializers.CharField(allow_blank=True, help_text="Why it was left out, as a code.")
+    since = serializers.DateTimeField(allow_null=True, help_text="Since when it is in memory.")
 
 
 class NowSaysSerializer(serializers.Serializer[Feedback]):

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
+
+from django.conf import settings
+from django.utils.formats import date_format
+from django.utils.timezone import localtime
 
 from captioner.models import Feedback, FeedbackUse
 
@@ -24,6 +29,7 @@ class FeedbackState:
     told: str
     version: str = ""
     reason: str = ""
+    since: datetime | None = None
 
 
 def feedback_states(feedback: Feedback) -> list[FeedbackState]:
@@ -42,6 +48,9 @@ def _states(feedback: Feedback) -> Iterator[FeedbackState]:
         told = "Approved. Ratings order the review queue and compare versions; they teach none"
         yield FeedbackState("rated", told)
         return
+    if settings.MEMORY_SCOPE != "off" and feedback.reviewed_at is not None:
+        since = date_format(localtime(feedback.reviewed_at), "j F Y, H:i")
+        yield FeedbackState("memory", f"In memory since {since}", since=feedback.reviewed_at)
     use = next(iter(feedback.uses.all()), None)  # the latest
     if use is None:
         yield FeedbackState("approved", "Approved: the next training reads it")

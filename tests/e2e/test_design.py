@@ -4,8 +4,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from captioner.models import Caption, Feedback
+from captioner.models import Caption, Feedback, Preference
+from models_registry.models import Alias, ModelVersion
 from tests.e2e.conftest import NewContext, Site, caption_photo
+from training.models import Comparison, HeldOutPhoto, TrainingRun
 
 pytestmark = [pytest.mark.e2e, pytest.mark.django_db(transaction=True)]
 
@@ -114,6 +116,44 @@ def test_the_review_queue_is_accessible(new_context: NewContext, site: Site, sch
     assert violations(page, {"runOnly": ["wcag2a", "wcag2aa"]}) == ""
     page.goto(f"/admin/captioner/feedback/{Feedback.objects.get().pk}/change/")
     assert violations(page, {"runOnly": ["wcag2a", "wcag2aa"]}) == ""
+
+
+@view
+def test_what_reviewers_are_asked_blind_is_accessible_and_answered_by_keys(
+    new_context: NewContext, site: Site, size: dict, scheme: str
+) -> None:
+    page = new_context(viewport=size, color_scheme=scheme).new_page()
+    caption_photo(page)
+    sign_in(page, site)
+    photo = Caption.objects.get().photo
+    HeldOutPhoto.objects.create(photo=photo)
+    champion, candidate = (
+        ModelVersion.objects.create(id=name, model_name=name, manifest={}) for name in ("old", "new")
+    )
+    Alias.objects.create(name="champion", version=champion)
+    run = TrainingRun.objects.create(
+        trigger="person",
+        status="finished",
+        champion=champion,
+        candidate=candidate,
+        verdict="insufficient evidence",
+    )
+    Comparison.objects.create(
+        run=run, photo=photo, candidate="green hills below a blue sky", champion="a photo of something"
+    )
+    rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+    for address in (
+        f"/admin/training/trainingrun/{run.pk}/vote",
+        "/admin/training/blindcaption/write",
+    ):
+        page.goto(address)
+        assert violations(page, rules) == "", address
+        assert overflow(page) == [0, 0], address
+        page.set_viewport_size(size)
+    page.goto(f"/admin/training/trainingrun/{run.pk}/vote")
+    page.keyboard.press("2")
+    expect(page.get_by_text("1 vote so far")).to_be_visible()
+    assert Preference.objects.get().training_run == run.pk
 
 
 def test_dark_and_light_follow_the_system(page: Page) -> None:

@@ -140,6 +140,7 @@ def test_what_can_be_gained_no_more_is_not_voted_on(base, run: TrainingRun, revi
     run.comparisons.update(candidate="the same", champion="the same")
     assert "say the same" in blind.votes_closed(run)
     decisions.run_overrule(run, "rejected", reason="It invents giraffes", by=reviewer)
+    run.refresh_from_db()
     assert "votes would not change it" in blind.votes_closed(run)
 
 
@@ -174,7 +175,6 @@ def test_a_reviewer_writes_of_a_held_out_photo_alone(photos, staff: Client, revi
         "two dogs in the snow",
         reviewer,
     )
-    assert blind.blind_references() == {written.photo.sha256: ["two dogs in the snow"]}
     assert {blind.held_out_next(reviewer).pk for _ in range(40)} == {
         caption.photo_id for caption in photos
     } - {int(photo)}

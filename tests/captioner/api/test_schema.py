@@ -30,6 +30,7 @@ def test_describes_every_route(schema: dict) -> None:
         "delete /api/v1/captions/{id}",
         "get /api/v1/captions/{id}/photo",
         "post /api/v1/captions/{id}/feedback",
+        "post /api/v1/captions/{id}/again",
         "get /api/v1/models",
         "post /api/v1/models/{id}/promote",
         "post /api/v1/models/rollback",
