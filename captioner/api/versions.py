@@ -55,6 +55,7 @@ class VersionSerializer(serializers.ModelSerializer[ModelVersion]):
             "gate",
             "pinned",
             "retired_at",
+            "deleted_rows",
             "error",
         )
         read_only_fields = fields
