@@ -44,8 +44,9 @@ def taught(run: TrainingRun) -> list[Feedback]:
 
 
 def test_every_correction_says_what_became_of_it(run: TrainingRun, approved: list[Feedback]) -> None:
-    told = {state.told for each in approved for state in feedback_states(Feedback.objects.get(pk=each.pk))}
-    assert told == {
+    became = [feedback_states(Feedback.objects.get(pk=each.pk)) for each in approved]
+    assert all(memory.told.startswith("In memory since ") and memory.since for memory, _ in became)
+    assert {use.told for _, use in became} == {
         f"Taught version {run.candidate_id}",
         f"Tests version {run.candidate_id} and never trains",
     }
@@ -145,7 +146,7 @@ def test_sentences_of_earlier_releases_are_taken_out_of_their_versions(
         assert [set(row) for row in named] == [{"feedback", "sha256", "split"}] * len(rows)
         assert (stored / "weights.bin").read_bytes() == b"weights"
         assert old.deleted_rows == 1
-    assert states(approved[0]) == ["taught"]
+    assert states(approved[0]) == ["memory", "taught"]
 
 
 def test_a_later_version_is_asked_what_it_says(run: TrainingRun, fake_engine, reviewer: User) -> None:
