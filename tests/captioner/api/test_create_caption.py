@@ -56,6 +56,8 @@ def test_form_upload_is_captioned_and_logged(client: Client, photo_bytes: bytes)
     assert body == {
         "id": str(caption.pk),
         "caption": "a 64 by 48 photo",
+        "machine_caption": "a 64 by 48 photo",
+        "source": "model",
         "confidence": None,
         "alternatives": [],
         "words": [{"text": "a", "probability": 0.9}, {"text": "photo", "probability": 0.4}],
