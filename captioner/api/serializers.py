@@ -234,7 +234,7 @@ class CaptionSerializer(serializers.ModelSerializer[Caption]):
     machine_caption = serializers.CharField(
         source="text", read_only=True, help_text="What the model wrote, also where `caption` is from memory."
     )
-    source = serializers.SerializerMethodField(
+    source = serializers.SerializerMethodField(  # type: ignore[assignment]  # a field here, as `errors` below
         help_text=(
             "`memory` where `caption` is what was approved for the same photo before; `words` and `confidence`, which"
             " are the model's, are then left out."

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db.models import F, FilteredRelation, Q, QuerySet
@@ -99,7 +99,10 @@ def vectors_keep(vectors: Iterable[PhotoVector]) -> None:
 
 def remembered_without_vector(encoder: str) -> QuerySet[Feedback]:
     """Approved corrections of photos that this encoder has not seen yet."""
-    return _with_vectors(Feedback.objects.remembered(), encoder).filter(photo_vector__isnull=True)
+    missing: QuerySet[Feedback] = _with_vectors(Feedback.objects.remembered(), encoder).filter(
+        photo_vector__isnull=True
+    )
+    return missing
 
 
 class Memory:
@@ -211,8 +214,8 @@ class _List:
         return taken
 
 
-def _with_vectors(feedback: QuerySet[Feedback], encoder: str) -> QuerySet[Feedback]:
-    """With `photo_vector`, which the photo may have of this encoder."""
+def _with_vectors(feedback: QuerySet[Feedback], encoder: str) -> Any:  # types know no filtered relations
+    """The rows with `photo_vector`, which the photo may have of this encoder."""
     vectors = "caption__photo__vectors"
     return feedback.alias(
         photo_vector=FilteredRelation(vectors, condition=Q(**{f"{vectors}__encoder": encoder}))
@@ -220,7 +223,7 @@ def _with_vectors(feedback: QuerySet[Feedback], encoder: str) -> QuerySet[Feedba
 
 
 def _owner_numbers(owner: Owner) -> "OwnerNumbers":
-    user, api_key = owner.user and owner.user.pk, owner.api_key and owner.api_key.pk
+    user, api_key = (each.pk if each else None for each in (owner.user, owner.api_key))
     return _numbers(user, api_key, owner.end_user, owner.visitor)
 
 

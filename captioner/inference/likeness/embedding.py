@@ -147,7 +147,7 @@ def encoder_digest(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(tensor.detach().float().numpy()))
+        digest.update(tensor.detach().float().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
