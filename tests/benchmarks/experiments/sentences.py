@@ -61,7 +61,7 @@ def captions_borrowed(photos: Sequence[Described]) -> list[str]:
     said = []
     for number, words in enumerate(named):
         shared: dict[int, float] = defaultdict(float)
-        for word in words:
+        for word in sorted(words):  # sums, and which of equals is the first, hang on the order
             for other in using[word]:
                 shared[other] += 1 / len(using[word])  # rare words tell more
         shared.pop(number, None)
