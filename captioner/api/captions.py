@@ -169,7 +169,7 @@ def _photo_request(request: Request) -> dict[str, Any]:
     body: Any = request.data  # a QueryDict or, by our parsers, a dict
     if not body and is_photo(request.content_type):
         body = {"image": SimpleUploadedFile("image", b"")}  # REST framework asks no parser for an empty body
-    options = CaptionOptionsSerializer().fields
+    options = CaptionOptionsSerializer().get_fields()
     query = {name: request.query_params[name] for name in options if name in request.query_params}
     serializer = CaptionBase64Serializer if "image_base64" in body else CaptionUploadSerializer
     photo = serializer(data=query | dict(body.items()))
