@@ -265,7 +265,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, candidate: ModelVersion) -> list[Mod
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "features.npy").touch()
         return pipeline.Outcome(
-            candidate, Decision(Verdict.PASSED, "because", (), None, None), {"verdict": "x"}, {}, []
+            candidate, Decision(Verdict.PASSED, "because", (), None, None), {"verdict": "x"}, {}, [], snapshot
         )
 
     monkeypatch.setattr(pipeline, "run_work", work)
