@@ -222,7 +222,7 @@ class FeedbackSerializer(serializers.ModelSerializer[Feedback]):
 
     @extend_schema_field(FeedbackStateSerializer(many=True))
     def get_states(self, feedback: Feedback) -> Any:
-        return FeedbackStateSerializer(feedback_states(feedback), many=True).data
+        return [FeedbackStateSerializer(state).data for state in feedback_states(feedback)]
 
     @extend_schema_field(NowSaysSerializer(allow_null=True))
     def get_now_says(self, feedback: Feedback) -> Any:

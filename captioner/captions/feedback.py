@@ -74,12 +74,9 @@ def _priority(caption: Caption, rating: int | None) -> float:
     """
     if rating is None:
         return 0.0
-    given = list(
-        Feedback.objects.filter(rating__isnull=False, caption__in=Caption.objects.owned_by(caption.owner))
-        .exclude(caption=caption)
-        .order_by("-pk")
-        .values_list("rating", flat=True)[:RATINGS_COUNTED]
-    )
+    theirs = Feedback.objects.filter(caption__in=Caption.objects.owned_by(caption.owner))
+    earlier = theirs.filter(rating__isnull=False).exclude(caption=caption).order_by("-pk")
+    given = [int(each or 0) for each in earlier.values_list("rating", flat=True)[:RATINGS_COUNTED]]
     count = len(given) + USUAL_COUNT
     mean = (sum(given) + USUAL_COUNT * USUAL_MEAN) / count
     variance = (sum((each - mean) ** 2 for each in given) + USUAL_COUNT * USUAL_VARIANCE) / count
