@@ -145,7 +145,7 @@ def test_one_that_is_killed_ends_the_others_and_any_number_goes_on(
     killed: list[psutil.Process] = []
 
     def kill(_: str, step: int, __: int) -> None:
-        if step >= 3 and not killed:  # a checkpoint is there; steps are told a few at a time
+        if step >= 4 and not killed:  # the checkpoint of step 3 is there; steps are told a few at a time
             killed.extend(child for child in learners() if child.environ().get("RANK") == "1")
             killed[0].kill()
 
@@ -165,7 +165,7 @@ def test_what_tick_raises_ends_them_and_one_alone_goes_on(
     monkeypatch.setenv("STEP_SECONDS", "0.3")
 
     def cancel(_: str, step: int, __: int) -> None:
-        if step >= 3:
+        if step >= 4:  # the checkpoint of step 3 is there: its line in the curve comes before it
             raise InterruptedError("cancelled")
 
     with pytest.raises(InterruptedError, match="cancelled"):
