@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+STARTER_DIR = ROOT / "models_registry/starter"
 APPS = ("captioner", "models_registry", "training", "webui")
 
 
@@ -26,11 +27,11 @@ class Module:
 
 
 def modules() -> list[Module]:
-    """All modules of the apps, migrations aside."""
+    """All modules of the apps, but for migrations and the code that the starter's weights carry for other programs."""
     found = []
     for app in APPS:
         for path in sorted((ROOT / app).rglob("*.py")):
-            if "migrations" in path.parts:
+            if "migrations" in path.parts or path.is_relative_to(STARTER_DIR):
                 continue
             parts = path.relative_to(ROOT).with_suffix("").parts
             source = path.read_text(encoding="utf-8")
