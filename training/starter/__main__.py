@@ -65,7 +65,7 @@ def arguments_add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--views",
         type=int,
-        default=1,
+        default=2,
         help="of each photo that `words` and `reward` learn from: as it is, mirrored, then crops of both",
     )
     parser.add_argument("--seed", type=int, default=0)

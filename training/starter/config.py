@@ -130,7 +130,7 @@ class RewardConfig:
 
 # Its maps lie on disk, so that all captions of a photo are learned at every visit; `erased` is the share of places.
 WORDS = CaptionConfig(
-    passes=12.0,
+    passes=5.5,
     batch=32,
     labelled_size=96,
     blurred=0.0,
