@@ -357,7 +357,11 @@ class Feedback(models.Model):
 
 @receiver(pre_delete, sender=Feedback)
 def feedback_deleted(instance: Feedback, **_: object) -> None:
-    """However it is deleted: by itself, or with its caption, its author or a key."""
+    """However it is deleted: by itself, or with its caption, its author or a key.
+
+    Locked first: a copy of its photo that is being answered with it comes either before, and lets go of it, or after.
+    """
+    Feedback.objects.select_for_update().filter(pk=instance.pk).first()
     instance.forget()
 
 

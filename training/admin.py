@@ -197,7 +197,7 @@ class TrainingRunAdmin(ActingAdmin):
                     return redirect("admin:training_trainingrun_change", pk)
             return redirect("admin:training_trainingrun_vote", pk)
         closed = blind.votes_closed(run)
-        shown_next = None if closed else blind.comparison_next(run, voter)
+        shown_next = None if closed else blind.comparison_next(run)
         context = {
             **self.admin_site.each_context(request),
             "title": "Which caption is better?",

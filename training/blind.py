@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
-from django.db.models import Exists, F, OuterRef
+from django.db.models import Exists, F, OuterRef, QuerySet
 from django.utils.crypto import salted_hmac
 
 from captioner.models import IDEAL_CAPTION_MAX_LENGTH, Preference
@@ -40,15 +40,14 @@ def votes_closed(run: TrainingRun) -> str:
     return ""
 
 
-def comparison_next(run: TrainingRun, voter: User) -> Comparison | None:
-    """A photo that `voter` has not voted on, such that nobody has before others, by lot."""
+def comparison_next(run: TrainingRun) -> Comparison | None:
+    """A photo that nobody has voted on, by lot: the test counts photos, and a second vote on one tells nothing new."""
     votes = Preference.objects.filter(training_run=run.pk)
     return (
         run.comparisons.select_related("photo")
         .exclude(candidate=F("champion"))
-        .exclude(photo__in=votes.filter(voter=voter).values("photo"))
-        .annotate(was_seen=Exists(votes.filter(photo=OuterRef("photo"))))
-        .order_by("was_seen", "?")
+        .exclude(photo__in=votes.values("photo"))
+        .order_by("?")
         .first()
     )
 
@@ -93,10 +92,12 @@ def vote_cast(comparison: Comparison, *, prefers_candidate: bool, by: User) -> V
 
 
 def votes_result(run: TrainingRun) -> VotesResult:
-    versions = Preference.objects.filter(training_run=run.pk).order_by("pk")
-    return votes_judge(
-        version == run.candidate_id for version in versions.values_list("preferred_version", flat=True)
-    )
+    """What the first vote on each photo says: two people who look at one photo are no independent evidence."""
+    first: dict[int, str] = {}
+    votes = Preference.objects.filter(training_run=run.pk).order_by("pk")
+    for photo, version in votes.values_list("photo", "preferred_version"):
+        first.setdefault(photo, version)
+    return votes_judge(version == run.candidate_id for version in first.values())
 
 
 def _votes_settle(run: TrainingRun, result: VotesResult) -> None:
@@ -116,19 +117,30 @@ def _votes_settle(run: TrainingRun, result: VotesResult) -> None:
 
 
 def held_out_next(writer: User) -> HeldOutPhoto | None:
-    """A held-out photo that `writer` neither captioned nor wrote of, such that nobody wrote of before others."""
+    """A held-out photo that `writer` never read a caption of, such that nobody wrote of before others."""
     return (
-        HeldOutPhoto.objects.select_related("photo")
+        _unread(writer)
         .exclude(photo__blind_captions__written_by=writer)
-        .exclude(photo__captions__user=writer)
         .annotate(was_written=Exists(BlindCaption.objects.filter(photo=OuterRef("photo"))))
         .order_by("was_written", "?")
         .first()
     )
 
 
+def _unread(writer: User) -> QuerySet[HeldOutPhoto]:
+    """Held-out photos that `writer` did not have captioned, reviewed nothing of and did not vote on."""
+    return (
+        HeldOutPhoto.objects.select_related("photo")
+        .exclude(photo__captions__user=writer)
+        .exclude(photo__captions__feedback__reviewed_by=writer)
+        .exclude(photo__preferences__voter=writer)
+    )
+
+
 def blind_caption_write(held_out: HeldOutPhoto, text: str, *, by: User) -> BlindCaption:
     """Keep what `by` sees on the photo; writing again replaces it. Raises `RunRefused` for no text or too much."""
+    if not _unread(by).filter(pk=held_out.pk).exists():
+        raise RunRefused("You have read captions of this photo; somebody who has not is to write of it.")
     text = " ".join(text.split())
     if not text or len(text) > IDEAL_CAPTION_MAX_LENGTH:
         raise RunRefused(f"Write what you see, in up to {IDEAL_CAPTION_MAX_LENGTH} characters.")

@@ -69,7 +69,9 @@ def job(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     shown = get_object_or_404(_own(request), pk=pk)
     failures = shown.photos.filter(state=JobPhoto.State.FAILED).order_by("index")
     captioned = shown.photos.filter(caption__isnull=False).order_by("-index")
-    latest = captioned.select_related("caption__photo", "caption__feedback")[:_LATEST_SHOWN]
+    latest = captioned.select_related("caption__photo", "caption__feedback", "caption__recalled")[
+        :_LATEST_SHOWN
+    ]
     context = {
         "job": shown,
         "done": shown.photo_count - shown.photos.pending().count(),

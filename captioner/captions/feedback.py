@@ -3,16 +3,18 @@
 import math
 import time
 from collections import defaultdict
+from concurrent.futures import TimeoutError as FutureTimeout
 
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from captioner.captions.photos import photo_open
 from captioner.captions.text import caption_key, captions_disagree
 from captioner.exceptions import (
+    DeadlineExceeded,
     InvalidFeedback,
 )
 from captioner.inference.types import DecodingParameters
@@ -56,10 +58,14 @@ def feedback_submit(
     with transaction.atomic():
         # Locked, so that a deletion under way comes either before, and there is nothing to rate, or after.
         caption = Caption.objects.select_for_update().get(pk=caption.pk)
-        earlier = Feedback.objects.filter(caption=caption).exclude(ideal_caption=ideal_caption).first()
-        if earlier is not None:
+        # Locked, too: a copy that is being answered with what is replaced comes either before or after.
+        earlier = Feedback.objects.select_for_update().filter(caption=caption).first()
+        if earlier is not None and earlier.ideal_caption != ideal_caption:
             earlier.forget()
             earlier.uses.all().delete()
+            earlier.recalled_by.update(
+                recalled=None
+            )  # they were never answered with what it says from now on
         fresh = {"priority": _priority(caption, rating), "now_says": "", "now_says_version": ""}
         feedback, is_new = Feedback.objects.update_or_create(caption=caption, defaults=said | review | fresh)
         _pick_record(feedback, caption)
@@ -74,7 +80,8 @@ def _priority(caption: Caption, rating: int | None) -> float:
     """
     if rating is None:
         return 0.0
-    theirs = Feedback.objects.filter(caption__in=Caption.objects.owned_by(caption.owner))
+    own = Caption.objects.owned_by(caption.owner).filter(end_user=caption.end_user)
+    theirs = Feedback.objects.filter(caption__in=own)
     earlier = theirs.filter(rating__isnull=False).exclude(caption=caption).order_by("-pk")
     given = [int(each or 0) for each in earlier.values_list("rating", flat=True)[:RATINGS_COUNTED]]
     count = len(given) + USUAL_COUNT
@@ -105,8 +112,8 @@ def _pick_record(feedback: Feedback, caption: Caption) -> None:
 def feedback_ask_again(feedback: Feedback) -> None:
     """Keep what the version that serves now says of the photo, beside what was said of it then.
 
-    It is the model's own caption, by the decoding parameters of then. Raises what `caption_create` does, and
-    `FileNotFoundError` where the photo is lost.
+    It is the model's own caption, by the decoding parameters of then. Raises what `caption_create` does but for
+    `ClientGone`, and `FileNotFoundError` where the photo is lost.
     """
     from captioner.intake.decode import photo_decode  # and Pillow, with the first photo
 
@@ -114,8 +121,18 @@ def feedback_ask_again(feedback: Feedback) -> None:
     with photo_open(caption.photo) as file:
         photo = photo_decode(file.read(), max_wait_seconds=settings.CAPTION_MAX_WAIT_SECONDS)
     parameters = DecodingParameters(**caption.decoding)
-    future = engine.submit(photo.image, parameters, started + settings.CAPTION_TIMEOUT_SECONDS)
-    prediction = future.result()
+    deadline = started + settings.CAPTION_TIMEOUT_SECONDS
+    future = engine.submit(photo.image, parameters, deadline)
+    if not connection.in_atomic_block:
+        connection.close()  # while this thread waits: waiting requests may outnumber connections
+    try:
+        prediction = future.result(max(0.0, deadline - time.monotonic()))
+    except FutureTimeout:
+        raise DeadlineExceeded(
+            f"No caption within {settings.CAPTION_TIMEOUT_SECONDS} seconds; please try again."
+        ) from None
+    finally:
+        future.cancel()
     # Said anew meanwhile, it is other feedback.
     Feedback.objects.filter(pk=feedback.pk, updated_at=feedback.updated_at).update(
         now_says=prediction.candidates[0].caption, now_says_version=prediction.model_version

@@ -90,6 +90,8 @@ def recalled_lock(same: Feedback) -> Feedback | None:
 def vector_keep(photo: Photo, prediction: Prediction) -> None:
     """Keep what the encoder saw of this photo, for the day its correction is approved. In the caption's transaction."""
     if settings.MEMORY_SCOPE != "off" and prediction.vector:
+        # The photo was lost, and is there again.
+        PhotoVector.objects.filter(photo=photo, encoder=prediction.encoder, vector=b"").delete()
         vectors_keep([PhotoVector(photo=photo, encoder=prediction.encoder, vector=prediction.vector)])
 
 
@@ -120,19 +122,19 @@ class Memory:
     def look(self, encoders: Iterable[str]) -> int:
         """Bring the lists of these encoders up to date, if that is due, and let go of others.
 
-        Returns how many approved corrections one of the encoders has yet to look at the photo of, as far as that was
-        asked. Raises `DatabaseError`.
+        Returns how many approved corrections the first of them, the champion's, has yet to look at the photo of, as far
+        as that was asked: it is the one that workers look with. Raises `DatabaseError`.
         """
         if settings.MEMORY_SCOPE == "off":
             return 0
         with self._looking:
             wanted = {encoder: self._lists.get(encoder) or _List(encoder) for encoder in encoders if encoder}
-            missing = 0
+            missing = []
             for encoder, listed in wanted.items():
-                missing = max(missing, listed.look())
+                missing.append(listed.look(is_first=not missing))
                 self._lists[encoder] = listed
             self._lists = wanted
-            return missing
+            return missing[0] if missing else 0
 
     @property
     def alerts(self) -> list[str]:
@@ -140,7 +142,7 @@ class Memory:
         return [
             f"{listed.unseen} of {listed.unseen + len(listed.index)} remembered photos are yet to be looked at with "
             "the encoder that serves; workers are at it."
-            for listed in list(self._lists.values())
+            for listed in list(self._lists.values())[:1]
             if listed.unseen
         ]
 
@@ -166,14 +168,14 @@ class _List:
         self._since: datetime | None = None  # what was approved before is in the list
         self._looked_at = self._reconciled_at = -float("inf")
 
-    def look(self) -> int:
-        """Take what is new; returns how many corrections lack a vector."""
+    def look(self, *, is_first: bool) -> int:
+        """Take what is new; returns how many corrections lack a vector, which workers see to if it `is_first`."""
         now = time.monotonic()
         if now - self._looked_at < _LOOK_SECONDS:
             return 0
         self._looked_at, began = now, timezone.now()
         remembered = Feedback.objects.remembered()
-        every = _PROGRESS_SECONDS if self.unseen else _RECONCILE_SECONDS
+        every = _PROGRESS_SECONDS if self.unseen and is_first else _RECONCILE_SECONDS
         if self._since is None or now - self._reconciled_at > every:
             self._reconciled_at = now
             missing = self.unseen = remembered_without_vector(self._encoder).count()

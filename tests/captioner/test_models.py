@@ -28,8 +28,8 @@ def test_each_kind_of_owner_reads_their_history_from_an_index_in_order(user: Use
 
 
 def test_the_review_queue_is_read_from_an_index_in_order() -> None:
-    explanation = plan(Feedback.objects.filter(status="pending")[:20])
-    assert "feedback_queue" in explanation
+    explanation = plan(Feedback.objects.pending()[:20])
+    assert "feedback_review_queue" in explanation
     assert "TEMP B-TREE" not in explanation
 
 

@@ -151,8 +151,9 @@ def test_what_reviewers_are_asked_blind_is_accessible_and_answered_by_keys(
         assert overflow(page) == [0, 0], address
         page.set_viewport_size(size)
     page.goto(f"/admin/training/trainingrun/{run.pk}/vote")
+    expect(page.locator("[data-keys]")).to_be_focused()  # so the browser says once it has drawn the page
     page.keyboard.press("2")
-    expect(page.get_by_text("1 vote so far")).to_be_visible()
+    expect(page.get_by_text("1 vote")).to_be_visible()
     assert Preference.objects.get().training_run == run.pk
 
 

@@ -131,7 +131,7 @@ def test_nobody_votes_twice_on_a_photo(run: TrainingRun, reviewer: User) -> None
     blind.vote_cast(comparison, prefers_candidate=True, by=reviewer)
     with pytest.raises(RunRefused, match="already"):
         blind.vote_cast(comparison, prefers_candidate=True, by=reviewer)
-    seen = {blind.comparison_next(run, reviewer) for _ in range(40)}
+    seen = {blind.comparison_next(run) for _ in range(40)}
     assert comparison not in seen
 
 
@@ -183,9 +183,23 @@ def test_who_captioned_a_photo_is_not_asked_to_write_of_it_blind(photos, user: U
     assert blind.held_out_next(user) is None
 
 
+def test_who_voted_on_a_photo_has_read_of_it(run: TrainingRun, photos, reviewer: User) -> None:
+    comparison = run.comparisons.get(photo=photos[0].photo)
+    blind.vote_cast(comparison, prefers_candidate=True, by=reviewer)
+    assert photos[0].photo_id not in {blind.held_out_next(reviewer).pk for _ in range(40)}
+    with pytest.raises(RunRefused, match="have read captions"):
+        blind.blind_caption_write(HeldOutPhoto.objects.get(pk=photos[0].photo_id), "a dog", by=reviewer)
+
+
+def test_a_second_vote_on_a_photo_is_no_evidence(run: TrainingRun, reviewer: User, user: User) -> None:
+    comparison = run.comparisons.first()
+    blind.vote_cast(comparison, prefers_candidate=True, by=reviewer)
+    assert blind.vote_cast(comparison, prefers_candidate=True, by=user).votes == 1
+
+
 def test_what_was_said_of_a_photo_goes_with_it(run: TrainingRun, photos, reviewer: User) -> None:
-    blind.vote_cast(run.comparisons.get(photo=photos[0].photo), prefers_candidate=True, by=reviewer)
     blind.blind_caption_write(HeldOutPhoto.objects.get(pk=photos[0].photo_id), "a dog", by=reviewer)
+    blind.vote_cast(run.comparisons.get(photo=photos[0].photo), prefers_candidate=True, by=reviewer)
     caption_delete(photos[0])
     assert not Preference.objects.exists()
     assert not BlindCaption.objects.exists()

@@ -7,8 +7,8 @@ and a share of none is the answer where nothing was learned that holds for photo
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -36,32 +36,39 @@ def groups_inner(groups: Iterable[str]) -> set[str]:
 class Blend:
     """The share of the learned weights that is kept, 0 to 1, and what each share gained over the base.
 
-    Gains are means over the inner split, CIDEr-D in points, each with its standard error.
+    Gains are means over the groups of the inner split, CIDEr-D in points, each with its standard error; of one group
+    there is none.
     """
 
     share: float
-    gains: dict[float, tuple[float, float]]
+    gains: dict[float, tuple[float, float | None]]
 
 
 def blend_find(
-    captioner: FeatureCaptioner, base: FeatureCaptioner, inner: ReferenceSet, tick: Tick = untold
+    captioner: FeatureCaptioner,
+    base: FeatureCaptioner,
+    inner: ReferenceSet,
+    groups: Sequence[str],
+    tick: Tick = untold,
 ) -> Blend:
     """Leave the best average of the base's and the learned weights in `captioner`, by what it says of the inner split.
 
     That is the base's own weights unless another average gains more than its standard error: on few photos the best
-    of several is a matter of luck.
+    of several is a matter of luck. Photos that look alike, those of one of the `groups`, are one piece of evidence.
     """
     learned = {name: value.clone() for name, value in captioner.parts.model.state_dict().items()}
-    gains: dict[float, tuple[float, float]] = {0.0: (0.0, 0.0)}
-    known = measure(base.predictor(), inner).cider_d
-    for number, share in enumerate(SHARES, start=1):
+    gains: dict[float, tuple[float, float | None]] = {0.0: (0.0, 0.0)}
+    known = measure(base.predictor(), inner, tick).cider_d
+    for share in SHARES:
         weights_blend(captioner, base, learned, share)
-        scores = measure(captioner.predictor(), inner).cider_d
-        each = [ours - theirs for ours, theirs in zip(scores, known, strict=True)]
-        error = stdev(each) / len(each) ** 0.5 if len(each) > 1 else math.inf
-        gains[share] = (round(fmean(each), 2), round(error, 2))
-        tick("Averaging with the base", number, len(SHARES))
-    holding = [share for share, (gain, error) in gains.items() if gain > error]
+        scores = measure(captioner.predictor(), inner, tick).cider_d
+        gained: dict[str, list[float]] = defaultdict(list)
+        for group, ours, theirs in zip(groups, scores, known, strict=True):
+            gained[group].append(ours - theirs)
+        each = [fmean(group) for group in gained.values()]
+        error = round(stdev(each) / len(each) ** 0.5, 2) if len(each) > 1 else None
+        gains[share] = (round(fmean(each), 2), error)
+    holding = [share for share, (gain, error) in gains.items() if error is not None and gain > error]
     best = max(holding, key=lambda share: gains[share][0], default=0.0)
     weights_blend(captioner, base, learned, best)
     return Blend(best, gains)

@@ -130,7 +130,8 @@ class Finetuning:
         """
         evaluate = self.inner_loss if self.inner else None
         self.descent.run(self.gradients, evaluate, tick, until)
-        self.captioner.parts.model.to("cpu").eval()
+        for each in (self.captioner, self.base):  # what is judged next is judged as it serves
+            each.parts.model.to("cpu").eval()
 
     @torch.inference_mode()
     def inner_loss(self, _: nn.Module) -> Figures:

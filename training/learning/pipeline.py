@@ -7,7 +7,7 @@ module loads torch and is imported by the trainer alone.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -111,9 +111,13 @@ def run_work(
         photos.replay,
         [row for row in corrections if row.photo in chosen_by],
     )
-    aside_set = photos.judged_by(references_of(inner))
-    blend = _learn(work, captioner, data, config, snapshot, aside_set)
-    holdout = photos.judged_by(holdout_references(snapshot))
+    # Light edits choose only where there is nothing else: whoever said nearly what was served could not be beaten.
+    said = references_of([row for row in inner if not row.is_light_edit] or inner)
+    aside_set, group_of = photos.judged_by(said), {row.photo: row.group for row in snapshot.rows}
+    blend = _learn(work, captioner, data, config, snapshot, aside_set, [group_of[photo] for photo in said])
+    # Asked once: meanwhile somebody may write of a photo, or delete one.
+    judging = {photo: said for photo, said in holdout_references(snapshot).items() if photo in photos.index}
+    holdout = photos.judged_by(judging)
     counts = snapshot.counts | {
         "holdout_photos": len(holdout.references),
         "corrections_cut": sum(captioner.is_cut(row.ideal, config.max_tokens) for row in corrections),
@@ -129,6 +133,7 @@ def run_work(
         work,
         folder,
         holdout,
+        list(judging),
         photos.kept,
         snapshot,
         association,
@@ -150,6 +155,7 @@ def _learn(
     config: LearnConfig,
     snapshot: Snapshot,
     inner: ReferenceSet,
+    groups: Sequence[str],
 ) -> Blend:
     """Leave in `captioner` as much of what can be learned as holds for photos that were kept aside.
 
@@ -171,14 +177,21 @@ def _learn(
     learning = Finetuning(captioner, data, config, folder, identity)
     learning.run(work.tick)
     captioner.adapters_merge()
-    blend = blend_find(captioner, learning.base, inner, work.tick)
+    blend = blend_find(captioner, learning.base, inner, groups, work.tick)
     if blend.share:
         return blend
-    gain, error = max(gain for share, gain in blend.gains.items() if share)
+    gain, error = max(
+        (gained for share, gained in blend.gains.items() if share), key=lambda gained: gained[0]
+    )
+    surely = (
+        f", give or take {error:.1f}"
+        if error is not None
+        else "; of photos that are alike there is no telling"
+    )
     raise NothingLearned(
         f"Nothing learned yet from {len(data.corrections)} corrections: on {len(inner.references)} photos kept aside "
-        f"no average with the base is surely better than the base itself (at best {gain:+.1f} CIDEr-D, give or take "
-        f"{error:.1f}). What serves stays; the next run tries again with what is approved until then.",
+        f"no average with the base is surely better than the base itself (at best {gain:+.1f} CIDEr-D{surely}). What "
+        "serves stays; the next run tries again with what is approved until then.",
         {"learned": asdict(blend)},
     )
 
@@ -197,13 +210,17 @@ def _evaluate(
     work: Workspace,
     folder: Path,
     holdout: ReferenceSet,
+    photos: Sequence[str],
     kept: Mapping[Question, ReferenceSet],
     snapshot: Snapshot,
     association: Association | None,
     replayed: int,
     look: int,
 ) -> tuple[Decision, dict[str, Any], list[Compared]]:
-    """Candidate, champion and base on the same photos, each as its published files load; they share an encoder."""
+    """Candidate, champion and base on the same photos, each as its published files load; they share an encoder.
+
+    `photos` are the names of those held out.
+    """
     candidate, champion = FeatureCaptioner.load(folder), FeatureCaptioner.load(version_fetch(work.champion))
     versions = {"candidate": candidate, "champion": champion}
     if work.base != work.champion:
@@ -219,7 +236,7 @@ def _evaluate(
     }
     timed = next((s.features for s in sets.values() if len(s.references)), holdout.features)
     golden_passed, golden_note = golden_check(folder)
-    photos, group_of = list(holdout_references(snapshot)), {row.photo: row.group for row in snapshot.rows}
+    group_of = {row.photo: row.group for row in snapshot.rows}
     decision = decide(
         holdout=measured["holdout"],
         kept={question: measured[question] for question in kept},

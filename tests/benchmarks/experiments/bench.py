@@ -86,7 +86,7 @@ class Bench:
             learning.run()
         captioner.adapters_merge()
         judged = ReferenceSet(self.features.of([row.photo for row in inner]), [[row.ideal] for row in inner])
-        return captioner, blend_find(captioner, learning.base, judged)
+        return captioner, blend_find(captioner, learning.base, judged, [str(row.photo) for row in inner])
 
     def scores(self, captioner: FeatureCaptioner) -> Scores:
         return Scores(

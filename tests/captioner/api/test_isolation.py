@@ -79,7 +79,7 @@ STRANGERS = [
 
 def test_all_routes_are_known() -> None:
     assert {method for method, _ in ROUTES} == {"get", "delete", "post"}
-    assert len(ROUTES) == 4
+    assert len(ROUTES) == 5
     # Those of jobs are asked in test_jobs, those of models, which are for staff, in test_models.
     assert {pattern.name.split("-")[0] for pattern in router.urls} == {"caption", "job", "model"}
 

@@ -116,6 +116,36 @@ def test_what_is_deleted_rejected_or_rewritten_is_forgotten_at_once(
     assert (answered.origin, answered.is_remembered, answered.final_text) == ("memory", False, answered.text)
 
 
+def test_what_was_answered_never_turns_into_what_is_said_later(visitor: Owner, reviewer: User) -> None:
+    feedback = teach(draw_scene(1), visitor, "a quilt of our grandmother", reviewer)
+    answered = ask(draw_scene(1), visitor)
+    feedback_submit(feedback.caption, ideal_caption="a flag of our grandmother")
+    feedback_review(Feedback.objects.filter(pk=feedback.pk), Feedback.Status.APPROVED, reviewer=reviewer)
+    answered = Caption.objects.with_details().get(pk=answered.pk)
+    assert (answered.origin, answered.final_text) == ("memory", answered.text)
+    assert ask(draw_scene(1), visitor).final_text == "a flag of our grandmother"
+
+
+def test_a_photo_that_could_not_be_read_is_remembered_once_it_comes_again(
+    visitor: Owner, reviewer: User
+) -> None:
+    feedback = teach(draw_scene(1), visitor, "a quilt of our grandmother", reviewer)
+    PhotoVector.objects.filter(photo=feedback.caption.photo).update(vector=b"")
+    memory.clear()
+    assert ask(draw_scene(1), visitor).origin == "model"
+    memory.clear()
+    assert ask(draw_scene(1), visitor).origin == "memory"
+
+
+def test_only_the_encoder_that_serves_is_waited_for(visitor: Owner, reviewer: User) -> None:
+    teach(draw_scene(1), visitor, "a quilt of our grandmother", reviewer)
+    assert memory.look(["fake-eye", "the eye before"]) == 0
+    assert memory.alerts == []
+    memory.clear()
+    assert memory.look(["a new eye", "fake-eye"]) == 1
+    assert len(memory.alerts) == 1
+
+
 def test_a_photo_is_deleted_with_what_the_encoder_saw_of_it(visitor: Owner) -> None:
     caption = ask(draw_scene(1), visitor)
     assert PhotoVector.objects.get().photo == caption.photo

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from training.judging.measure import ReferenceSet
 from training.learning import blending
 from training.learning.blending import blend_find, groups_inner, weights_blend
 from training.learning.model import FeatureCaptioner
+from training.progress import Tick
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +64,7 @@ def test_the_best_share_is_kept_and_none_where_none_is_surely_better(
 
     asked: list[object] = []
 
-    def measured(predictor: object, photos: ReferenceSet) -> ScoredCaptions:
+    def measured(predictor: object, photos: ReferenceSet, tick: Tick) -> ScoredCaptions:
         # The base comes first.
         asked.append(predictor)
         gain = 0.0 if len(asked) == 1 else gains[shift(captioner, base)]
@@ -71,7 +74,7 @@ def test_the_best_share_is_kept_and_none_where_none_is_surely_better(
 
     monkeypatch.setattr(blending, "measure", measured)
     features = torch.zeros(8, 1, 1).numpy()
-    blend = blend_find(captioner, base, ReferenceSet(features, [[SENTENCES[0]]] * 8))
+    blend = blend_find(captioner, base, ReferenceSet(features, [[SENTENCES[0]]] * 8), [*"abcdefgh"])
     assert (blend.share, shift(captioner, base)) == (share, share)
     assert set(blend.gains) == {0.0, *gains}
 
@@ -82,3 +85,16 @@ def test_a_fifth_of_the_groups_is_kept_aside_and_stays_so_when_others_come() -> 
     assert len(few) == 20
     assert len(few & many) >= 16
     assert len(groups_inner(["only one", "only one"])) == 1
+
+
+@pytest.mark.parametrize(("groups", "share"), [("abcdefgh", 0.25), ("aaaabbbb", 0.0), ("aaaaaaaa", 0.0)])
+def test_photos_that_look_alike_are_one_piece_of_evidence(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, groups: str, share: float
+) -> None:
+    captioner, base = moved(tiny)
+    scores = iter([[50.0] * 8, *[[56.0] * 4 + [49.0] * 4] * 4])  # the base's, and each share's
+    monkeypatch.setattr(blending, "measure", lambda *_: ScoredCaptions([""] * 8, next(scores), [0.0] * 8))
+    photos = ReferenceSet(torch.zeros(8, 1, 1).numpy(), [[SENTENCES[0]]] * 8)
+    blend = blend_find(captioner, base, photos, groups)
+    assert blend.share == share
+    json.dumps(asdict(blend), allow_nan=False)  # as the run's report is kept
