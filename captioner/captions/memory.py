@@ -129,7 +129,7 @@ class Memory:
             return 0
         with self._looking:
             wanted = {encoder: self._lists.get(encoder) or _List(encoder) for encoder in encoders if encoder}
-            missing = []
+            missing: list[int] = []
             for encoder, listed in wanted.items():
                 missing.append(listed.look(is_first=not missing))
                 self._lists[encoder] = listed
