@@ -17,7 +17,7 @@ _start = post_worker_init  # noqa: F821
 def post_worker_init(worker: Any) -> None:
     from captioner.inference.predictor import Predictor
 
-    predict = Predictor.predict
+    look = Predictor.look
 
     def broken(self: Predictor, *args: Any) -> Any:
         if threading.current_thread().name == "inference":
@@ -25,7 +25,7 @@ def post_worker_init(worker: Any) -> None:
                 raise RuntimeError("broken on purpose")
             if self.model_version == os.environ.get("BROKEN_SLOW"):
                 time.sleep(float(os.environ.get("BROKEN_SECONDS", "0.5")))
-        return predict(self, *args)
+        return look(self, *args)
 
-    Predictor.predict = broken
+    Predictor.look = broken
     _start(worker)
