@@ -76,8 +76,7 @@ def anchor_write(data: Path, folder: Path = FOLDER) -> int:
             hashes.append(looks)
             chosen.append((photo, credit))
     random.Random(0).shuffle(chosen)  # noqa: S311  both halves of all kinds
-    if len(chosen) > MOST_PHOTOS:
-        chosen = chosen[:MOST_PHOTOS]
+    chosen = chosen[:MOST_PHOTOS]
     lines = [
         "# Credits of the anchor photos",
         "",

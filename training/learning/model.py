@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from captioner.exceptions import IncompatibleModel
+from captioner.inference.likeness.embedding import encoder_digest
 from captioner.inference.loading import CaptioningModel, load_model
 from captioner.inference.predictor import Predictor
 from captioner.inference.types import MAX_NEW_TOKENS
@@ -104,11 +105,8 @@ class FeatureCaptioner:
 
     def encoder_digest(self) -> str:
         """A short name for what this encoder sees: the same weights and preprocessing give the same features."""
-        digest = hashlib.sha256(json.dumps(self.parts.image_processor.to_dict(), sort_keys=True).encode())
-        for name, value in self.encoder.state_dict().items():
-            digest.update(name.encode())
-            digest.update(value.contiguous().numpy().data)
-        return digest.hexdigest()[:16]
+        preprocessing = json.dumps(self.parts.image_processor.to_dict(), sort_keys=True)
+        return hashlib.sha256(f"{encoder_digest(self.encoder)} {preprocessing}".encode()).hexdigest()[:16]
 
     # --- From features to words ---
 
