@@ -100,6 +100,7 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.error: Exception | None = None
+        self.full: Exception | None = None  # what is said before a photo is decoded
         self.never_answers = False
         self.confidence: float | None = None
         self.beams: tuple[str, ...] = ()  # what it finds besides its caption
@@ -119,6 +120,10 @@ class FakeEngine:
 
     def versions(self) -> list["FakeEngine"]:
         return [self]
+
+    def room_check(self, parameters: DecodingParameters | None, deadline: float) -> None:
+        if self.full is not None:
+            raise self.full
 
     def photo_submit(
         self, image: Image.Image, sha256: str, parameters: DecodingParameters | None, deadline: float

@@ -115,12 +115,12 @@ def _captioning(
 
     with metrics.rejects_counted():
         started = time.monotonic()
+        deadline = started + settings.CAPTION_TIMEOUT_SECONDS
         engine = serving.engine()
+        engine.room_check(parameters, deadline)
         photo = photo_decode(data, max_wait_seconds=settings.CAPTION_MAX_WAIT_SECONDS)
         decoded = time.monotonic()
-        ticket = engine.photo_submit(
-            photo.image, photo.sha256, parameters, started + settings.CAPTION_TIMEOUT_SECONDS
-        )
+        ticket = engine.photo_submit(photo.image, photo.sha256, parameters, deadline)
         metrics.preprocess_seconds.observe(time.monotonic() - started)
         try:
             with metrics.queue_depth.track_inprogress():

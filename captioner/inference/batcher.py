@@ -103,23 +103,17 @@ class Batcher:
             if self._is_draining:
                 self._rejects["draining"] += 1
                 raise ModelUnavailable("This process is shutting down; send the photo again.")
-            # An idle engine takes anything: were it to refuse, a wrong prediction could never be corrected.
-            if self._queue or self._busy_until is not None:
-                wait = self._predicted_wait()
-                done_at = time.monotonic() + wait + self._cost.predict(parameters.num_beams)
-                excess = max(wait - self._max_wait_seconds, done_at - deadline)
-                if excess > 0:
-                    self._rejects["overloaded"] += 1
-                    raise Overloaded(
-                        f"Captions are wanted faster than they can be made: {wait:.1f} seconds of work are queued. "
-                        f"Try again in {math.ceil(excess)} seconds.",
-                        retry_after=excess,
-                    )
+            self._room_check(parameters, deadline)
             self._queue.append(request)
             if self._thread is None:
                 self._thread_start()
             self._changed.notify()
         return request.future
+
+    def room_check(self, parameters: DecodingParameters, deadline: float) -> None:
+        """Raises `Overloaded` where `submit` would now, for who has not prepared the photo's pixels yet."""
+        with self._changed:
+            self._room_check(parameters, deadline)
 
     def swap(self, predictor: BatchPredictor) -> None:
         """Caption photos submitted from now on with `predictor`; those already queued end on the old one."""
@@ -187,6 +181,21 @@ class Batcher:
                 request.future.set_exception(
                     ModelUnavailable("This process shut down before it got to the photo.")
                 )
+
+    def _room_check(self, parameters: DecodingParameters, deadline: float) -> None:
+        # An idle engine takes anything: were it to refuse, a wrong prediction could never be corrected.
+        if not self._queue and self._busy_until is None:
+            return
+        wait = self._predicted_wait()
+        done_at = time.monotonic() + wait + self._cost.predict(parameters.num_beams)
+        excess = max(wait - self._max_wait_seconds, done_at - deadline)
+        if excess > 0:
+            self._rejects["overloaded"] += 1
+            raise Overloaded(
+                f"Captions are wanted faster than they can be made: {wait:.1f} seconds of work are queued. "
+                f"Try again in {math.ceil(excess)} seconds.",
+                retry_after=excess,
+            )
 
     def _predicted_wait(self) -> float:
         """Seconds until everything running and queued should be done."""

@@ -89,6 +89,14 @@ class Engine:
     def default_parameters(self) -> DecodingParameters:
         return self.champion.default_parameters
 
+    def room_check(self, parameters: DecodingParameters | None, deadline: float) -> None:
+        """Raises `Overloaded` where a photo would be refused now.
+
+        Asked before a photo is decoded: under a storm of requests the refused ones would take the cores from those
+        that were accepted.
+        """
+        self.batcher.room_check(parameters or self.default_parameters, deadline)
+
     def submit(
         self, image: "Image.Image", parameters: DecodingParameters, deadline: float
     ) -> "Future[Prediction]":

@@ -13,4 +13,4 @@ def test_from_nothing_to_a_learned_version_that_all_web_processes_serve(
     monkeypatch.setattr(rehearsal, "UNSEEN", 6)
     monkeypatch.setattr(rehearsal, "CONTENT_VISITORS", 2)
     monkeypatch.setenv("TRAINING_NICENESS", "0")  # whatever else this machine does, the run is to end
-    rehearsal.main(None, corrections=24)
+    rehearsal.main(None, corrections=60)

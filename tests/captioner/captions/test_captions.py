@@ -58,6 +58,14 @@ def test_a_refused_photo_leaves_nothing_behind(fake_engine: FakeEngine, visitor:
     assert (Caption.objects.count(), Photo.objects.count(), stored_files()) == (0, 0, [])
 
 
+def test_a_photo_there_is_no_room_for_is_refused_before_it_is_decoded(
+    fake_engine: FakeEngine, visitor: Owner
+) -> None:
+    fake_engine.full = Overloaded("busy", retry_after=2.5)
+    with pytest.raises(Overloaded):
+        create(b"not a photo, which nobody looked at", visitor)
+
+
 def test_work_is_dropped_when_the_client_goes_away(fake_engine: FakeEngine, visitor: Owner) -> None:
     fake_engine.never_answers = True
     with pytest.raises(ClientGone):

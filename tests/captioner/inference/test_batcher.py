@@ -185,6 +185,24 @@ def test_work_beyond_the_bound_is_refused_with_the_time_until_there_is_room(
     assert batcher.stats().rejects == {"overloaded": 1}
 
 
+def test_who_asks_before_is_told_what_submitting_would_say(start: Start, clock: Clock) -> None:
+    batcher, _ = start(max_wait_seconds=5, cost=CostModel(ONE_SECOND_PER_ROW))
+    submit(batcher, 1, 2, 3, 4)
+    batcher.room_check(GREEDY, clock.now + 100)
+    with pytest.raises(Overloaded):
+        batcher.room_check(GREEDY, clock.now + 3)
+    submit(batcher, 5)
+    with pytest.raises(Overloaded, match=r"6\.0 seconds of work are queued"):
+        submit(batcher, 6)
+    with pytest.raises(Overloaded, match=r"6\.0 seconds of work are queued"):
+        batcher.room_check(GREEDY, clock.now + 100)
+
+
+def test_an_idle_engine_has_room_for_anything(start: Start, clock: Clock) -> None:
+    batcher, _ = start(idle=True, cost=CostModel(ONE_SECOND_PER_ROW))
+    batcher.room_check(BEAMS, clock.now)
+
+
 def test_work_that_would_miss_its_deadline_is_refused(start: Start, clock: Clock) -> None:
     batcher, _ = start(max_wait_seconds=100, cost=CostModel(ONE_SECOND_PER_ROW))
     submit(batcher, 1, 2)
