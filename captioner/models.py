@@ -284,6 +284,13 @@ class Feedback(models.Model):
         APPROVED = "approved", "Approved"
         REJECTED = "rejected", "Rejected"
 
+    class Rejection(models.TextChoices):
+        WRONG = "wrong", "It does not say what the photo shows"
+        WORSE = "worse", "It says less than the caption that was there"
+        LANGUAGE = "language", "It cannot be understood"
+        PRIVATE = "private", "It says things of people that do not belong here"
+        DUPLICATE = "duplicate", "The same was said before"
+
     caption = models.OneToOneField(Caption, on_delete=models.CASCADE, related_name="feedback")
     rating = models.PositiveSmallIntegerField(
         null=True,
@@ -299,6 +306,18 @@ class Feedback(models.Model):
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
     reviewed_at = models.DateTimeField(null=True, blank=True)
+    # The database has a default too, for the release before.
+    rejection = models.CharField(
+        max_length=12,
+        choices=Rejection,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Why a reviewer did not approve it.",
+    )
+    proposed = models.TextField(  # noqa: DJ001  none and nothing differ: a rating has no caption to edit
+        null=True, blank=True, help_text="What its author wrote, where a reviewer edited it; may be nothing."
+    )
     disagrees_with = models.ForeignKey(
         "self",
         null=True,
@@ -325,6 +344,7 @@ class Feedback(models.Model):
     class Meta:
         ordering = ["-updated_at", "-id"]
         verbose_name_plural = "feedback"
+        permissions = [("review_feedback", "Can review feedback, and see the photos it is about")]
         constraints = [
             models.CheckConstraint(
                 name="feedback_says_something", condition=Q(rating__isnull=False) | ~Q(ideal_caption="")
@@ -335,6 +355,8 @@ class Feedback(models.Model):
         ]
         indexes = [
             models.Index(fields=["status", "-priority", "-updated_at", "-id"], name="feedback_review_queue"),
+            # A reviewer's own decisions, the latest first: how many there were today, and which one is taken back.
+            models.Index(fields=["reviewed_by", "-reviewed_at"], name="feedback_by_reviewer"),
             # What each process looks for every second: corrections that were approved just now.
             models.Index(
                 fields=["reviewed_at"],

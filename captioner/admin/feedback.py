@@ -4,10 +4,8 @@ from datetime import datetime
 from typing import Any, cast
 
 from django.contrib import admin, messages
-from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import get_object_or_404, redirect
@@ -20,10 +18,9 @@ from django.utils.safestring import SafeString
 from captioner.admin.bases import RecordAdmin, owner_name, photo_image
 from captioner.admin.filters import FeedbackVersionFilter, RatingFilter, StatusFilter
 from captioner.admin.word_diff import word_diff
-from captioner.captions.feedback import feedback_review
+from captioner.captions.review import feedback_decide, may_review
 from captioner.captions.states import feedback_states
 from captioner.models import Feedback
-from models_registry.admin import ModelAdmin
 
 
 @admin.register(Feedback)
@@ -79,8 +76,14 @@ class FeedbackAdmin(RecordAdmin):
     )
 
     def has_change_permission(self, request: HttpRequest, obj: Feedback | None = None) -> bool:
-        # Whoever may change feedback may review it; what people said stays as they said it.
-        return obj is None and ModelAdmin.has_change_permission(self, request)
+        # Whoever may review gets the buttons; what people said stays as they said it.
+        return obj is None and may_review(request.user)
+
+    def has_view_permission(self, request: HttpRequest, obj: Feedback | None = None) -> bool:
+        return super().has_view_permission(request, obj) or may_review(request.user)
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return super().has_module_permission(request) or may_review(request.user)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Feedback]:
         return super().get_queryset(request).select_related(*self.list_select_related)
@@ -141,22 +144,12 @@ class FeedbackAdmin(RecordAdmin):
             self.message_user(request, told, messages.WARNING)
 
     def _review(self, request: HttpRequest, queryset: QuerySet[Feedback], status: str) -> None:
-        label, reviewer = (
-            Feedback.Status(status).label,
-            cast(User, request.user),
-        )  # the admin lets nobody else in
-        with transaction.atomic():
-            decided = list(queryset.select_for_update(of=("self",)).exclude(status=status))
-            count = feedback_review(
-                queryset.filter(pk__in=[row.pk for row in decided]),
-                Feedback.Status(status),
-                reviewer=reviewer,
-            )
-            LogEntry.objects.log_actions(reviewer.pk, decided, CHANGE, f"{label}.")
-        level = messages.SUCCESS if count else messages.WARNING
-        self.message_user(request, f"{label}: {count}.", level)
-        if returned := len(decided) - count:
-            told = f"{returned} went back to review: somebody else wrote something else of the same photo."
+        reviewer = cast(User, request.user)  # the admin lets nobody else in
+        decided = feedback_decide(queryset, Feedback.Status(status), reviewer=reviewer)
+        level = messages.SUCCESS if decided.changed else messages.WARNING
+        self.message_user(request, f"{Feedback.Status(status).label}: {decided.changed}.", level)
+        if decided.returned:
+            told = f"{decided.returned} went back to review: somebody else wrote something else of the same photo."
             self.message_user(request, told, messages.WARNING)
 
     @admin.display(description="Photo")

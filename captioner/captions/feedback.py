@@ -25,7 +25,7 @@ RATINGS_COUNTED = 200
 # A usual rater, of 1 to 10.
 USUAL_COUNT, USUAL_MEAN, USUAL_VARIANCE = 5, 6.0, 6.0
 BEST_RATING = 10
-UNREVIEWED = {"status": Feedback.Status.PENDING, "reviewed_by": None, "reviewed_at": None}
+UNREVIEWED = {"status": Feedback.Status.PENDING, "reviewed_by": None, "reviewed_at": None, "rejection": ""}
 
 
 def feedback_submit(
@@ -61,15 +61,23 @@ def feedback_submit(
         # Locked, too: a copy that is being answered with what is replaced comes either before or after.
         earlier = Feedback.objects.select_for_update().filter(caption=caption).first()
         if earlier is not None and earlier.ideal_caption != ideal_caption:
-            earlier.forget()
-            earlier.uses.all().delete()
-            earlier.recalled_by.update(
-                recalled=None
-            )  # they were never answered with what it says from now on
-        fresh = {"priority": _priority(caption, rating), "now_says": "", "now_says_version": ""}
+            feedback_text_forget(earlier)
+        fresh = {
+            "priority": _priority(caption, rating),
+            "now_says": "",
+            "now_says_version": "",
+            "proposed": None,
+        }
         feedback, is_new = Feedback.objects.update_or_create(caption=caption, defaults=said | review | fresh)
         _pick_record(feedback, caption)
     return feedback, is_new
+
+
+def feedback_text_forget(feedback: Feedback) -> None:
+    """Before `feedback` says something else: nothing learned from that, and no caption was answered with it."""
+    feedback.forget()
+    feedback.uses.all().delete()
+    feedback.recalled_by.update(recalled=None)
 
 
 def _priority(caption: Caption, rating: int | None) -> float:
@@ -140,18 +148,21 @@ def feedback_ask_again(feedback: Feedback) -> None:
     feedback.now_says, feedback.now_says_version = prediction.candidates[0].caption, prediction.model_version
 
 
-def feedback_review(feedback: QuerySet[Feedback], status: Feedback.Status, *, reviewer: User) -> int:
-    """Approve or reject every row of `feedback`, recording who and when; return how many rows changed for good.
+def feedback_review(
+    feedback: QuerySet[Feedback], status: Feedback.Status, *, reviewer: User, rejection: str = ""
+) -> int:
+    """Approve or reject every row of `feedback`, recording who, when and why not; return how many changed for good.
 
     An approved correction that says something else than one that somebody else wrote of the same photo goes back to
     review together with that one, once: who approves it then has seen both.
     """
+    reviewed_at = timezone.now()  # one moment for all: that is how they are taken back together
     with transaction.atomic():
         changed = list(feedback.exclude(status=status).values_list("pk", flat=True))
         returned = 0
         for start in range(0, len(changed), 1000):
             rows = Feedback.objects.filter(pk__in=changed[start : start + 1000])
-            rows.update(status=status, reviewed_by=reviewer, reviewed_at=timezone.now())
+            rows.update(status=status, reviewed_by=reviewer, reviewed_at=reviewed_at, rejection=rejection)
             if status == Feedback.Status.APPROVED:
                 returned += _disagreements_return(rows)
     return len(changed) - returned
