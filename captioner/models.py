@@ -21,6 +21,7 @@ OwnedT = TypeVar("OwnedT", bound="Owned")
 
 IDEAL_CAPTION_MAX_LENGTH = 500  # characters
 END_USER_MAX_LENGTH = 128
+FILE_NAME_MAX_LENGTH = 255
 
 
 class ApiKey(models.Model):
@@ -181,6 +182,22 @@ class Caption(Owned):
         MEMORY = "memory", "An approved caption of the same photo"
 
     photo = models.ForeignKey(Photo, on_delete=models.PROTECT, related_name="captions")
+    # The database has defaults too, for the release before.
+    file_name = models.CharField(
+        max_length=FILE_NAME_MAX_LENGTH,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="What its sender called the photo; never a path of ours.",
+    )
+    is_decorative = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Its owner says that the photo tells nothing and takes an empty alt text.",
+    )
+    looked_at = models.DateTimeField(
+        null=True, blank=True, help_text="When its owner first went through it, on its page or the worksheet."
+    )
     source = models.CharField(max_length=8, choices=Source)
 
     origin = models.CharField(
@@ -209,6 +226,9 @@ class Caption(Owned):
         null=True, blank=True, help_text="Calibrated, 0 to 1; empty where there is none."
     )
     words = models.JSONField(default=list, help_text='[{"text": str, "probability": float}, ...]')
+    least_probability = models.FloatField(
+        null=True, blank=True, help_text="Of the word the model doubted most; empty where it was not kept."
+    )
     alternatives = models.JSONField(
         default=list, help_text='[{"caption": str, "confidence": float | null}, ...]'
     )
@@ -252,9 +272,32 @@ class Caption(Owned):
         return self.recalled is not None and self.recalled.status == Feedback.Status.APPROVED
 
     @property
-    def final_text(self) -> str:
-        """The caption: the remembered one where there is one, else what the model wrote."""
+    def answer_text(self) -> str:
+        """What the person was answered: the remembered caption where there is one, else what the model wrote."""
         return self.recalled.ideal_caption if self.recalled is not None and self.is_remembered else self.text
+
+    @property
+    def own_text(self) -> str:
+        """What its owner made of the caption; empty where they left it as it was."""
+        feedback = getattr(self, "feedback", None)
+        return feedback.own_text if feedback is not None else ""
+
+    @property
+    def final_text(self) -> str:
+        """The caption, wherever it is shown or taken away: its owner's own, else what they were answered."""
+        return self.own_text or self.answer_text
+
+    @property
+    def alt_text(self) -> str:
+        """What stands for the photo on a page: the caption, and nothing for a decoration."""
+        return "" if self.is_decorative else self.final_text
+
+    @property
+    def final_source(self) -> str:
+        """Who `final_text` is by: "person", "memory" or "model". Words and confidence are the model's alone."""
+        if self.own_text:
+            return "person"
+        return str(Caption.Origin.MEMORY if self.is_remembered else Caption.Origin.MODEL)
 
 
 class FeedbackQuerySet(models.QuerySet["Feedback"]):
@@ -300,6 +343,13 @@ class Feedback(models.Model):
     )
     ideal_caption = models.CharField(
         max_length=IDEAL_CAPTION_MAX_LENGTH, blank=True, help_text="What the caption should have been."
+    )
+    wording = models.CharField(
+        max_length=IDEAL_CAPTION_MAX_LENGTH,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The caption in its owner's spelling, where only case, marks or spaces differ; it teaches nothing.",
     )
     status = models.CharField(max_length=8, choices=Status, default=Status.PENDING)
     reviewed_by = models.ForeignKey(
@@ -368,6 +418,11 @@ class Feedback(models.Model):
     def __str__(self) -> str:
         # The admin's log keeps this for ever: no sentence that somebody may want to have deleted.
         return f"feedback {self.pk}"
+
+    @property
+    def own_text(self) -> str:
+        """The caption as this person wants it; empty where they only rated it."""
+        return self.ideal_caption or self.wording
 
     def forget(self) -> None:
         """Mark the versions that it taught: what it said is deleted or replaced, and still in their weights."""
@@ -540,7 +595,9 @@ class JobPhoto(models.Model):
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="photos")
     index = models.PositiveIntegerField(help_text="Its place in what was sent, from 0.")
-    name = models.CharField(max_length=255, help_text="As its sender called it; never a path of ours.")
+    name = models.CharField(
+        max_length=FILE_NAME_MAX_LENGTH, help_text="As its sender called it; never a path of ours."
+    )
     state = models.CharField(max_length=9, choices=State, default=State.PENDING)
     caption = models.OneToOneField(
         Caption, null=True, blank=True, on_delete=models.SET_NULL, related_name="job_photo"

@@ -29,7 +29,7 @@ def caption(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     shown = get_object_or_404(own_captions(request), pk=pk)
     feedback = getattr(shown, "feedback", None)
     if request.method != "POST":
-        initial = {"rating": feedback.rating, "ideal_caption": feedback.ideal_caption} if feedback else {}
+        initial = {"rating": feedback.rating, "ideal_caption": feedback.own_text} if feedback else {}
         candidates = [shown.final_text, *(alternative["caption"] for alternative in shown.alternatives)]
         by_rank = {str(rank): candidate for rank, candidate in enumerate(candidates)}
         by_rank["model"] = shown.text
@@ -55,7 +55,7 @@ def _caption(request: HttpRequest, shown: Caption, form: FeedbackForm, status: i
         "caption": shown,
         "feedback": getattr(shown, "feedback", None),
         # The words and the confidence are the model's own.
-        "words": [] if shown.is_remembered else shown_words(shown.words),
+        "words": shown_words(shown.words) if shown.final_source == "model" else [],
         "confidence": None if shown.confidence is None else percent_of(shown.confidence),
         "remembered": _remembered(request, shown),
         "states": feedback_states(shown.feedback) if hasattr(shown, "feedback") else [],

@@ -22,7 +22,7 @@ class FeedbackForm(forms.Form):
     )
     ideal_caption = forms.CharField(
         required=False,
-        widget=forms.Textarea(attrs={"rows": 3, "maxlength": IDEAL_CAPTION_MAX_LENGTH}),
+        widget=forms.Textarea(attrs={"rows": 3, "maxlength": IDEAL_CAPTION_MAX_LENGTH, "dir": "auto"}),
     )
 
 

@@ -16,6 +16,7 @@ from captioner.http.client import client_gone
 from captioner.http.owner import owner_of
 from captioner.http.problems import no_error_logged, problem_from
 from captioner.intake.limits import MAX_BYTES
+from captioner.jobs.archives import name_shown
 from captioner.models import Caption
 from captioner.serving.process import serving
 from webui.base import SeeOther, may_caption, own_captions, upload_refusal
@@ -45,18 +46,19 @@ def home(request: HttpRequest) -> HttpResponse:
         return _home(request, [told], status=400)
     if refusal := upload_refusal(request):
         return _home(request, [refusal.detail], status=refusal.status, headers=refusal.headers)
+    names = [name_shown(upload.name or "photo") for upload in uploads]
     try:
         outcomes = captions_create(
             # One byte more than allowed is enough to be refused as too large.
             (upload.read(MAX_BYTES + 1) for upload in uploads),
             owner=owner_of(request),
             source=Caption.Source.WEB,
+            file_names=names,
             parameters=parameters,
             is_abandoned=lambda: client_gone(request),
         )
     except ClientGone:
         return HttpResponse(status=400)  # for the server's log: nobody is left to read it
-    names = [upload.name or "photo" for upload in uploads]
     captions = [outcome for outcome in outcomes if isinstance(outcome, Caption)]
     failures = [
         (name, outcome)

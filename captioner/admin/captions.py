@@ -57,7 +57,7 @@ class CaptionAdmin(RecordAdmin):
     @admin.display(description="Answer")
     def answer(self, caption: Caption) -> str:
         if caption.is_remembered:
-            return f"{caption.final_text} (from memory of feedback {caption.recalled_id})"
+            return f"{caption.answer_text} (from memory of feedback {caption.recalled_id})"
         is_forgotten = caption.origin == Caption.Origin.MEMORY
         return f"{caption.text} (what was remembered is gone)" if is_forgotten else caption.text
 

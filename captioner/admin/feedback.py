@@ -167,7 +167,7 @@ class FeedbackAdmin(RecordAdmin):
         answered = SafeString("")
         if feedback.caption.is_remembered:
             answered = format_html(
-                '<span class="said-by-memory">From memory: {}</span>', feedback.caption.final_text
+                '<span class="said-by-memory">From memory: {}</span>', feedback.caption.answer_text
             )
         if not ideal:
             return format_html('{}<span class="said-by-model">{}</span>', answered, model)

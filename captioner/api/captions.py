@@ -36,6 +36,7 @@ from captioner.captions.photos import photo_open
 from captioner.http.client import client_gone
 from captioner.http.idempotency import create_once
 from captioner.http.owner import owner_of
+from captioner.jobs.archives import name_shown
 from captioner.models import Caption, CaptionQuerySet, Feedback
 
 
@@ -98,6 +99,7 @@ class CaptionViewSet(OwnedViewSet[Caption]):
     def create(self, request: Request) -> Response:
         photo = _photo_request(request)
         image, parameters = photo["image"], photo["parameters"]
+        sent = request.FILES.get("image")
         end_user = end_user_of(request, photo)
         caption, headers = create_once(
             request,
@@ -105,6 +107,7 @@ class CaptionViewSet(OwnedViewSet[Caption]):
                 image,
                 owner=owner_of(request, end_user),
                 source=Caption.Source.API,
+                file_name=name_shown(sent.name or "") if sent is not None else "",
                 parameters=parameters,
                 is_abandoned=partial(client_gone, request._request),
                 on_logged=note,

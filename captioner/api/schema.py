@@ -45,6 +45,7 @@ _CAPTION = {
     "caption": "a dog runs across a field",
     "machine_caption": "a dog runs across a field",
     "source": "model",
+    "file_name": "dog.jpg",
     "confidence": None,
     "alternatives": [{"caption": "a brown dog is running on grass", "confidence": None}],
     "words": [{"text": "a", "probability": 0.98}, {"text": "dog", "probability": 0.91}],

@@ -157,7 +157,7 @@ class FeedbackRequestSerializer(serializers.Serializer[Any]):
         max_length=IDEAL_CAPTION_MAX_LENGTH,
         help_text=(
             "What the caption should have been. One that differs from it only in case, marks and spaces is taken for"
-            " approval: for a rating of 10 unless you send one."
+            " approval: for a rating of 10 unless you send one. It becomes the `caption` all the same."
         ),
     )
 
@@ -232,12 +232,12 @@ class FeedbackSerializer(serializers.ModelSerializer[Feedback]):
 class CaptionSerializer(serializers.ModelSerializer[Caption]):
     caption = serializers.CharField(source="final_text", read_only=True)
     machine_caption = serializers.CharField(
-        source="text", read_only=True, help_text="What the model wrote, also where `caption` is from memory."
+        source="text", read_only=True, help_text="What the model wrote, whatever `caption` is."
     )
     source = serializers.SerializerMethodField(  # type: ignore[assignment]  # a field here, as `errors` below
         help_text=(
-            "`memory` where `caption` is what was approved for the same photo before; `words` and `confidence`, which"
-            " are the model's, are then left out."
+            "`person` where `caption` is your own correction, `memory` where it is what was approved for the same"
+            " photo before; `words` and `confidence`, which are the model's, are then left out."
         )
     )
     confidence = serializers.FloatField(
@@ -266,6 +266,7 @@ class CaptionSerializer(serializers.ModelSerializer[Caption]):
             "caption",
             "machine_caption",
             "source",
+            "file_name",
             "confidence",
             "alternatives",
             "words",
@@ -281,11 +282,11 @@ class CaptionSerializer(serializers.ModelSerializer[Caption]):
 
     def to_representation(self, instance: Caption) -> dict[str, Any]:
         shown: dict[str, Any] = super().to_representation(instance)
-        return shown | {"confidence": None, "words": []} if instance.is_remembered else shown
+        return shown if instance.final_source == "model" else shown | {"confidence": None, "words": []}
 
-    @extend_schema_field(serializers.ChoiceField([origin.value for origin in Caption.Origin]))
+    @extend_schema_field(serializers.ChoiceField(["model", "memory", "person"]))
     def get_source(self, caption: Caption) -> str:
-        return str(Caption.Origin.MEMORY if caption.is_remembered else Caption.Origin.MODEL)
+        return caption.final_source
 
     @extend_schema_field(LinksSerializer)
     def get_links(self, caption: Caption) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Caption photos and log that; delete a caption. Views, the API, tasks and commands are thin callers."""
 
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
@@ -24,19 +24,20 @@ def caption_create(
     *,
     owner: Owner,
     source: Caption.Source,
+    file_name: str = "",
     parameters: DecodingParameters | None = None,
     is_abandoned: Callable[[], bool] = lambda: False,
     on_logged: Callable[[Caption], None] = lambda _: None,
 ) -> Caption:
     """Caption one photo and log the interaction; the caption is in the log when this returns.
 
-    `parameters` defaults to what the version that captions the photo asks for. `is_abandoned` is asked now and then
-    while waiting: once it is true, the work is dropped. `on_logged` runs in the transaction that logs the caption;
-    when it raises, nothing is logged.
+    `file_name` is what its sender calls it, fit to be shown. `parameters` defaults to what the version that captions
+    the photo asks for. `is_abandoned` is asked now and then while waiting: once it is true, the work is dropped.
+    `on_logged` runs in the transaction that logs the caption; when it raises, nothing is logged.
 
     Raises `InvalidImage`, `Overloaded`, `DeadlineExceeded`, `ModelUnavailable`, `StorageUnavailable` or `ClientGone`.
     """
-    _, caption = _captioning(data, owner, source, parameters, is_abandoned, on_logged)
+    _, caption = _captioning(data, owner, source, file_name, parameters, is_abandoned, on_logged)
     return cast(Caption, caption)
 
 
@@ -45,13 +46,15 @@ def captions_create(
     *,
     owner: Owner,
     source: Caption.Source,
+    file_names: Sequence[str] = (),
     parameters: DecodingParameters | None = None,
     is_abandoned: Callable[[], bool] = lambda: False,
     on_logged: Callable[[int, Caption], None] = lambda _place, _caption: None,
 ) -> list[Caption | CaptionerError]:
     """Caption several photos as `caption_create` would; in each one's place its caption, or what was wrong with it.
 
-    `on_logged` is given the photo's place, from 0, as well.
+    `file_names` are in the order of `photos`, where there are any. `on_logged` is given the photo's place, from 0, as
+    well.
 
     The engine gets a whole batch before its first answer is awaited, so that the photos share batches. The next one
     is read from `photos` only then, so that memory holds the pixels of one batch, however many photos there are.
@@ -62,7 +65,15 @@ def captions_create(
     outcomes: list[Caption | CaptionerError] = []
     while batch := list(islice(photos, settings.CAPTION_MAX_BATCH)):
         under_way = [
-            _captioning(data, owner, source, parameters, is_abandoned, partial(on_logged, place))
+            _captioning(
+                data,
+                owner,
+                source,
+                file_names[place] if file_names else "",
+                parameters,
+                is_abandoned,
+                partial(on_logged, place),
+            )
             for place, data in enumerate(batch, start=len(outcomes))
         ]
         try:
@@ -102,6 +113,7 @@ def _captioning(
     data: bytes,
     owner: Owner,
     source: Caption.Source,
+    file_name: str,
     parameters: DecodingParameters | None,
     is_abandoned: Callable[[], bool],
     on_logged: Callable[[Caption], None],
@@ -141,10 +153,12 @@ def _captioning(
             end_user=owner.end_user,
             visitor=owner.visitor,
             source=source,
+            file_name=file_name,
             text=best.caption,
             beam_rank=recalled.ranks[0],
             confidence=_confidence(best),
             words=[asdict(word) for word in best.words],
+            least_probability=min((word.probability for word in best.words), default=None),
             alternatives=[{"caption": each.caption, "confidence": _confidence(each)} for each in others],
             token_log_probabilities=list(best.token_log_probabilities),
             model_name=ticket.version.model_name,

@@ -33,8 +33,8 @@ def feedback_submit(
 ) -> tuple[Feedback, bool]:
     """Record what the person thinks of `caption`; saying it again replaces what was said and asks for a new review.
 
-    A caption that is the served one but for case, marks and spaces corrects nothing: it is kept as a rating, the best
-    unless the person gave another.
+    A caption that is the answer but for case, marks and spaces corrects nothing: it is kept as a rating, the best
+    unless the person gave another, and as their `wording` of the answer.
 
     Returns the feedback, and whether it is the first.
 
@@ -51,9 +51,11 @@ def feedback_submit(
             f"The caption has {len(ideal_caption)} characters; at most {IDEAL_CAPTION_MAX_LENGTH} are allowed.",
             field="ideal_caption",
         )
-    if ideal_caption and caption_key(ideal_caption) == caption_key(caption.final_text):
+    wording = ""
+    if ideal_caption and caption_key(ideal_caption) == caption_key(caption.answer_text):
+        wording = ideal_caption if ideal_caption != caption.answer_text else ""
         rating, ideal_caption = rating or BEST_RATING, ""
-    said = {"rating": rating, "ideal_caption": ideal_caption}
+    said = {"rating": rating, "ideal_caption": ideal_caption, "wording": wording}
     review = {**UNREVIEWED, "disagrees_with": None}
     with transaction.atomic():
         # Locked, so that a deletion under way comes either before, and there is nothing to rate, or after.

@@ -1,13 +1,12 @@
 """What became of a job's photos, as a stream in the format that was asked for."""
 
-import csv
-import io
 import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from captioner.captions.sheets import csv_lines
 from captioner.models import Job, JobPhoto
 
 _CHUNK = 200  # rows read from the database at a time
@@ -37,7 +36,11 @@ class ResultsFormat:
 def _done(job: Job) -> Iterator[JobPhoto]:
     """Those that are captioned or failed so far, in the order they were sent."""
     states = [JobPhoto.State.CAPTIONED, JobPhoto.State.FAILED]
-    photos = job.photos.filter(state__in=states).select_related("caption__recalled").order_by("index")
+    photos = (
+        job.photos.filter(state__in=states)
+        .select_related("caption__feedback", "caption__recalled")
+        .order_by("index")
+    )
     return photos.iterator(chunk_size=_CHUNK)
 
 
@@ -49,13 +52,13 @@ def _row(photo: JobPhoto) -> dict[str, Any]:
         "name": photo.name,
         "status": "deleted" if is_deleted else photo.state,
         "caption": caption.final_text if caption else None,
-        "confidence": caption.confidence if caption and not caption.is_remembered else None,
+        "confidence": caption.confidence if caption and caption.final_source == "model" else None,
         "model_version": caption.model_version if caption else None,
         "caption_id": str(caption.pk) if caption else None,
         "reason": photo.reason or None,
         "error": photo.error or None,
         "machine_caption": caption.text if caption else None,
-        "source": ("memory" if caption.is_remembered else "model") if caption else None,
+        "source": caption.final_source if caption else None,
     }
 
 
@@ -64,7 +67,7 @@ def _jsonl(job: Job) -> Iterator[str]:
         more = (
             {
                 "alternatives": photo.caption.alternatives,
-                "words": [] if photo.caption.is_remembered else photo.caption.words,
+                "words": photo.caption.words if photo.caption.final_source == "model" else [],
             }
             if photo.caption
             else {}
@@ -73,16 +76,7 @@ def _jsonl(job: Job) -> Iterator[str]:
 
 
 def _csv(job: Job) -> Iterator[str]:
-    """With a header, quoted as spreadsheets expect (RFC 4180)."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, _COLUMNS)
-    writer.writeheader()
-    for photo in _done(job):
-        writer.writerow(_row(photo))
-        yield buffer.getvalue()
-        buffer.seek(0)
-        buffer.truncate()
-    yield buffer.getvalue()
+    return csv_lines(_COLUMNS, map(_row, _done(job)))
 
 
 def _coco(job: Job) -> Iterator[str]:

@@ -89,6 +89,7 @@ def _caption(job: Job, photos: list[JobPhoto]) -> None:
         [data for _, data in inputs],
         owner=job.owner,
         source=Caption.Source.BATCH,
+        file_names=[photo.name for photo, _ in inputs],
         parameters=parameters_from(serving.engine().default_parameters, **job.options),
         on_logged=lambda place, caption: _captioned(inputs[place][0], caption),
     )

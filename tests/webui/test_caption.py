@@ -43,17 +43,18 @@ def test_the_photo_has_its_size_and_the_caption_as_its_text(client: Client, capt
 
 
 def test_doubtful_words_are_marked_by_class_percentage_and_words(client: Client, caption: Caption) -> None:
+    """In the heading by shape alone, so that it reads as one sentence; the list below says how sure in words."""
     page = page_of(client, caption)
     marked = '<span class="doubt doubt-2" title="40 % sure">photo</span>'
-    marked += '<span class="visually-hidden"> (unsure)</span>'
-    assert f'<h1 class="caption">a {marked}</h1>' in page
-    assert '<span class="word-percent">90&nbsp;%</span>' in page
+    assert f'<h1 class="caption" dir="auto">a {marked}</h1>' in page
+    assert '<span class="word-percent">90&nbsp;%<span class="visually-hidden">, sure</span></span>' in page
+    assert '<span class="word-percent">40&nbsp;%<span class="visually-hidden">, unsure</span></span>' in page
 
 
 def test_a_caption_without_words_is_shown_as_it_is(client: Client, caption: Caption) -> None:
     Caption.objects.filter(pk=caption.pk).update(words=[], text="plain & simple")
     page = page_of(client, caption)
-    assert '<h1 class="caption">plain &amp; simple</h1>' in page
+    assert '<h1 class="caption" dir="auto">plain &amp; simple</h1>' in page
     assert "How sure was the model?" not in page
 
 
@@ -72,11 +73,11 @@ def test_what_is_remembered_is_the_caption_with_the_models_own_beside_it(
     client: Client, caption: Caption, remembered: Caption
 ) -> None:
     page = page_of(client, remembered)
-    assert '<h1 class="caption">my garden wall</h1>' in page
+    assert '<h1 class="caption" dir="auto">my garden wall</h1>' in page
     assert 'alt="my garden wall"' in page
     assert 'data-copy="my garden wall"' in page
     assert f'From memory of <a href="/captions/{caption.pk}">this same photo</a>' in page
-    assert "<q>a blue wall</q>" in page
+    assert '<q dir="auto">a blue wall</q>' in page
     assert "How sure was the model?" not in page
     assert "a blue wall</textarea>" in page_of(client, remembered, "?use=model")
     assert "my garden wall</textarea>" in page_of(client, remembered, "?use=0")
@@ -135,6 +136,33 @@ def test_what_the_model_wrote_is_escaped(client: Client, caption: Caption) -> No
         alternatives=[{"caption": nasty, "confidence": None}],
     )
     assert nasty not in page_of(client, caption)
+
+
+# --- The corrected caption is the caption ---
+
+
+def test_ones_own_words_are_the_caption_everywhere_and_the_models_a_footnote(
+    client: Client, caption: Caption
+) -> None:
+    feedback_submit(caption, ideal_caption="my <garden> wall")
+    page = page_of(client, caption)
+    own = "my &lt;garden&gt; wall"
+    assert f'<h1 class="caption" dir="auto">{own}</h1>' in page
+    for place in (f"<title>{own} ", f'alt="{own}"', f'data-copy="{own}"', f">\n{own}</textarea>"):
+        assert place in page
+    assert 'The model wrote: <q dir="auto">a 64 by 48 photo</q>' in page
+    assert "How sure was the model?" not in page
+    assert f'<span class="card-caption" dir="auto">{own}</span>' in text(client.get("/captions/"))
+    assert own in text(client.get(f"/captions/{caption.pk}/delete"))
+    page = page_of(client, caption, "?use=model")
+    assert ">\na 64 by 48 photo</textarea>" in page
+
+
+def test_ones_own_spelling_is_the_caption_too(client: Client, caption: Caption) -> None:
+    feedback_submit(caption, ideal_caption="A 64 by 48 photo.")
+    page = page_of(client, caption)
+    assert '<h1 class="caption" dir="auto">A 64 by 48 photo.</h1>' in page
+    assert ">\nA 64 by 48 photo.</textarea>" in page
 
 
 # --- Feedback ---

@@ -136,3 +136,44 @@ def test_who_corrects_oneself_or_agrees_is_left_alone(fake_engine: FakeEngine, r
 )
 def test_captions_disagree_that_have_no_word_in_common(one: str, other: str, disagree: bool) -> None:
     assert captions_disagree(one, other) == disagree
+
+
+# --- The caption is what its owner made of it ---
+
+
+def test_the_correction_is_the_caption_and_the_log_keeps_what_the_model_said(caption: Caption) -> None:
+    feedback_submit(caption, ideal_caption="a teal rectangle")
+    caption = Caption.objects.with_details().get()
+    assert (caption.final_text, caption.final_source) == ("a teal rectangle", "person")
+    assert (caption.answer_text, caption.text) == ("a 64 by 48 photo", "a 64 by 48 photo")
+
+
+@pytest.mark.parametrize("status", Feedback.Status)
+def test_ones_own_words_stay_ones_own_whatever_a_reviewer_thinks(
+    caption: Caption, reviewer: User, status: Feedback.Status
+) -> None:
+    feedback_submit(caption, ideal_caption="a teal rectangle")
+    feedback_review(Feedback.objects.all(), status, reviewer=reviewer)
+    assert Caption.objects.get().final_text == "a teal rectangle"
+
+
+def test_a_rating_alone_leaves_the_caption_as_it_is(caption: Caption) -> None:
+    feedback_submit(caption, rating=4)
+    assert (Caption.objects.get().final_text, Caption.objects.get().final_source) == (caption.text, "model")
+
+
+@pytest.mark.parametrize("own", ["A 64 by 48 photo.", "a 64-by-48 photo", "A 64 BY 48 PHOTO"])
+def test_the_answer_in_ones_own_spelling_is_taken_away_and_teaches_nothing(
+    caption: Caption, own: str
+) -> None:
+    feedback, _ = feedback_submit(caption, ideal_caption=own)
+    assert (feedback.ideal_caption, feedback.rating) == ("", 10)
+    assert Caption.objects.get().final_text == own
+    feedback_submit(caption, ideal_caption=caption.text)
+    assert Caption.objects.get().final_source == "model"
+
+
+def test_saying_the_same_correction_again_keeps_it(caption: Caption) -> None:
+    for _ in range(2):
+        feedback_submit(Caption.objects.get(), ideal_caption="a teal rectangle")
+    assert Feedback.objects.get().ideal_caption == "a teal rectangle"
