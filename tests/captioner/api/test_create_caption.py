@@ -58,6 +58,7 @@ def test_form_upload_is_captioned_and_logged(client: Client, photo_bytes: bytes)
         "caption": "a 64 by 48 photo",
         "machine_caption": "a 64 by 48 photo",
         "source": "model",
+        "file_name": "photo.jpg",
         "confidence": None,
         "alternatives": [],
         "words": [{"text": "a", "probability": 0.9}, {"text": "photo", "probability": 0.4}],
