@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('captioner', '0010_memory'),
+        ('captioner', '0011_reviewing'),
     ]
 
     operations = [
