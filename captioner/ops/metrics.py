@@ -3,11 +3,16 @@
 Each process of the servers keeps its numbers in files of its own in `METRICS_DIR` (the library's multiprocess mode,
 which the servers' configuration turns on), and whichever answers `/metrics` adds them up. Numbers of processes that
 ended count on; what they were doing does not. Any other process, such as a command, keeps its numbers to itself.
+
+Files are written and not mapped into memory: on a full disk a write to mapped memory kills the process (SIGBUS).
 """
 
+import errno
+import logging
 import os
 import re
 import shutil
+import struct
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -32,6 +37,7 @@ from captioner.exceptions import (
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram
 
+logger = logging.getLogger(__name__)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
 _REASONS = {
     InvalidImage: "invalid_image",
@@ -43,7 +49,85 @@ _REASONS = {
 }
 _FORGOTTEN_SECONDS = 7 * 24 * 3600
 _FILE_PID = re.compile(r"_(\d+)\.db$")
+_HEAD = struct.Struct("i4x")
+_NUMBER = struct.Struct("dd")
 _making = threading.Lock()
+
+
+class NumbersFile:
+    """One process's numbers in the library's format, in place of its class that maps the file into memory.
+
+    What cannot be written is kept, and follows with the next number that can. Not thread-safe; the library has a lock.
+    """
+
+    def __init__(self, filename: str) -> None:
+        from prometheus_client.mmap_dict import MmapedDict
+
+        self._path = filename
+        self._file: int | None = None
+        self._fails = False
+        # What the file is to hold after its head, which says how many bytes those are: per number the length of its
+        # key, the key, padded with blanks, the number and its Unix time.
+        self._content = bytearray(_HEAD.size)
+        self._announced = 0
+        self._places: dict[str, int] = {}
+        path = Path(filename)
+        # Of a process that had the same id, in a container that was replaced: its numbers count on.
+        if path.exists() and path.stat().st_size >= _HEAD.size:
+            for key, value, timestamp, _ in MmapedDict.read_all_values_from_file(filename):  # type: ignore[no-untyped-call]
+                self.write_value(key, value, timestamp)
+        self._write(_HEAD.size, b"")
+
+    def read_value(self, key: str) -> tuple[float, float]:
+        """The number and its time; 0 for one that is new, which is written."""
+        if key not in self._places:
+            self.write_value(key, 0.0, 0.0)
+        value, timestamp = _NUMBER.unpack_from(self._content, self._places[key])
+        return value, timestamp
+
+    def write_value(self, key: str, value: float, timestamp: float) -> None:
+        number = _NUMBER.pack(value, timestamp)
+        if key in self._places:
+            self._write(self._places[key], number)
+            return
+        text = key.encode()
+        entry = struct.pack("i", len(text)) + text + b" " * (8 - (len(text) + 4) % 8) + number
+        self._places[key] = len(self._content) + len(entry) - _NUMBER.size
+        self._write(len(self._content), entry)
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _write(self, place: int, data: bytes) -> None:
+        self._content[place : place + len(data)] = data
+        if self._fails:
+            place, data = _HEAD.size, bytes(self._content[_HEAD.size :])
+        try:
+            if self._file is None:
+                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+                if not os.fstat(self._file).st_size:
+                    os.ftruncate(
+                        self._file, _HEAD.size
+                    )  # zeros take no space, and tell a reader of no number
+            _write_whole(self._file, data, place)
+            if self._announced != len(
+                self._content
+            ):  # last, so that nobody reads on where nothing was written
+                _write_whole(self._file, _HEAD.pack(len(self._content)), 0)
+                self._announced = len(self._content)
+        except OSError as error:
+            if not self._fails:
+                logger.error("Numbers for Prometheus cannot be written to %s: %s", self._path, error)
+            self._fails = True
+        else:
+            self._fails = False
+
+
+def _write_whole(file: int, data: bytes, place: int) -> None:
+    if os.pwrite(file, data, place) < len(data):  # what there was room for
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _lazily(kind: str, *args: Any, **kwargs: Any) -> Any:
@@ -51,7 +135,9 @@ def _lazily(kind: str, *args: Any, **kwargs: Any) -> Any:
     def make() -> Any:
         # The library looks for PROMETHEUS_MULTIPROC_DIR when it is imported: a worker's process sets it before.
         import prometheus_client
+        from prometheus_client import values
 
+        values.MmapedDict = NumbersFile  # type: ignore[misc, assignment]
         return getattr(prometheus_client, kind)(*args, **kwargs)
 
     def make_once() -> Any:

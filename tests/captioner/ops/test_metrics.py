@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from django.test import Client
+from prometheus_client.mmap_dict import MmapedDict
 
 from captioner.captions.captions import caption_create
 from captioner.exceptions import ClientGone, InvalidImage, Overloaded
@@ -13,6 +15,7 @@ from captioner.models import Caption, Owner
 from captioner.ops import metrics
 from tests.conftest import FakeEngine, draw_jpeg, metric
 from tests.house import ROOT
+from tests.processes import missing
 
 NAMES = {
     "captioner_queue_depth",
@@ -151,3 +154,75 @@ def test_a_new_start_forgets_an_earlier_run_and_keeps_who_lives(client: Client, 
     metrics.serving_start()
     assert own.exists()
     assert not dead.exists()
+
+
+# Run on a disk of 256 KiB. Without care the second half ends in SIGBUS, where numbers lie in memory mapped from it.
+ON_A_FULL_DISK = """
+import os
+from pathlib import Path
+import django; django.setup()
+from captioner.ops import metrics
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
+
+folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+metrics.captions.labels("captioned").inc()
+try:
+    (folder / "filler").write_bytes(b"x" * 2**20)
+except OSError:
+    pass
+def counted(name, **labels):
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(folder))
+    return registry.get_sample_value(name, labels)
+for number in range(500):  # more than a page of them
+    metrics.http_requests.labels(f"view {number}", "GET", 200).inc()
+    metrics.captions.labels("captioned").inc()
+metrics.queue_depth.inc()  # in a file that is new
+before = counted("captioner_captions_total", outcome="captioned")
+(folder / "filler").unlink()
+metrics.captions.labels("captioned").inc()
+metrics.queue_depth.inc()
+print(before is not None, counted("captioner_captions_total", outcome="captioned"))
+print(counted("captioner_http_requests_total", view="view 499", method="GET", status="200"))
+print(counted("captioner_queue_depth"))
+"""
+
+
+def test_a_full_disk_costs_neither_the_process_nor_a_number(tmp_path: Path) -> None:
+    mount = f'mount -t tmpfs -o size=256k tmpfs {tmp_path} && exec "$@"'
+    alone = [
+        "unshare",
+        "--mount",
+        *([] if os.geteuid() == 0 else ["--map-root-user"]),
+        "sh",
+        "-c",
+        mount,
+        "-",
+    ]
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        missing("disks of a test's own (unshare, mount) are not allowed")
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    command = [*alone, sys.executable, "-c", ON_A_FULL_DISK]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False, timeout=60
+    )
+    assert ended.returncode == 0, (ended.returncode, ended.stderr)
+    assert ended.stdout.split() == ["True", "502.0", "1.0", "2.0"]
+    assert ended.stderr.count("cannot be written") <= 2, "one line for each file"
+
+
+def test_what_cannot_be_written_follows_once_it_can(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "no such folder yet" / "counter_1.db"
+    numbers = metrics.NumbersFile(str(path))
+    numbers.write_value('["é"]', 1.5, 2.0)
+    assert numbers.read_value('["é"]') == (1.5, 2.0)
+    assert numbers.read_value("new") == (0.0, 0.0)
+    assert len(caplog.records) == 1
+    path.parent.mkdir()
+    numbers.write_value("new", 3.0, 0.0)
+    numbers.close()
+    successor = metrics.NumbersFile(str(path))
+    assert [successor.read_value(key)[0] for key in ('["é"]', "new")] == [1.5, 3.0]
+    kept = MmapedDict.read_all_values_from_file(str(path))
+    assert [(key, value) for key, value, _, _ in kept] == [('["é"]', 1.5), ("new", 3.0)]
