@@ -443,24 +443,32 @@ def feedback_deleted(instance: Feedback, **_: object) -> None:
 
 
 class FeedbackUse(models.Model):
-    """What one version made of a piece of approved feedback."""
+    """What one version made of a piece of approved feedback; without a version the last run, which learned nothing."""
 
     class Role(models.TextChoices):
         TAUGHT = "taught", "Taught it"
+        CHOSE = "chose", "Chose how much of what was learned it keeps, and did not teach"
         TESTS = "tests", "Tests it and never trains"
         LEFT_OUT = "left_out", "Left out"
 
     feedback = models.ForeignKey(Feedback, on_delete=models.CASCADE, related_name="uses")
-    version = models.ForeignKey(ModelVersion, on_delete=models.CASCADE, related_name="feedback_uses")
+    version = models.ForeignKey(
+        ModelVersion, null=True, blank=True, on_delete=models.CASCADE, related_name="feedback_uses"
+    )
     role = models.CharField(max_length=8, choices=Role)
     reason = models.CharField(max_length=32, blank=True, help_text="Why it was left out, as a code.")
 
     class Meta:
         ordering = ["-pk"]
-        constraints = [models.UniqueConstraint(fields=["version", "feedback"], name="feedback_used_once")]
+        constraints = [
+            models.UniqueConstraint(fields=["version", "feedback"], name="feedback_used_once"),
+            models.UniqueConstraint(
+                fields=["feedback"], condition=Q(version=None), name="feedback_unlearned_once"
+            ),
+        ]
 
     def __str__(self) -> str:
-        return f"feedback {self.feedback_id} in {self.version_id}"
+        return f"feedback {self.feedback_id} in {self.version_id or 'the last run'}"
 
 
 class Preference(models.Model):

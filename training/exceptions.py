@@ -1,6 +1,12 @@
 """What can end a training run early."""
 
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from training.learning.curation import Snapshot
 
 
 class TrainingError(Exception):
@@ -20,11 +26,16 @@ class NothingToLearn(TrainingError):
 
 
 class NothingLearned(TrainingError):
-    """No share of what was learned is better than the base on photos kept aside; `report` says what was seen."""
+    """No share of what was learned is better than the base on photos kept aside; `report` says what was seen.
 
-    def __init__(self, message: str, report: dict[str, Any]) -> None:
+    `snapshot` was learned from, but for the feedback with the numbers `chose_by`, which was kept aside.
+    """
+
+    def __init__(
+        self, message: str, report: dict[str, Any], snapshot: Snapshot, chose_by: Collection[int]
+    ) -> None:
         super().__init__(message)
-        self.report = report
+        self.report, self.snapshot, self.chose_by = report, snapshot, chose_by
 
 
 class NothingNew(NothingToLearn):

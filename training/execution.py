@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from collections.abc import Collection
 
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
@@ -28,6 +29,7 @@ from training.exceptions import (
     RunLost,
 )
 from training.learning import pipeline
+from training.learning.curation import Snapshot
 from training.learning.snapshot import snapshot_freeze
 from training.models import Comparison, TrainingRun
 from training.services import run_folder, run_folders_tidy
@@ -63,6 +65,7 @@ def run_execute(run_id: int) -> TrainingRun | None:
         _run_end(run, _Status.CANCELLED, error="Cancelled.")
     except NothingLearned as error:
         run.report = error.report
+        snapshot_uses_record(None, error.snapshot, error.chose_by)
         _run_end(run, _Status.UNLEARNED, error=str(error))
     except NothingNew as error:
         _run_end(run, _Status.UNCHANGED, error=str(error))
@@ -134,12 +137,7 @@ def run_judge(run: TrainingRun) -> None:
 
 def outcome_record(run: TrainingRun, outcome: pipeline.Outcome) -> None:
     """Keep what became of each correction, and what candidate and champion say of held-out photos."""
-    snapshot = outcome.snapshot
-    role_of = {"train": FeedbackUse.Role.TAUGHT, "holdout": FeedbackUse.Role.TESTS}
-    corrections = {row.feedback: row for row in snapshot.rows if row.ideal}
-    roles = {number: (FeedbackUse.Role.LEFT_OUT, reason) for number, reason in snapshot.left_out.items()}
-    roles |= {number: (role_of[row.split], "") for number, row in corrections.items()}
-    uses_record(outcome.candidate, roles, {number: row.ideal for number, row in corrections.items()})
+    snapshot_uses_record(outcome.candidate, outcome.snapshot, outcome.chose_by)
     named = [each.photo for each in outcome.comparisons]
     photos = dict(Photo.objects.filter(sha256__in=named).values_list("sha256", "pk"))
     comparisons = [
@@ -150,6 +148,17 @@ def outcome_record(run: TrainingRun, outcome: pipeline.Outcome) -> None:
     Comparison.objects.bulk_create(
         comparisons, ignore_conflicts=True
     )  # an attempt may have come this far before
+
+
+def snapshot_uses_record(version: ModelVersion | None, snapshot: Snapshot, chose_by: Collection[int]) -> None:
+    """Keep what became of each correction of a snapshot: in `version`, or in a run that learned nothing yet."""
+    role = FeedbackUse.Role
+    corrections = {row.feedback: row for row in snapshot.rows if row.ideal}
+    roles = {number: (role.LEFT_OUT, reason) for number, reason in snapshot.left_out.items()}
+    for number, row in corrections.items():
+        taught = role.CHOSE if number in chose_by else role.TAUGHT
+        roles[number] = (role.TESTS if row.split == "holdout" else taught, "")
+    uses_record(version, roles, {number: row.ideal for number, row in corrections.items()})
 
 
 def run_same(run: TrainingRun, data_sha256: str, base: ModelVersion) -> TrainingRun | None:

@@ -126,6 +126,11 @@ class TrainingRun(models.Model):
         db_default=False,
         help_text="Whether the gate proved the candidate to be worse somewhere.",
     )
+    votes_look = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="The how-manieth candidate that people voted on beside this champion; empty until somebody does.",
+    )
     votes_verdict = models.CharField(
         max_length=16,
         choices=VotesVerdict,

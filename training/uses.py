@@ -22,10 +22,11 @@ _Role = FeedbackUse.Role
 
 
 def uses_record(
-    version: ModelVersion, roles: Mapping[int, tuple[FeedbackUse.Role, str]], said: Mapping[int, str]
+    version: ModelVersion | None, roles: Mapping[int, tuple[FeedbackUse.Role, str]], said: Mapping[int, str]
 ) -> None:
     """Keep what `version` made of each piece of feedback: its number -> role, and why it was left out.
 
+    Without a version it is what a run made of it that learned nothing yet: so it stands until the next run's end.
     `said` has the corrections by number, as they were learned. What was deleted or replaced since then has no row any
     more, and marks the version instead.
     """
@@ -41,9 +42,10 @@ def uses_record(
     ]
     with transaction.atomic():
         # An earlier attempt may have come this far; and nobody asks any more what taught a version that is retired.
-        FeedbackUse.objects.filter(Q(version=version) | Q(version__retired_at__isnull=False)).delete()
+        old = Q(version=version) | Q(version=None) | Q(version__retired_at__isnull=False)
+        FeedbackUse.objects.filter(old).delete()
         FeedbackUse.objects.bulk_create(uses, batch_size=1000)
-        if deleted:
+        if deleted and version is not None:
             marked = {"deleted_rows": deleted, "rows_deleted_at": timezone.now()}
             ModelVersion.objects.filter(pk=version.pk).update(**marked)
 

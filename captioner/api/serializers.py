@@ -196,7 +196,8 @@ class LinksSerializer(serializers.Serializer[Any]):
 
 class FeedbackStateSerializer(serializers.Serializer[FeedbackState]):
     state = serializers.ChoiceField(
-        ["waiting", "approved", "rated", "memory", "taught", "tests", "left_out"], read_only=True
+        ["waiting", "approved", "rated", "memory", "taught", "chose", "tests", "left_out", "unlearned"],
+        read_only=True,
     )
     told = serializers.CharField(help_text="The same in words.")
     version = serializers.CharField(allow_blank=True, help_text="Which version that is about.")

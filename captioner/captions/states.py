@@ -18,6 +18,8 @@ _REASONS = {
     "photo_cap": "enough was said of photos that look like this one",
     "author_cap": "one author's share of what a version learns from is limited",
     "photo_unreadable": "its photo cannot be read",
+    "held_out_copy": "its photo is a copy of one that tests versions and never trains",
+    "step_budget": "the steps of one training visit no more rows",
 }
 
 
@@ -51,15 +53,33 @@ def _states(feedback: Feedback) -> Iterator[FeedbackState]:
     if settings.MEMORY_SCOPE != "off" and feedback.reviewed_at is not None:
         since = date_format(localtime(feedback.reviewed_at), "j F Y, H:i")
         yield FeedbackState("memory", f"In memory since {since}", since=feedback.reviewed_at)
-    use = next(iter(feedback.uses.all()), None)  # the latest
-    if use is None:
+    uses = list(feedback.uses.all())  # the latest first
+    if not uses:
         yield FeedbackState("approved", "Approved: the next training reads it")
         return
-    version = use.version_id
-    if use.role == FeedbackUse.Role.TAUGHT:
-        yield FeedbackState("taught", f"Taught version {version}", version)
-    elif use.role == FeedbackUse.Role.TESTS:
-        yield FeedbackState("tests", f"Tests version {version} and never trains", version)
-    else:
+    if uses[0].version_id is None:  # and what it did before stays true
+        yield _unlearned(uses[0])
+    for use in [use for use in uses if use.version_id][:1]:
+        version = use.version_id or ""
         why = _REASONS.get(use.reason, use.reason.replace("_", " "))
-        yield FeedbackState("left_out", f"Left out of version {version}: {why}", version, use.reason)
+        told = {
+            FeedbackUse.Role.TAUGHT: f"Taught version {version}",
+            FeedbackUse.Role.CHOSE: f"Chose how much version {version} keeps of what it learned, and did not teach it",
+            FeedbackUse.Role.TESTS: f"Tests version {version} and never trains",
+            FeedbackUse.Role.LEFT_OUT: f"Left out of version {version}: {why}",
+        }
+        yield FeedbackState(use.role, told[FeedbackUse.Role(use.role)], version, use.reason)
+
+
+def _unlearned(use: FeedbackUse) -> FeedbackState:
+    """What the last training, which learned nothing yet, made of a piece of feedback."""
+    if use.role == FeedbackUse.Role.LEFT_OUT:
+        why = _REASONS.get(use.reason, use.reason.replace("_", " "))
+        return FeedbackState("left_out", f"Left out of the last training: {why}", reason=use.reason)
+    if use.role == FeedbackUse.Role.TESTS:
+        return FeedbackState("tests", "Kept to test versions, and never trains")
+    if use.role == FeedbackUse.Role.CHOSE:
+        told = "The last training kept it aside to see whether it had learned anything: nothing yet"
+    else:
+        told = "The last training learned nothing yet from what it read, this included; the next one reads it again"
+    return FeedbackState("unlearned", told)

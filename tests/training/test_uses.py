@@ -20,6 +20,8 @@ from models_registry.manifest import DataSnapshot, Lineage
 from models_registry.models import ModelVersion
 from tests.models_registry.versions import versions_publish
 from training import execution, services
+from training.learning.blending import Blend, groups_inner
+from training.learning.snapshot import snapshot_take
 from training.models import TrainingRun
 from training.uses import SNAPSHOT_FILE
 
@@ -46,10 +48,38 @@ def taught(run: TrainingRun) -> list[Feedback]:
 def test_every_correction_says_what_became_of_it(run: TrainingRun, approved: list[Feedback]) -> None:
     became = [feedback_states(Feedback.objects.get(pk=each.pk)) for each in approved]
     assert all(memory.told.startswith("In memory since ") and memory.since for memory, _ in became)
+    chose = f"Chose how much version {run.candidate_id} keeps of what it learned, and did not teach it"
     assert {use.told for _, use in became} == {
         f"Taught version {run.candidate_id}",
+        chose,
         f"Tests version {run.candidate_id} and never trains",
     }
+    rows = [row for row in snapshot_take().of("train") if row.ideal]
+    aside = {row.feedback for row in rows if row.group in groups_inner(row.group for row in rows)}
+    assert aside == {each.pk for each, (_, use) in zip(approved, became, strict=True) if use.told == chose}
+
+
+def test_who_taught_nothing_yet_is_told_so_and_what_it_did_before_stays_true(
+    run: TrainingRun, approved: list[Feedback], monkeypatch
+) -> None:
+    """Of a run that ends with "nothing learned yet" no version tells what it made of its rows."""
+
+    def told(state: str) -> int:
+        return sum(state in states(each) for each in approved)
+
+    before = told("taught"), told("chose"), told("tests")
+    with monkeypatch.context() as patch:
+        gains = {0.0: (0.0, 0.0), 1.0: (-3.0, 1.0)}
+        patch.setattr("training.learning.pipeline.blend_find", lambda *_: Blend(0.0, gains))
+        again = execute(services.run_request(seed=1))
+    assert again.status == TrainingRun.Status.UNLEARNED
+    assert told("unlearned") == before[0] + before[1]
+    assert (told("taught"), told("chose"), told("tests")) == before
+    FeedbackUse.objects.filter(version=run.candidate).delete()
+    assert (told("unlearned"), told("taught"), told("tests")) == (before[0] + before[1], 0, before[2])
+    execute(services.run_request(seed=2))
+    assert told("unlearned") == 0, "the next run has another answer"
+    assert told("taught") > 0
 
 
 def test_the_sentence_of_a_deleted_caption_is_in_no_file_no_report_and_no_log(

@@ -43,6 +43,18 @@ class Blend:
     share: float
     gains: dict[float, tuple[float, float | None]]
 
+    @property
+    def at_best(self) -> str:
+        """What the best share gained, and how surely."""
+        learned = [gained for share, gained in self.gains.items() if share]
+        gain, error = max(learned, key=lambda gained: gained[0])
+        surely = (
+            "; of photos that are alike there is no telling"
+            if error is None
+            else f", give or take {error:.1f}"
+        )
+        return f"{gain:+.1f} CIDEr-D{surely}"
+
 
 def blend_find(
     captioner: FeatureCaptioner,

@@ -7,7 +7,7 @@ module loads torch and is imported by the trainer alone.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -72,6 +72,7 @@ class Outcome:
     counts: dict[str, int]  # the snapshot's, and what came of it
     comparisons: list[Compared]
     snapshot: Snapshot  # what of it was learned from and judged by
+    chose_by: Collection[int]  # numbers of the feedback that was kept aside, to choose how much is kept
 
 
 def learning_folder(run: TrainingRun) -> Path:
@@ -104,17 +105,27 @@ def run_work(
             else "No approved correction to learn from; ratings alone teach nothing."
         )
     corrections = [Correction(photos.index[row.photo], row.ideal) for row in corrected]
-    chosen_by = {photos.index[row.photo] for row in inner}
+    kept_aside = {photos.index[row.photo] for row in inner}
     data = TrainingSet(
         photos.features,
-        [row for row in corrections if row.photo not in chosen_by],
+        [row for row in corrections if row.photo not in kept_aside],
         photos.replay,
-        [row for row in corrections if row.photo in chosen_by],
+        [row for row in corrections if row.photo in kept_aside],
     )
     # Light edits choose only where there is nothing else: whoever said nearly what was served could not be beaten.
     said = references_of([row for row in inner if not row.is_light_edit] or inner)
     aside_set, group_of = photos.judged_by(said), {row.photo: row.group for row in snapshot.rows}
     blend = _learn(work, captioner, data, config, snapshot, aside_set, [group_of[photo] for photo in said])
+    chose_by = frozenset(row.feedback for row in inner)
+    if not blend.share:
+        raise NothingLearned(
+            f"Nothing learned yet from {len(data.corrections)} corrections: on {len(said)} photos kept aside no "
+            f"average with the base is surely better than the base itself (at best {blend.at_best}). What serves "
+            "stays; the next run tries again with what is approved until then.",
+            {"learned": asdict(blend)},
+            snapshot,
+            chose_by,
+        )
     # Asked once: meanwhile somebody may write of a photo, or delete one.
     judging = {photo: said for photo, said in holdout_references(snapshot).items() if photo in photos.index}
     holdout = photos.judged_by(judging)
@@ -145,7 +156,7 @@ def run_work(
         "reliability": [asdict(each) for each in refitted[1]] if refitted else [],
     }
     candidate = _publish(work, folder, snapshot, config, report, decision, counts)
-    return Outcome(candidate, decision, report, counts, comparisons, snapshot)
+    return Outcome(candidate, decision, report, counts, comparisons, snapshot, chose_by)
 
 
 def _learn(
@@ -157,10 +168,7 @@ def _learn(
     inner: ReferenceSet,
     groups: Sequence[str],
 ) -> Blend:
-    """Leave in `captioner` as much of what can be learned as holds for photos that were kept aside.
-
-    Raises `NothingLearned` where that is nothing.
-    """
+    """Leave in `captioner` as much of what can be learned as holds for photos that were kept aside."""
     taught = [captioner.tokenise(row.ideal, config.max_tokens) for row in data.corrections]
     captioner.length_allow(max(map(len, taught)))
     replayed = provenance.text_digest(*(row.caption for row in data.replay))
@@ -177,23 +185,7 @@ def _learn(
     learning = Finetuning(captioner, data, config, folder, identity)
     learning.run(work.tick)
     captioner.adapters_merge()
-    blend = blend_find(captioner, learning.base, inner, groups, work.tick)
-    if blend.share:
-        return blend
-    gain, error = max(
-        (gained for share, gained in blend.gains.items() if share), key=lambda gained: gained[0]
-    )
-    surely = (
-        f", give or take {error:.1f}"
-        if error is not None
-        else "; of photos that are alike there is no telling"
-    )
-    raise NothingLearned(
-        f"Nothing learned yet from {len(data.corrections)} corrections: on {len(inner.references)} photos kept aside "
-        f"no average with the base is surely better than the base itself (at best {gain:+.1f} CIDEr-D{surely}). What "
-        "serves stays; the next run tries again with what is approved until then.",
-        {"learned": asdict(blend)},
-    )
+    return blend_find(captioner, learning.base, inner, groups, work.tick)
 
 
 def _candidate_write(work: Workspace, captioner: FeatureCaptioner, snapshot: Snapshot) -> Path:
