@@ -27,6 +27,7 @@ _COUNTS: tuple[tuple[str, dict[str, str]], ...] = (
     ("{} left out: said before", {"left_out_duplicate": "row"}),
     ("{} left out by the limit per photo", {"left_out_photo_cap": "row"}),
     ("{} left out by the limit per author", {"left_out_author_cap": "row"}),
+    ("{} left out: a copy of the photo judges", {"left_out_held_out_copy": "row"}),
     ("{} left out: the photo cannot be read", {"left_out_photo_unreadable": "row"}),
 )
 _SETS = {

@@ -12,16 +12,13 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import SequenceMatcher
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from functools import partial
+from typing import Literal
 
 from captioner.captions.text import caption_words
-from captioner.inference.likeness.ranking import COPY, FLAT_ONES
+from captioner.inference.likeness.copies import PhotoLooks, Vector
+from training.progress import Tick, untold
 
-HASH_BITS = 64
-NEAR_BITS = 4  # of difference hashes: a re-encoded, scaled or slightly cropped copy differs in fewer bits
 HELD_OUT_SHARE = 0.2
 ROWS_PER_GROUP = 4
 FREE_ROWS = 200  # a set of so many, each approved by a reviewer, is not capped
@@ -31,7 +28,6 @@ VISITORS_SHARE = 0.10  # all of them together
 FLOOD_SHARE = 0.5  # who sends more than this of all feedback, or of its kind, takes nobody's place
 LIGHT_EDIT = 0.7  # of the words of two captions, in order, are the same
 
-Vector = NDArray[np.floating[Any]]
 Split = Literal["train", "holdout"]
 Kind = Literal["correction", "rating"]
 KINDS: tuple[Kind, ...] = ("correction", "rating")
@@ -117,21 +113,26 @@ def rows_curate(
     salt: str,
     vectors: Mapping[str, Vector] | None = None,
     held_out: Collection[str] = (),
+    tick: Tick = untold,
 ) -> Snapshot:
     """De-duplicate, group, split and cap approved feedback.
 
     `hashes` maps a photo's SHA-256 to its difference hash (16 hex digits), for *all* photos known, oldest first, and
     `vectors` to what the encoder saw of it, of unit length, where that is known; photos in `held_out` stay held out
-    whatever the salt says.
+    whatever the salt says. What is held out is kept from teaching by its copies, too: not all are in its group.
     """
     rows = list(rows)
     flooding = authors_flooding(rows)
     # Where the newest count, those of whoever floods count as the oldest: they take nobody's place.
     rows.sort(key=lambda row: (row.author not in flooding[row.kind], row.feedback))
-    groups = photos_group(hashes, vectors or {})
+    looks = PhotoLooks(hashes, vectors or {})
+    groups = looks.groups(partial(tick, "Looking for copies"))
     splits = groups_split(groups, salt=salt, held_out=held_out)
     placed = [replace(row, group=groups[row.photo], split=splits[groups[row.photo]]) for row in rows]
-    unique = _deduplicate(placed)
+    judging = {photo for photo, group in groups.items() if splits[group] == "holdout"}
+    copies = looks.copies({row.photo for row in placed} - judging, of=judging)
+    apart = [row for row in placed if row.photo not in copies]
+    unique = _deduplicate(apart)
     by_photo = _cap_groups(unique)
     kept: list[FeedbackRow] = []
     for kind in KINDS:
@@ -145,52 +146,12 @@ def rows_curate(
         for reason, before, after in (
             ("author_cap", by_photo, kept),
             ("photo_cap", unique, by_photo),
-            ("duplicate", placed, unique),
+            ("duplicate", apart, unique),
+            ("held_out_copy", placed, apart),
         )
         for row in set(before) - set(after)
     }
     return Snapshot(tuple(sorted(kept, key=lambda row: row.feedback)), salt, left_out)
-
-
-# --- Photos that show the same ---
-
-
-def photos_group(hashes: Mapping[str, str], vectors: Mapping[str, Vector] | None = None) -> dict[str, str]:
-    """Photo -> name of its group: photos that show the same, each of them the same as every other one.
-
-    Two do where their difference hashes are near and, if both are known, what the encoder saw points the same way; the
-    hash of a plain ground says nothing. A photo joins the oldest group with all photos of which it agrees, so that no
-    chain of small changes joins what is different, and later photos change no earlier group, which is named after its
-    first photo. Hashes within `NEAR_BITS` of each other agree in at least one of `NEAR_BITS` + 1 bands, so only photos
-    that share a band are compared.
-    """
-    vectors = vectors or {}
-    names, values = list(hashes), np.array([int(digits, 16) for digits in hashes.values()], np.uint64)
-    group_of: dict[str, str] = {}
-    sizes: Counter[str] = Counter()
-    width = -(-HASH_BITS // (NEAR_BITS + 1))
-    buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for number, photo in enumerate(names):
-        value = int(values[number])
-        group = photo
-        if FLAT_ONES <= value.bit_count() <= HASH_BITS - FLAT_ONES:
-            bands = [(band, value >> (band * width) & ((1 << width) - 1)) for band in range(NEAR_BITS + 1)]
-            met = np.array(sorted({other for band in bands for other in buckets[band]}), np.intp)
-            near = met[np.bitwise_count(values[met] ^ values[number]) <= NEAR_BITS]
-            alike = [names[other] for other in near if _look_alike(photo, names[other], vectors)]
-            agreeing = Counter(group_of[other] for other in alike)
-            group = next((name for name, count in agreeing.items() if count == sizes[name]), photo)
-            for band in bands:
-                buckets[band].append(number)
-        group_of[photo] = group
-        sizes[group] += 1
-    return group_of
-
-
-def _look_alike(one: str, other: str, vectors: Mapping[str, Vector]) -> bool:
-    if one not in vectors or other not in vectors:
-        return True
-    return float(vectors[one].astype(np.float32) @ vectors[other].astype(np.float32)) >= COPY
 
 
 def groups_split(groups: Mapping[str, str], *, salt: str, held_out: Collection[str] = ()) -> dict[str, Split]:

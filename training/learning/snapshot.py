@@ -15,9 +15,10 @@ from django.utils.crypto import salted_hmac
 from captioner.captions.feedback import BEST_RATING
 from captioner.captions.photos import photos_hash
 from captioner.captions.text import caption_key
+from captioner.inference.likeness.copies import Vector
 from captioner.models import Feedback, Photo, PhotoVector
 from models_registry.files import file_write_atomically
-from training.learning.curation import FeedbackRow, Snapshot, Vector, rows_curate
+from training.learning.curation import FeedbackRow, Snapshot, rows_curate
 from training.models import HeldOutPhoto
 from training.progress import Tick, untold
 from training.services import CHUNK
@@ -125,7 +126,7 @@ def snapshot_take(tick: Tick = untold) -> Snapshot:
     hashes = dict(known.iterator(chunk_size=1000))
     readable = [row for row in rows if row.photo in hashes]
     held_out = set(HeldOutPhoto.objects.values_list("photo__sha256", flat=True))
-    snapshot = rows_curate(readable, hashes, salt=salt, vectors=_vectors(), held_out=held_out)
+    snapshot = rows_curate(readable, hashes, salt=salt, vectors=_vectors(), held_out=held_out, tick=tick)
     new = sorted({row.photo for row in snapshot.of("holdout")} - held_out)
     for start in range(0, len(new), CHUNK):
         photos = Photo.objects.filter(sha256__in=new[start : start + CHUNK])

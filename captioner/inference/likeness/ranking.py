@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,11 +50,23 @@ def likenesses(vector: bytes, others: Sequence[bytes]) -> list[float]:
 
 def is_copy(likeness: float, hashes: tuple[str, str]) -> bool:
     """Whether two photos with this cosine and these difference hashes (16 hex digits) show the same photo."""
-    one, other = (int(digits or "0", 16) for digits in hashes)
-    if any(not FLAT_ONES <= each.bit_count() <= 64 - FLAT_ONES for each in (one, other)):
-        return likeness >= FLAT_COPY
-    bits = (one ^ other).bit_count()
-    return (likeness >= COPY and bits <= COPY_BITS) or (likeness >= RUINED and bits <= RUINED_BITS)
+    pair = np.array([int(digits or "0", 16) for digits in hashes], np.uint64)
+    bits = np.bitwise_count(pair[:1] ^ pair[1:])
+    return bool(are_copies(np.array([likeness]), bits, are_flat(pair).any(keepdims=True))[0])
+
+
+def are_copies(
+    likeness: NDArray[np.floating[Any]], bits: NDArray[np.uint8], flat: NDArray[np.bool]
+) -> NDArray[np.bool]:
+    """The same of many pairs: cosines, differing bits of the hashes, and whether one of these is of a plain ground."""
+    agree = (likeness >= COPY) & (bits <= COPY_BITS) | (likeness >= RUINED) & (bits <= RUINED_BITS)
+    return np.where(flat, likeness >= FLAT_COPY, agree)
+
+
+def are_flat(hashes: NDArray[np.uint64]) -> NDArray[np.bool]:
+    """Which hashes are those of a plain ground."""
+    ones = np.bitwise_count(hashes)
+    return (ones < FLAT_ONES) | (ones > 64 - FLAT_ONES)
 
 
 def beams_rank(

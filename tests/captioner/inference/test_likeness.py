@@ -11,7 +11,7 @@ import torch
 from captioner.exceptions import IncompatibleModel
 from captioner.inference.drawings import drawn_images
 from captioner.inference.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel
-from captioner.inference.likeness import ranking
+from captioner.inference.likeness import copies, ranking
 from captioner.inference.likeness.embedding import Centre, Embedder, centre_from, centre_read, pooled
 from captioner.inference.likeness.index import PLAIN_ROWS, LikenessIndex, Remembered
 from captioner.inference.predictor import Predictor
@@ -192,6 +192,39 @@ def test_a_hundred_thousand_are_searched_in_milliseconds() -> None:
         spent.append(time.thread_time() - started)
     # 3 ms on a machine with nothing else to do; other work empties its caches.
     assert min(spent) < 0.02
+
+
+@pytest.mark.parametrize("width", [40, 352])
+def test_all_pairs_of_copies_are_found_and_no_others(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the memory's rule has it for each pair: of photos, copies, ruined copies and plain grounds, by parts."""
+    monkeypatch.setattr(copies, "ONES", 7)
+    monkeypatch.setattr(copies, "OTHERS", 50)
+    generator = np.random.default_rng(0)
+    places = np.arange(300) % 60  # five takes of each of 60 photos
+    noise = generator.uniform(0, 1.5, 300)[:, None]
+    looks = generator.normal(size=(60, width))[places] + noise * generator.normal(size=(300, width))
+    looks = (looks / np.linalg.norm(looks, axis=1, keepdims=True)).astype("<f2")
+    flips = (generator.random((300, 64)) < generator.uniform(0, 0.4, 300)[:, None]) @ (
+        1 << np.arange(64, dtype=np.uint64)
+    )
+    hashes = generator.integers(0, 2**63, 60).astype(np.uint64)[places] ^ flips.astype(np.uint64)
+    hashes[::9] = 3
+    digits = [f"{each:016x}" for each in hashes.tolist()]
+    found = copies.PhotoLooks(
+        {str(n): each for n, each in enumerate(digits)}, {str(n): look for n, look in enumerate(looks)}
+    ).pairs(np.arange(300), np.arange(300))
+    wanted = {
+        (one, other)
+        for one in range(300)
+        for other in range(300)
+        if ranking.is_copy(
+            ranking.likenesses(looks[one].tobytes(), [looks[other].tobytes()])[0],
+            (digits[one], digits[other]),
+        )
+    }
+    assert len(wanted) > 400
+    assert {*zip(*map(np.ndarray.tolist, found), strict=True)} == wanted
+    assert found[0].tolist() == sorted(found[0].tolist())
 
 
 # --- What they say ---
