@@ -22,7 +22,7 @@ from training import blind, decisions, services
 from training.exceptions import RunRefused
 from training.judging.charts import line_chart
 from training.judging.gate_report import counts_told, figures_table
-from training.judging.votes import MEANING, MOST_VOTES
+from training.judging.votes import MOST_VOTES, votes_asked
 from training.models import BlindCaption, HeldOutPhoto, TrainingRun
 
 _EXAMPLES = 12
@@ -158,7 +158,7 @@ class TrainingRunAdmin(ActingAdmin):
             "examples": _examples(run),
             "votes_closed": blind.votes_closed(run),
             "votes": blind.votes_result(run) if run.votes_verdict else None,
-            "votes_asked": MEANING,
+            "votes_asked": votes_asked(blind.votes_look(run)),
         }
         return super().render_change_form(request, context, *args, **options)
 

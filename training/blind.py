@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import Exists, F, Max, OuterRef, QuerySet
 from django.utils.crypto import salted_hmac
 
 from captioner.models import IDEAL_CAPTION_MAX_LENGTH, Preference
@@ -13,7 +13,7 @@ from models_registry.exceptions import RegistryError
 from models_registry.models import Promotion
 from training.decisions import run_promote
 from training.exceptions import RunRefused
-from training.judging.votes import MEANING, VotesResult, VotesVerdict, votes_judge
+from training.judging.votes import VotesResult, VotesVerdict, votes_asked, votes_judge
 from training.models import BlindCaption, Comparison, HeldOutPhoto, TrainingRun
 
 _Verdict = TrainingRun.Verdict
@@ -73,6 +73,12 @@ def vote_cast(comparison: Comparison, *, prefers_candidate: bool, by: User) -> V
     )
     try:
         with transaction.atomic():
+            if run.votes_look is None:
+                # One after the other: first votes on two candidates may come at once.
+                of_champion = TrainingRun.objects.select_for_update().filter(champion=run.champion)
+                looks = dict(of_champion.order_by("pk").values_list("pk", "votes_look"))
+                run.votes_look = looks[run.pk] or 1 + max(look or 0 for look in looks.values())
+                TrainingRun.objects.filter(pk=run.pk).update(votes_look=run.votes_look)
             Preference.objects.create(
                 kind=Preference.Kind.VOTE,
                 photo_id=comparison.photo_id,
@@ -91,13 +97,21 @@ def vote_cast(comparison: Comparison, *, prefers_candidate: bool, by: User) -> V
     return result
 
 
+def votes_look(run: TrainingRun) -> int:
+    """The how-manieth candidate that people vote on beside this champion the run's is, from 1."""
+    if run.votes_look:
+        return run.votes_look
+    others = TrainingRun.objects.filter(champion=run.champion)
+    return (others.aggregate(latest=Max("votes_look"))["latest"] or 0) + 1
+
+
 def votes_result(run: TrainingRun) -> VotesResult:
     """What the first vote on each photo says: two people who look at one photo are no independent evidence."""
     first: dict[int, str] = {}
     votes = Preference.objects.filter(training_run=run.pk).order_by("pk")
     for photo, version in votes.values_list("photo", "preferred_version"):
         first.setdefault(photo, version)
-    return votes_judge(version == run.candidate_id for version in first.values())
+    return votes_judge((version == run.candidate_id for version in first.values()), votes_look(run))
 
 
 def _votes_settle(run: TrainingRun, result: VotesResult) -> None:
@@ -107,7 +121,7 @@ def _votes_settle(run: TrainingRun, result: VotesResult) -> None:
             run_promote(run, cause=Promotion.Cause.VOTES, because=f"{result}, blind")
         except RegistryError as error:
             raise RunRefused(f"Your vote counts, but the candidate cannot be promoted: {error}") from error
-    votes = {"votes": result.votes, "preferring": result.preferring, "asked": MEANING}
+    votes = {"votes": result.votes, "preferring": result.preferring, "asked": votes_asked(votes_look(run))}
     TrainingRun.objects.filter(pk=run.pk).update(
         votes_verdict=str(result.verdict), report=run.report | {"votes": votes}, promoted_to=run.promoted_to
     )

@@ -114,6 +114,34 @@ def test_votes_against_it_leave_what_serves(base, run: TrainingRun, staff: Clien
     assert promotions.champion_get() == base
 
 
+def test_who_follows_a_rejected_candidate_shares_its_level(run: TrainingRun, staff: Client, photos) -> None:
+    """A fresh test of 5 % every night would promote one day what is no better."""
+    following = TrainingRun.objects.create(
+        trigger="person",
+        status="finished",
+        base=run.base,
+        champion=run.champion,
+        candidate=run.candidate,
+        verdict="insufficient evidence",
+        finished_at=timezone.now(),
+    )
+    Comparison.objects.bulk_create(
+        Comparison(run=following, photo=caption.photo, candidate=f"new {n}", champion=f"old {n}")
+        for n, caption in enumerate(photos)
+    )
+    vote(staff, run, "new")
+    for _ in range(9):
+        vote(staff, run, "old")
+    for _ in range(12):
+        vote(staff, following, "new")
+    for each in (run, following):
+        each.refresh_from_db()
+    assert (run.votes_look, run.votes_verdict) == (1, "not preferred")
+    assert (following.votes_look, following.votes_verdict) == (2, ""), "twelve of twelve are not enough"
+    page = staff.get(reverse("admin:training_trainingrun_change", args=[run.pk])).text
+    assert "at most 5% of verdicts wrong" in page
+
+
 def test_the_page_tells_not_which_is_which_nor_how_it_stands(run: TrainingRun, staff: Client) -> None:
     orders = set()
     for _ in range(20):

@@ -17,9 +17,8 @@ from training.judging.memorising import Memorising, repeated_find
 
 RESAMPLES = 10_000
 MOST_RESAMPLES = 100_000
-LEVEL = 0.05  # one-sided, of each bound
+LEVEL = 0.05  # one-sided: of a bound, or of all bounds of harm together
 LOOKS = 100  # in so many the chance of promoting what is no better stays below `LEVEL`
-MIN_HARM_GROUPS = 5  # that fewer photos are all worse by chance is likelier than `LEVEL`: 1/2 to their number
 MIN_PHOTOS = 200  # held out, each with all that look like it counted once
 MIN_REPLAYED = 100
 MIN_GAIN = 2.0  # CIDEr-D points on the feedback holdout
@@ -78,7 +77,8 @@ class Verdict(StrEnum):
 class Interval:
     """Mean difference of two versions over `photos`, in CIDEr-D points, with one-sided bounds.
 
-    `upper` is one at 95 %, `lower` at 1 - `level`. `groups` of photos that look alike are the independent evidence.
+    `lower` holds at 1 - `level`, `upper` at 1 - `harm_level`. `groups` of photos that look alike are the independent
+    evidence.
     """
 
     mean: float
@@ -87,16 +87,21 @@ class Interval:
     photos: int
     groups: int
     level: float = LEVEL
+    harm_level: float = LEVEL
 
     @property
     def proves_harm(self) -> bool:
-        return self.groups >= MIN_HARM_GROUPS and self.upper < 0
+        # A few photos may all be worse by chance, whatever the bound: 1/2 to their number.
+        return 0.5**self.groups <= self.harm_level and self.upper < 0
 
     def __str__(self) -> str:
         photos = f"{self.photos} photos"
         if self.groups < self.photos:
             photos += f", {self.groups} of them different"
         return f"{self.mean:+.1f} CIDEr-D ({self.lower:+.1f} to {self.upper:+.1f}, {photos})"
+
+
+Compared = Mapping[tuple[Question, str], Interval]  # by set and by whom the candidate is compared with
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,7 @@ def paired_bootstrap(
     *,
     seed: int = 0,
     level: float = LEVEL,
+    harm_level: float = LEVEL,
 ) -> Interval:
     """Returns the mean difference and its percentile interval (Efron; Koehn 2004) over resampled photos, in pairs.
 
@@ -198,7 +204,7 @@ def paired_bootstrap(
     differences = np.asarray(candidate, float) - np.asarray(champion, float)
     _, group = np.unique(groups or np.arange(len(differences)), return_inverse=True)
     sums, sizes = np.bincount(group, differences), np.bincount(group)
-    resamples = min(MOST_RESAMPLES, max(RESAMPLES, round(25 / level)))
+    resamples = min(MOST_RESAMPLES, max(RESAMPLES, round(25 / min(level, harm_level))))
     generator = np.random.default_rng(seed)
     means, part = list[float](), max(1, 4_000_000 // len(sizes))  # drawn at a time, for the sake of memory
     while len(means) < resamples:
@@ -206,9 +212,9 @@ def paired_bootstrap(
             len(sizes), size=(min(part, resamples - len(means)), len(sizes)), dtype=np.int32
         )
         means += (sums[drawn].sum(1) / sizes[drawn].sum(1)).tolist()
-    lower, upper = np.quantile(means, (_expanded(level, len(sizes)), 1 - _expanded(LEVEL, len(sizes))))
+    lower, upper = np.quantile(means, (_expanded(level, len(sizes)), 1 - _expanded(harm_level, len(sizes))))
     return Interval(
-        float(differences.mean()), float(lower), float(upper), len(differences), len(sizes), level
+        float(differences.mean()), float(lower), float(upper), len(differences), len(sizes), level, harm_level
     )
 
 
@@ -250,44 +256,17 @@ def decide(
     people. Proven harm rejects on however few photos.
     """
     candidate, champion = holdout.candidate, holdout.champion
-    gain = fit = None
-    compared: dict[str, Interval] = {}
-    if candidate.captions:
-        compared["held-out feedback photos"] = gain = _compare(candidate, champion, groups, seed)
-        if holdout.base.captions != champion.captions:
-            compared["held-out feedback photos against the base"] = _compare(
-                candidate, holdout.base, groups, seed
-            )
-        if gain.lower > 0:  # at a stricter level it is no higher
-            spent = paired_bootstrap(
-                candidate.cider_d, champion.cider_d, groups, seed=seed, level=look_level(look)
-            )
-            gain = replace(gain, lower=spent.lower, level=spent.level)
+    compared = _compare({Question.HOLDOUT: holdout, **kept}, groups, seed)
+    gain, fit = compared.get((Question.HOLDOUT, "champion")), None
+    if gain and gain.lower > 0:  # at a stricter level it is no higher
+        spent = paired_bootstrap(
+            candidate.cider_d, champion.cider_d, groups, seed=seed, level=look_level(look)
+        )
+        gain = replace(gain, lower=spent.lower, level=spent.level)
     if candidate.strangers and champion.strangers:
         fit = paired_bootstrap(candidate.fit, champion.fit, groups, seed=seed)
-    forgetting = []
-    for question, on in kept.items():
-        against = {"champion": _compare(on.candidate, on.champion, (), seed)}
-        if on.base.captions != on.champion.captions:
-            against["base"] = _compare(on.candidate, on.base, (), seed)
-        compared |= {f"{_ASKED[question]} against the {role}": each for role, each in against.items()}
-        # Against the base as well: a little less than each champion every night adds up.
-        forgetting.append(
-            _check(
-                question,
-                all(each.mean >= -MAX_LOSS and each.lower > -MAX_LOSS_BOUND for each in against.values()),
-                "; ".join(f"{interval} against the {role}" for role, interval in against.items()),
-                f"at least -{MAX_LOSS:g} and a lower bound above -{MAX_LOSS_BOUND:g}",
-            )
-        )
-    harm = [f"{name}: {interval}" for name, interval in compared.items() if interval.proves_harm]
     checks = (
-        _check(
-            Question.HARM,
-            not harm if compared else None,
-            "; ".join(harm) or "nowhere",
-            "no upper bound of a difference below 0",
-        ),
+        _harm(compared),
         _check(
             Question.HOLDOUT,
             None if gain is None else gain.mean >= MIN_GAIN and gain.lower > 0,
@@ -310,7 +289,7 @@ def decide(
             str(association or "too few corrections to tell"),
             f"by chance in at most {MAX_CHANCE:.1%} of deals",
         ),
-        *(forgetting or (_check(Question.ANCHOR, None, "no photos", "photos to hold on to"),)),
+        *_forgetting(compared),
         # Few original photos tell what was forgotten of everything; many replayed ones keep it from being forgotten.
         _check(
             Question.REPLAYED, replayed >= MIN_REPLAYED or None, f"{replayed}", f"at least {MIN_REPLAYED}"
@@ -327,8 +306,62 @@ def decide(
     return Decision(verdict, reason, checks, gain, look if gain and gain.groups >= MIN_PHOTOS else None)
 
 
-def _compare(ours: ScoredCaptions, theirs: ScoredCaptions, groups: Sequence[str], seed: int) -> Interval:
-    return paired_bootstrap(ours.cider_d, theirs.cider_d, groups, seed=seed)
+def _compare(sets: Mapping[Question, Measured], groups: Sequence[str], seed: int) -> Compared:
+    """Returns the candidate's differences from the champion and from the base, where this is another one, on each set.
+
+    Whoever asks six times, and calls harm what one answer in twenty shows by chance, finds it in every fourth harmless
+    candidate: the bounds of harm share `LEVEL` (Bonferroni).
+    """
+    pairs = [
+        (question, role, on.candidate.cider_d, other.cider_d)
+        for question, on in sets.items()
+        for role, other in (("champion", on.champion), ("base", on.base))
+        if on.candidate.captions and (role == "champion" or other.captions != on.champion.captions)
+    ]
+    return {
+        (question, role): paired_bootstrap(
+            ours,
+            theirs,
+            groups if question == Question.HOLDOUT else (),
+            seed=seed,
+            harm_level=LEVEL / len(pairs),
+        )
+        for question, role, ours, theirs in pairs
+    }
+
+
+def _harm(compared: Compared) -> Check:
+    worse = [
+        f"{_ASKED[question]} against the {role}: {interval}"
+        for (question, role), interval in compared.items()
+        if interval.proves_harm
+    ]
+    return _check(
+        Question.HARM,
+        not worse if compared else None,
+        "; ".join(worse) or "nowhere",
+        f"no upper bound of a difference below 0 at {LEVEL:.0%} for all {len(compared)} together",
+    )
+
+
+def _forgetting(compared: Compared) -> Sequence[Check]:
+    """Returns a check for each set of which nothing may be forgotten; one that could not be asked where there is none.
+
+    Against the base as well: a little less than each champion every night adds up.
+    """
+    against: dict[Question, dict[str, Interval]] = {}
+    for (question, role), interval in compared.items():
+        if question != Question.HOLDOUT:
+            against.setdefault(question, {})[role] = interval
+    return [
+        _check(
+            question,
+            all(each.mean >= -MAX_LOSS and each.lower > -MAX_LOSS_BOUND for each in by_role.values()),
+            "; ".join(f"{interval} against the {role}" for role, interval in by_role.items()),
+            f"at least -{MAX_LOSS:g} and a lower bound above -{MAX_LOSS_BOUND:g}",
+        )
+        for question, by_role in against.items()
+    ] or [_check(Question.ANCHOR, None, "no photos", "photos to hold on to")]
 
 
 def _memorising(holdout: Measured, kept: Mapping[Question, Measured], corrections: Sequence[str]) -> Check:
