@@ -11,19 +11,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
+from captioner.inference.likeness.copies import PhotoLooks
+from captioner.inference.predictor import Predictor
+from captioner.inference.types import DecodingParameters
 from captioner.intake.hashes import difference_hash
 from tests.benchmarks.experiments.sentences import Described, photos_described
 from training.data.photo_sets import photo_sets_read
 from training.data.pixels import sheets_load
-from training.learning.curation import FeedbackRow, photos_group, rows_curate
+from training.learning.curation import FeedbackRow, rows_curate
 
 Row = dict[str, Any]
 TEAMS = ((1, 200), (2, 100), (5, 40), (10, 100), (12, 67), (100, 10), (4, 300), (1, 1000))
 FLOOD = 1000
 PLAIN = 1150
 COPIED = 400
+ONE_WORD = DecodingParameters(num_captions=1, num_beams=1, max_new_tokens=1)
 
 
 def run(options: Namespace) -> Iterator[Row]:
@@ -82,7 +87,7 @@ def plain_ground(options: Namespace) -> Row:
         ground = Image.new("RGB", (288, 288), (244, 244, 240))
         ground.paste(Image.fromarray(pixels[index]).resize((72, 72)), (108, 108))
         hashes[str(index)] = difference_hash(ground)
-    groups = Counter(photos_group(hashes).values())
+    groups = Counter(PhotoLooks(hashes, {}).groups().values())
     return {
         "case": "plain ground",
         "photos": len(hashes),
@@ -92,21 +97,30 @@ def plain_ground(options: Namespace) -> Row:
 
 
 def copied(options: Namespace) -> Row:
-    """Real photos, and a smaller copy of each in a worse JPEG: how many are found, how many others taken for one?"""
+    """Real photos, and a smaller copy of each in a worse JPEG: how many are found, how many others taken for one?
+
+    By hashes alone, as without a memory, and by what the base saw as well. Wanted: all copies, and no others.
+    """
     photos = photo_sets_read([options.data / "flickr8k"])["flickr8k"]["val"][:COPIED]
-    hashes = {}
+    predictor = Predictor.load(options.base, model_version="base")
+    hashes, vectors = {}, {}
     for photo in photos:
         with Image.open(io.BytesIO(photo.data)) as opened:
             image = opened.convert("RGB")
-        hashes[photo.key] = difference_hash(image)
         worse = io.BytesIO()
         image.resize((image.width * 4 // 5, image.height * 4 // 5)).save(worse, "JPEG", quality=70)
-        hashes[f"{photo.key} copy"] = difference_hash(Image.open(worse))
-    groups = photos_group(hashes)
-    found = sum(groups[photo.key] == groups[f"{photo.key} copy"] for photo in photos)
-    return {
-        "case": "copies",
-        "photos": len(photos),
-        "copies_found": found,
-        "others_joined": len(photos) - len({groups[photo.key] for photo in photos}),
-    }
+        for name, view in ((photo.key, image), (f"{photo.key} copy", Image.open(worse).convert("RGB"))):
+            hashes[name] = difference_hash(view)
+            [seen] = predictor.look(predictor.preprocess(view)[None], ONE_WORD)
+            if seen.vector:
+                vectors[name] = np.frombuffer(seen.vector, "<f2")
+    row: Row = {"case": "copies", "photos": len(photos)}
+    for known, looks in (("hash", PhotoLooks(hashes, {})), ("hash_and_vector", PhotoLooks(hashes, vectors))):
+        groups = looks.groups()
+        own = {photo.key for photo in photos}
+        row[known] = {
+            "in_the_same_group": sum(groups[key] == groups[f"{key} copy"] for key in own),
+            "kept_from_teaching": len(looks.copies({f"{key} copy" for key in own}, of=own)),
+            "others_joined": len(own) - len({groups[key] for key in own}),
+        }
+    return row
