@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('captioner', '0010_memory'),
+        ('captioner', '0012_file_names_and_own_wording'),
         ('models_registry', '0008_no_sentences_in_the_log'),
     ]
 
