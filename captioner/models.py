@@ -566,6 +566,17 @@ class Job(Owned):
     photo_count = models.PositiveIntegerField()
     options = models.JSONField(default=dict, help_text="The decoding parameters that were asked for.")
     finished_at = models.DateTimeField(null=True, blank=True)
+    # The database has defaults too, for the release before.
+    size = models.BigIntegerField(
+        default=0, db_default=0, help_text="Bytes of its photos, as they were sent."
+    )
+    caller = models.CharField(
+        max_length=64,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Among whose waiting jobs it counts; empty once it is over.",
+    )
 
     objects = JobQuerySet.as_manager()
 
@@ -573,6 +584,7 @@ class Job(Owned):
         indexes = [
             models.Index(fields=["user", "-created_at", "-id"], name="job_user_newest"),
             models.Index(fields=["visitor", "-created_at", "-id"], name="job_visitor_newest"),
+            models.Index(fields=["caller"], condition=~Q(caller=""), name="job_waiting"),
         ]
 
     def __str__(self) -> str:

@@ -320,6 +320,9 @@ if not CAPTION_THREADS and WEB_WORKERS > 1:
     CAPTION_THREADS = max(1, core_count() // WEB_WORKERS)  # processes share the cores
 JOB_MAX_PHOTOS = env_int("JOB_MAX_PHOTOS", 1000, minimum=1, maximum=100_000)  # in one batch job
 JOB_MAX_MEGABYTES = env_int("JOB_MAX_MEGABYTES", 300, minimum=1)  # of one batch job, as sent and unpacked
+# Of all jobs of one caller that are not over: of a user with all their keys, of an address of visitors.
+JOB_MAX_WAITING = env_int("JOB_MAX_WAITING", 20, minimum=1)
+JOB_MAX_WAITING_MEGABYTES = env_int("JOB_MAX_WAITING_MEGABYTES", 1000, minimum=1)
 
 # Whose approved corrections answer when the same photo comes again: those of the same person (user, API key or
 # visitor), of everybody here, or nobody's.

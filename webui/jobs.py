@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
+from typing import cast
 
 from django.conf import settings
 from django.contrib import messages
@@ -10,9 +11,9 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from captioner.exceptions import InvalidArchive
-from captioner.http.owner import owner_of
-from captioner.http.problems import problem_from
+from captioner.exceptions import InvalidArchive, Overloaded
+from captioner.http.owner import caller_of, owner_of
+from captioner.http.problems import Problem, problem_from
 from captioner.jobs import services
 from captioner.jobs.uploads import photos_sent
 from captioner.models import Job, JobPhoto, JobQuerySet
@@ -39,10 +40,10 @@ def jobs(request: HttpRequest) -> HttpResponse:
         if archives and len(uploads) > 1:
             raise InvalidArchive("Send one ZIP alone, or photos.", reason="too_many")
         photos = photos_sent(archives[0], []) if archives else photos_sent(None, uploads)
-        job = services.job_create(photos, owner=owner_of(request))
-    except InvalidArchive as error:
-        refused = problem_from(error)
-        return _jobs(request, str(error), status=refused.status if refused else 422)
+        job = services.job_create(photos, owner=owner_of(request), caller=caller_of(request))
+    except (InvalidArchive, Overloaded) as error:
+        refused = cast(Problem, problem_from(error))
+        return _jobs(request, refused.detail, refused.status, refused.headers)
     return SeeOther(reverse("job", args=[job.pk]))
 
 

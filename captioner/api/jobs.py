@@ -16,9 +16,14 @@ from captioner.api import schema
 from captioner.api.access import end_user_of
 from captioner.api.owned import OwnedViewSet
 from captioner.api.parsers import ZipParser
-from captioner.api.serializers import DECODING_OPTIONS, EndUserSerializer, JobOptionsSerializer, JobSerializer
+from captioner.api.serializers import (
+    DECODING_OPTIONS,
+    JobOptionsSerializer,
+    JobSenderSerializer,
+    JobSerializer,
+)
 from captioner.http.idempotency import create_once
-from captioner.http.owner import owner_of
+from captioner.http.owner import caller_of, owner_of
 from captioner.jobs import services as jobs
 from captioner.jobs.archives import SentPhoto
 from captioner.jobs.results import FORMATS
@@ -43,19 +48,28 @@ class JobViewSet(OwnedViewSet[Job]):
     def body_limit(self) -> int:
         return settings.JOB_MAX_MEGABYTES * 2**20
 
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if self.action == "create":  # before a body is taken that there is no room for
+            jobs.jobs_room_check(caller_of(request), more=1)
+
     def create(self, request: Request) -> Response:
         data: Any = request.data  # a QueryDict or, by our parser, a dict
         sent = request.query_params.dict() | dict(data.items())
         wishes = JobOptionsSerializer(data={name: sent[name] for name in DECODING_OPTIONS if name in sent})
         wishes.is_valid(raise_exception=True)
-        named = EndUserSerializer(data={"user": sent["user"]} if "user" in sent else {})
-        named.is_valid(raise_exception=True)
-        end_user = end_user_of(request, named.validated_data)
-        photos = _sent_photos(data)
+        told = JobSenderSerializer(data={name: sent[name] for name in ("user", "code_page") if name in sent})
+        told.is_valid(raise_exception=True)
+        end_user = end_user_of(request, told.validated_data)
+        photos = _sent_photos(data, told.validated_data.get("code_page"))
         job, headers = create_once(
             request,
             lambda note: jobs.job_create(
-                photos, owner=owner_of(request, end_user), options=wishes.validated_data, on_created=note
+                photos,
+                owner=owner_of(request, end_user),
+                caller=caller_of(request),
+                options=wishes.validated_data,
+                on_created=note,
             ),
             options=wishes.validated_data
             | {"names": [photo.name for photo in photos]}
@@ -86,7 +100,7 @@ class JobViewSet(OwnedViewSet[Job]):
         return response
 
 
-def _sent_photos(data: Any) -> list[SentPhoto]:
+def _sent_photos(data: Any, code_page: str | None) -> list[SentPhoto]:
     """Returns the photos of a request, from `archive` or from one or more `image`. Raises `InvalidArchive`."""
     is_form = isinstance(data, QueryDict)
     archives: Any = data.getlist("archive") if is_form else list(data.values())
@@ -99,4 +113,4 @@ def _sent_photos(data: Any) -> list[SentPhoto]:
     if not all(isinstance(upload, UploadedFile) for upload in [*archives, *images]):
         message = "This is text; send files, e.g. with `curl -F archive=@photos.zip`."
         raise ValidationError({"archive" if archives else "image": [message]})
-    return photos_sent(archives[0] if archives else None, images)
+    return photos_sent(archives[0] if archives else None, images, code_page)

@@ -12,6 +12,7 @@ from rest_framework.reverse import reverse
 from captioner.captions.captions import parameters_from
 from captioner.captions.states import FeedbackState, feedback_states
 from captioner.inference.types import MAX_NEW_TOKENS, MAX_NUM_BEAMS, MAX_NUM_CAPTIONS, DecodingParameters
+from captioner.jobs.names import CODE_PAGES
 from captioner.models import END_USER_MAX_LENGTH, IDEAL_CAPTION_MAX_LENGTH, Caption, Feedback, Job, Photo
 from captioner.serving.process import serving
 
@@ -137,7 +138,19 @@ class JobOptionsSerializer(DecodingOptionsSerializer):
         return attrs
 
 
-class JobUploadSerializer(EndUserSerializer, JobOptionsSerializer):
+class JobSenderSerializer(EndUserSerializer):
+    """What a job's sender may say besides decoding options."""
+
+    code_page = serializers.ChoiceField(
+        CODE_PAGES,
+        required=False,
+        help_text=(
+            "Of the names in a ZIP that are not marked as UTF-8. Without it, UTF-8 is recognized and the rest guessed."
+        ),
+    )
+
+
+class JobUploadSerializer(JobSenderSerializer, JobOptionsSerializer):
     """One ZIP of photos, or several photos, and how to caption them."""
 
     # Describes the form in the OpenAPI schema; the view takes the files themselves, which may be large.

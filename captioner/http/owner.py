@@ -4,7 +4,10 @@ import uuid
 from typing import Any
 
 from django.http import HttpRequest
+from django.utils.crypto import salted_hmac
 
+from captioner.http.client import client_address
+from captioner.http.rates import address_block
 from captioner.models import Owner
 
 COOKIE = "captioner_visitor"
@@ -29,3 +32,12 @@ def owner_of(request: HttpRequest, end_user: str = "") -> Owner:
     if not hasattr(plain, "new_visitor"):
         plain.new_visitor = uuid.uuid4()
     return Owner(visitor=plain.new_visitor)
+
+
+def caller_of(request: HttpRequest) -> str:
+    """Returns whose share of what is bounded per caller this request takes: a user's, with all their keys, or that of
+    an address, which stays unreadable, for visitors are as many as they like.
+    """
+    if request.user.is_authenticated:
+        return f"user {request.user.pk}"
+    return f"address {salted_hmac(__name__, address_block(client_address(request))).hexdigest()}"

@@ -3,6 +3,7 @@
 Nothing is ever written under a name from inside. No Django.
 """
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -12,10 +13,14 @@ from typing import IO, Any
 
 from captioner.exceptions import InvalidArchive
 from captioner.intake.limits import MAX_BYTES
+from captioner.jobs.names import name_shown, names_read
 
-MAX_NAME_LENGTH = 255  # characters
 _COMPRESSIONS = frozenset((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OverflowError, OSError, NotImplementedError)
+# What zipfile raises for bytes it does not understand is undocumented in part.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError),
+    *(ValueError, ArithmeticError, LookupError, NotImplementedError, RuntimeError),
+)
 _ENCRYPTED = 0x1  # bit of the general purpose flags
 # What computers put into archives unasked.
 _JUNK_NAMES = frozenset(("thumbs.db", "desktop.ini"))
@@ -35,20 +40,32 @@ class SentPhoto:
     read: Callable[[], bytes]
 
 
-def archive_photos(file: IO[bytes], *, max_photos: int, max_bytes: int) -> list[SentPhoto]:
+def archive_photos(
+    file: IO[bytes], *, max_photos: int, max_bytes: int, code_page: str | None = None
+) -> list[SentPhoto]:
     """The files in a ZIP archive, in its order, without folders and what operating systems leave behind.
 
+    `code_page` is that of their names, as in `names_read`.
+
     Raises `InvalidArchive` when it is none, holds more than `max_photos` or, unpacked, more than `max_bytes`, is
-    encrypted or compressed in an unusual way, or has names that would lead out of a folder.
+    encrypted or compressed in an unusual way, or has files without a name or with one that leads out of a folder.
     """
     # The directory is read at once and each entry becomes an object, so its size is bounded first.
     bounded: Any = _BoundedReads(file, max(max_photos * _DIRECTORY_BYTES, zipfile.ZIP_MAX_COMMENT + 22))
     try:
         archive = zipfile.ZipFile(bounded)
+    except UnicodeDecodeError as error:
+        message = "The archive says of its names that they are UTF-8, and they are not. Make it again."
+        raise InvalidArchive(message, reason="damaged") from error
     except _DAMAGE as error:
         raise InvalidArchive("This is no ZIP archive that can be read.", reason="not_an_archive") from error
     bounded.limit = MAX_BYTES + 1
-    entries = [entry for entry in archive.infolist() if not entry.is_dir() and not _is_junk(entry.filename)]
+    names = names_read(archive.infolist(), code_page)
+    entries = [
+        (name, entry)
+        for name, entry in zip(names, archive.infolist(), strict=True)
+        if not _is_folder(name, entry) and not _is_junk(name)
+    ]
     if not entries:
         raise InvalidArchive("There is nothing in the archive.", reason="empty")
     if len(entries) > max_photos:
@@ -56,13 +73,15 @@ def archive_photos(file: IO[bytes], *, max_photos: int, max_bytes: int) -> list[
             f"The archive holds {len(entries):,} files; at most {max_photos:,} photos are taken at a time."
         )
         raise InvalidArchive(message, reason="too_many")
-    if sum(entry.file_size for entry in entries) > max_bytes:
+    if sum(entry.file_size for _, entry in entries) > max_bytes:
         message = f"Unpacked, the archive has more than {max_bytes // 2**20} MB. Send it in parts."
         raise InvalidArchive(message, reason="too_large")
-    for entry in entries:
-        path = _path(entry.filename)
+    for name, entry in entries:
+        path = _path(name)
+        if not path.name:
+            raise InvalidArchive("A file in the archive has no name.", reason="unsafe_name")
         if path.is_absolute() or ".." in path.parts or path.parts[0][1:] == ":":
-            message = f"The name {name_shown(entry.filename)!r} leads out of the archive's folder."
+            message = f"The name {name_shown(name)!r} leads out of the archive's folder."
             raise InvalidArchive(message, reason="unsafe_name")
         if entry.flag_bits & _ENCRYPTED:
             message = "The archive is protected by a password. Send it without."
@@ -73,29 +92,28 @@ def archive_photos(file: IO[bytes], *, max_photos: int, max_bytes: int) -> list[
             )
             raise InvalidArchive(message, reason="unsupported")
     return [
-        SentPhoto(name_shown(entry.filename), entry.file_size, _Entry(archive, entry)) for entry in entries
+        SentPhoto(shown := name_shown(name), entry.file_size, _Entry(archive, entry, shown))
+        for name, entry in entries
     ]
 
 
 def _path(name: str) -> PurePosixPath:
-    return PurePosixPath(name.replace("\\", "/"))
+    return PurePosixPath(name.replace("\\", "/").replace("\0", ""))
+
+
+def _is_folder(name: str, entry: zipfile.ZipInfo) -> bool:
+    """What ends like a folder, by Windows' rules too, and what has neither a name nor bytes."""
+    return name.endswith(("/", "\\")) or not (entry.file_size or _path(name).name)
 
 
 def _is_junk(name: str) -> bool:
     path = _path(name)
-    return path.parts[0] == "__MACOSX" or path.name.startswith(".") or path.name.lower() in _JUNK_NAMES
-
-
-def name_shown(name: str) -> str:
-    """The name fit to be stored and shown: printable, and its end where it is too long."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)[
-        -MAX_NAME_LENGTH:
-    ]
+    return path.parts[:1] == ("__MACOSX",) or path.name.startswith(".") or path.name.lower() in _JUNK_NAMES
 
 
 class _Entry:
-    def __init__(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
-        self._archive, self._entry = archive, entry
+    def __init__(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> None:
+        self._archive, self._entry, self._name = archive, entry, name
 
     def __call__(self) -> bytes:
         # A photo that is too large is refused by its size: one byte more than allowed says so.
@@ -103,8 +121,7 @@ class _Entry:
             with self._archive.open(self._entry) as file:
                 return file.read(MAX_BYTES + 1)
         except _DAMAGE as error:
-            name = name_shown(self._entry.filename)
-            raise InvalidArchive(f"{name} in the archive is damaged.", reason="damaged") from error
+            raise InvalidArchive(f"{self._name} in the archive is damaged.", reason="damaged") from error
 
 
 class _BoundedReads:

@@ -10,10 +10,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from django.conf import settings
 from django.core.files.storage import storages
 from django.db import transaction
+from django.db.models import Count, Sum
 from django.utils import timezone
 
+from captioner.exceptions import Overloaded
+from captioner.intake.limits import MAX_BYTES
 from captioner.jobs.archives import SentPhoto
 from captioner.jobs.messages import photos_enqueue
 from captioner.jobs.uploads import upload_name, upload_store, uploads_clear
@@ -21,21 +25,25 @@ from captioner.jobs.worker import job_finish_if_done
 from captioner.models import Job, JobPhoto, Owner
 
 _STORE_THREADS = 8
+_ROOM_RETRY_AFTER = 30.0  # seconds
 
 
 def job_create(
     photos: Sequence[SentPhoto],
     *,
     owner: Owner,
+    caller: str = "",
     options: dict[str, int] | None = None,
     on_created: Callable[[Job], None] = lambda _: None,
 ) -> Job:
     """Keep the photos and have them captioned; `options` are wishes as in `parameters_from`.
 
+    `caller` is among whose waiting jobs it counts, as in `jobs_room_check`; nobody's where it is empty.
     `on_created` is called with the job in the transaction that completes it. The job is complete when this returns,
     whether or not the broker could be told.
 
-    Raises `InvalidArchive` where a photo cannot be read, `StorageUnavailable` where none can be kept.
+    Raises `InvalidArchive` where a photo cannot be read, `StorageUnavailable` where none can be kept, `Overloaded`
+    where enough of this caller's waits.
     """
     job = Job.objects.create(
         user=owner.api_key.user if owner.api_key else owner.user,
@@ -44,8 +52,11 @@ def job_create(
         visitor=owner.visitor,
         photo_count=len(photos),
         options=options or {},
+        size=sum(photo.size for photo in photos if photo.size <= MAX_BYTES),
+        caller=caller,
     )
-    try:
+    try:  # counted with this job, so that many that come at once cannot all find room
+        jobs_room_check(caller)
         with ThreadPoolExecutor(_STORE_THREADS) as pool:
             rows = list(pool.map(partial(upload_store, job.pk), range(len(photos)), photos))
     except BaseException:
@@ -63,6 +74,19 @@ def job_create(
     return job
 
 
+def jobs_room_check(caller: str, *, more: int = 0) -> None:
+    """Raises `Overloaded` where this caller would have too many jobs waiting, or too many bytes, with `more` jobs."""
+    if not caller:
+        return
+    waiting = Job.objects.filter(caller=caller).aggregate(jobs=Count("pk"), size=Sum("size", default=0))
+    most_bytes = max(settings.JOB_MAX_WAITING_MEGABYTES, settings.JOB_MAX_MEGABYTES) * 2**20
+    if waiting["jobs"] + more > settings.JOB_MAX_WAITING or waiting["size"] > most_bytes:
+        message = (
+            "Too many of your photos wait to be captioned. Send more when a job is finished, or cancel one."
+        )
+        raise Overloaded(message, retry_after=_ROOM_RETRY_AFTER)
+
+
 def job_cancel(job: Job) -> None:
     """Caption no more photos of this job. What was captioned stays in the history; a finished job stays finished."""
     with transaction.atomic():
@@ -70,6 +94,6 @@ def job_cancel(job: Job) -> None:
         if locked.is_over:
             return
         locked.photos.pending().update(state=JobPhoto.State.CANCELLED)
-        locked.status, locked.finished_at = Job.Status.CANCELLED, timezone.now()
-        locked.save(update_fields=["status", "finished_at"])
+        locked.status, locked.finished_at, locked.caller = Job.Status.CANCELLED, timezone.now(), ""
+        locked.save(update_fields=["status", "finished_at", "caller"])
     uploads_clear(JobPhoto.objects.filter(job=job))

@@ -14,20 +14,26 @@ from django.db.models import QuerySet
 from captioner.captions.photos import storage_required
 from captioner.exceptions import InvalidArchive
 from captioner.intake.limits import MAX_BYTES
-from captioner.jobs.archives import SentPhoto, archive_photos, name_shown
+from captioner.jobs.archives import SentPhoto, archive_photos
+from captioner.jobs.names import name_shown
 from captioner.models import JobPhoto
 
 
 def photos_sent(
-    archive: "UploadedFile[bytes] | None", images: "Sequence[UploadedFile[bytes]]"
+    archive: "UploadedFile[bytes] | None",
+    images: "Sequence[UploadedFile[bytes]]",
+    code_page: str | None = None,
 ) -> list[SentPhoto]:
     """The photos of an uploaded ZIP, or of uploaded files, checked against the limits of a job.
+
+    `code_page` is that of the names in the ZIP, as in `names_read`.
 
     Raises `InvalidArchive`.
     """
     max_photos, max_bytes = settings.JOB_MAX_PHOTOS, settings.JOB_MAX_MEGABYTES * 2**20
     if archive is not None:
-        return archive_photos(cast(IO[bytes], archive.file), max_photos=max_photos, max_bytes=max_bytes)
+        file = cast(IO[bytes], archive.file)
+        return archive_photos(file, max_photos=max_photos, max_bytes=max_bytes, code_page=code_page)
     if len(images) > max_photos:
         raise InvalidArchive(f"At most {max_photos:,} photos are taken at a time.", reason="too_many")
     return [

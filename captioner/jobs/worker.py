@@ -136,4 +136,4 @@ def photo_lost(photo: JobPhoto) -> None:
 def job_finish_if_done(job_id: uuid.UUID) -> None:
     if not JobPhoto.objects.pending().filter(job=job_id).exists():
         running = Job.objects.filter(pk=job_id, status__in=[Job.Status.QUEUED, Job.Status.RUNNING])
-        running.update(status=Job.Status.FINISHED, finished_at=timezone.now())
+        running.update(status=Job.Status.FINISHED, finished_at=timezone.now(), caller="")

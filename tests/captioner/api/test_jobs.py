@@ -16,6 +16,7 @@ from captioner.celery import app
 from captioner.jobs import worker
 from captioner.models import Caption, Job
 from captioner.serving.process import serving
+from tests.captioner.jobs.test_archives import raw_zip
 from tests.conftest import FakeEngine, draw_jpeg
 
 URL = "/api/v1/jobs"
@@ -282,3 +283,46 @@ def test_somebody_elses_job_does_not_exist(program: Client, done: dict, user: Us
 def test_anonymous_use_may_be_off(client: Client, settings) -> None:
     settings.ALLOW_ANONYMOUS = False
     assert send(client, two_photos()).status_code == 401
+
+
+# --- Names, and how much waits ---
+
+
+def test_a_nameless_entry_is_no_photo_and_no_defect(program: Client) -> None:
+    archive = raw_zip((b"", b""), (b"a.jpg", draw_jpeg())).getvalue()
+    response = send(program, archive)
+    assert response.status_code == 202
+    assert response.json()["photos"]["total"] == 1
+    page = program.post("/jobs/", {"photos": upload("photos.zip", archive)})
+    assert page.status_code == 303
+
+
+def test_the_code_page_of_names_can_be_said(program: Client, messages: list) -> None:
+    archive = raw_zip(("照片.jpg".encode("gbk"), draw_jpeg())).getvalue()
+    job = send(program, archive, "?code_page=cp936").json()
+    work(messages)
+    assert json.loads(results(program, job, "jsonl"))["name"] == "照片.jpg"
+    assert send(program, archive, "?code_page=latin-0").json()["errors"][0]["field"] == "code_page"
+
+
+def test_so_many_jobs_wait_and_no_more_are_read(program: Client, messages: list, settings) -> None:
+    settings.JOB_MAX_WAITING = 1
+    job = send(program, two_photos()).json()
+    refused = send(program, b"this is not even looked at")
+    assert (refused.status_code, refused.json()["type"]) == (429, "urn:captioner:problem:overloaded")
+    assert int(refused.headers["Retry-After"]) > 0
+    assert program.delete(f"{URL}/{job['id']}").status_code == 204
+    assert send(program, two_photos()).status_code == 202
+
+
+def test_visitors_of_one_address_share_what_may_wait(messages: list, settings) -> None:
+    settings.JOB_MAX_WAITING, settings.TRUSTED_PROXIES = 1, 1
+    assert send(Client(), two_photos(), X_Forwarded_For="192.0.2.1").status_code == 202
+    page = Client().post(
+        "/jobs/", {"photos": upload("a.jpg", draw_jpeg())}, headers={"X-Forwarded-For": "192.0.2.1"}
+    )
+    assert page.status_code == 429
+    assert "Too many of your photos wait" in page.content.decode()
+    assert page.headers["Retry-After"]
+    assert send(Client(), two_photos(), X_Forwarded_For="192.0.2.2").status_code == 202
+    assert not Job.objects.filter(caller__contains="192.0.2").exists(), "addresses are not kept"

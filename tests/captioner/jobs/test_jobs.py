@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError
 
 from captioner.captions.api_keys import api_key_create
 from captioner.celery import app
-from captioner.exceptions import DeadlineExceeded, InvalidArchive, ModelUnavailable
+from captioner.exceptions import DeadlineExceeded, InvalidArchive, ModelUnavailable, Overloaded
 from captioner.jobs import services as jobs
 from captioner.jobs import sweeps, worker
 from captioner.jobs.archives import SentPhoto
@@ -501,3 +501,33 @@ def test_administrators_see_jobs_and_what_failed(
     assert "notes.txt" in page
     assert "0.jpg" not in page
     assert client.post(f"/admin/captioner/job/{job.pk}/delete/").status_code == 403
+
+
+# --- How much of one caller waits ---
+
+
+def test_so_many_jobs_of_a_caller_wait(broker: Broker, visitor: Owner, settings) -> None:
+    settings.JOB_MAX_WAITING = 2
+    cancelled, _ = create(photos(1), visitor, caller="a"), create(photos(1), visitor, caller="a")
+    with pytest.raises(Overloaded) as caught:
+        create(photos(1), visitor, caller="a")
+    assert caught.value.retry_after > 0
+    assert Job.objects.count() == 2
+    assert len(uploads()) == 2, "nothing of what was refused is kept"
+    create(photos(1), visitor, caller="b")
+    jobs.job_cancel(cancelled)
+    create(photos(1), visitor, caller="a")
+    broker.work()
+    create(photos(1), visitor, caller="a")
+    assert Job.objects.exclude(caller="").count() == 1, "who it was is kept no longer than the job waits"
+
+
+def test_so_many_bytes_of_a_caller_wait(broker: Broker, visitor: Owner, settings) -> None:
+    settings.JOB_MAX_WAITING_MEGABYTES = settings.JOB_MAX_MEGABYTES = 1
+    large = photo(draw_jpeg() + bytes(600_000))
+    create([large], visitor, caller="a")
+    with pytest.raises(Overloaded):
+        create([large], visitor, caller="a")
+    create(photos(1), visitor, caller="a")
+    too_large = SentPhoto("huge.jpg", 2**30, lambda: pytest.fail("this need not be read"))
+    create([too_large], visitor, caller="a")  # of which nothing is kept
