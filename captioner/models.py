@@ -1,9 +1,12 @@
 """The interaction log: what was captioned, for whom, by which model, and what the person thought of it."""
 
+import re
+import string
+import unicodedata
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -15,6 +18,7 @@ from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 from django.utils import timezone
 
+from captioner.captions.text import caption_words, is_unspaced
 from models_registry.models import ModelVersion
 
 OwnedT = TypeVar("OwnedT", bound="Owned")
@@ -22,6 +26,7 @@ OwnedT = TypeVar("OwnedT", bound="Owned")
 IDEAL_CAPTION_MAX_LENGTH = 500  # characters
 END_USER_MAX_LENGTH = 128
 FILE_NAME_MAX_LENGTH = 255
+UNSURE_BELOW = 0.5  # probability of a word
 
 
 class ApiKey(models.Model):
@@ -97,6 +102,38 @@ class PhotoVector(models.Model):
         return f"{self.photo} as {self.encoder} saw it"
 
 
+@models.CharField.register_lookup
+@models.TextField.register_lookup
+class HasWords(models.Lookup):  # type: ignore[type-arg]  # generic for the checker alone
+    """`__has_words="big dog"`: the text has these words, as `captioner.captions.text.has_words` tells it."""
+
+    lookup_name = "has_words"
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+        text, text_params = self.process_lhs(compiler, connection)
+        wanted, wanted_params = self.process_rhs(compiler, connection)
+        return f"has_words({text}, {wanted})", (*text_params, *wanted_params)
+
+    def as_postgresql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+        text, params = self.process_lhs(compiler, connection)
+        wanted = unicodedata.normalize("NFC", str(self.rhs))
+        if is_unspaced(caption_words(wanted)):
+            words = ["".join(wanted.split())]
+            patterns = [re.escape(words[0])]
+        else:
+            words = [word for each in wanted.split() if (word := each.strip(string.punctuation))]
+            patterns = [rf"(^|[^\w]){re.escape(word)}($|[^\w])" for word in words]
+        if not patterns:
+            return "FALSE", ()
+        # The first comparison is the cheap one, and spares most rows the second.
+        condition = " AND ".join(f"({text} ILIKE %s AND {text} ~* %s)" for _ in patterns)
+        parts = [f"%{connection.ops.prep_for_like_query(word)}%" for word in words]
+        pairs = zip(parts, patterns, strict=True)
+        return f"({condition})", tuple(
+            each for part, pattern in pairs for each in (*params, part, *params, pattern)
+        )
+
+
 class Owned(models.Model):
     """What somebody made: a signed-in user, an API key in the name of its user, or an anonymous visitor."""
 
@@ -163,10 +200,31 @@ class CaptionQuerySet(OwnedQuerySet["Caption"]):
     def with_details(self) -> "CaptionQuerySet":
         return self.select_related("photo", "feedback", "recalled")
 
+    def not_looked_at(self) -> "CaptionQuerySet":
+        """Those that their owner has neither gone through nor said anything about."""
+        return self.filter(looked_at=None, feedback=None)
+
+    def corrected(self) -> "CaptionQuerySet":
+        """Those that their owner put into words of their own."""
+        return self.exclude(feedback=None).exclude(feedback__ideal_caption="", feedback__wording="")
+
+    def doubtful(self) -> "CaptionQuerySet":
+        """Those that stand as the model wrote them, with a word it was not sure of."""
+        said = Q(feedback=None) | Q(feedback__ideal_caption="", feedback__wording="")
+        return self.filter(said, origin=Caption.Origin.MODEL, least_probability__lt=UNSURE_BELOW)
+
+    def approved(self) -> "CaptionQuerySet":
+        """Those whose feedback a reviewer approved."""
+        return self.filter(feedback__status=Feedback.Status.APPROVED)
+
     def search(self, text: str) -> "CaptionQuerySet":
-        """Those that `text` occurs in: what the model wrote, what was remembered, or what the person wrote."""
-        remembered = Q(recalled__status=Feedback.Status.APPROVED, recalled__ideal_caption__icontains=text)
-        return self.filter(Q(text__icontains=text) | Q(feedback__ideal_caption__icontains=text) | remembered)
+        """Those whose `final_text` has all words of `text`, in any letter case and Unicode form."""
+        as_answered = Q(feedback=None) | Q(feedback__ideal_caption="", feedback__wording="")
+        own = Q(feedback__ideal_caption__has_words=text) | Q(feedback__wording__has_words=text)
+        is_remembered = Q(recalled__status=Feedback.Status.APPROVED)
+        remembered = is_remembered & Q(recalled__ideal_caption__has_words=text)
+        machine = (Q(recalled=None) | ~is_remembered) & Q(text__has_words=text)
+        return self.filter(own | (as_answered & (remembered | machine)))
 
 
 class Caption(Owned):

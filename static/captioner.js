@@ -90,6 +90,116 @@ document.addEventListener("click", (event) => {
   if (event.detail > 0 && event.target.matches("[data-feedback] [type=radio]")) event.target.form.requestSubmit();
 });
 
+// --- The worksheet: a row is saved when it is left ------------------------------------------------------------------
+
+const rowOf = (element) => element.closest("[data-row]");
+const fieldOf = (row) => row.querySelector("textarea");
+const isTyped = (field) => field.value !== field.dataset.saved;
+
+async function rowSave(row, { looked = true } = {}) {
+  const field = fieldOf(row);
+  const sent = field.value;
+  if (sent === field.dataset.saved && (!looked || !row.querySelector(".sheet-fresh"))) return;
+  const form = field.form;
+  const told = row.querySelector("[data-told]");
+  try {
+    const answer = await fetch(form.action, {
+      method: "POST",
+      body: new FormData(form),
+      headers: { "X-Requested-With": "fetch" },
+      keepalive: true, // also of the row that was typed in when the page was left
+    });
+    if (!answer.ok && answer.status !== 400) throw new Error(`The server answered ${answer.status}.`);
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const fresh = page.querySelector("[data-row]");
+    for (const part of ["[data-told]", "[data-candidates]"]) {
+      row.querySelector(part).replaceWith(document.adoptNode(fresh.querySelector(part)));
+    }
+    if (answer.ok) {
+      field.dataset.saved = fieldOf(fresh).dataset.saved;
+      if (field.value === sent) field.value = field.dataset.saved; // what was typed meanwhile stays
+    }
+    rowEnhance(row);
+  } catch {
+    const problem = document.createElement("p");
+    problem.className = "errorlist";
+    problem.textContent = "Not saved: the server cannot be reached. It is tried again when you leave the row.";
+    told.replaceChildren(problem);
+    announce(problem.textContent);
+  }
+}
+
+function rowEnhance(row) {
+  const field = fieldOf(row);
+  const doubts = row.querySelector(".sheet-doubts");
+  if (doubts) doubts.hidden = field.value.trim() !== doubts.textContent.trim();
+  row.querySelector("[data-save]").hidden = true;
+  // Tab leads from caption to caption; the model's others are taken with Alt and an arrow key, or by a click.
+  for (const element of row.querySelectorAll("a, [data-candidate]")) element.tabIndex = -1;
+}
+
+function candidateTake(row, step) {
+  const field = fieldOf(row);
+  const offered = [field.dataset.saved, ...[...row.querySelectorAll("[data-candidate]")].map((each) => each.dataset.candidate)];
+  const place = Math.max(0, offered.indexOf(field.value));
+  field.value = offered[(place + step + offered.length) % offered.length];
+  rowEnhance(row);
+  announce(field.value);
+}
+
+const sheet = document.querySelector("[data-sheet-rows]");
+if (sheet) {
+  for (const row of sheet.querySelectorAll("[data-row]")) rowEnhance(row);
+  for (const hint of document.querySelectorAll("[data-enhanced]")) hint.hidden = false;
+  sheet.addEventListener("focusout", (event) => {
+    if (event.target.matches("textarea")) rowSave(rowOf(event.target));
+  });
+  sheet.addEventListener("input", (event) => rowEnhance(rowOf(event.target)));
+  // Before the row is left, so that a click on a candidate is one save and not two.
+  sheet.addEventListener("mousedown", (event) => {
+    if (event.target.closest("[data-candidate]")) event.preventDefault();
+  });
+  sheet.addEventListener("click", (event) => {
+    const candidate = event.target.closest("[data-candidate]");
+    if (!candidate) return;
+    event.preventDefault();
+    const row = rowOf(candidate);
+    fieldOf(row).value = candidate.dataset.candidate;
+    rowSave(row);
+  });
+  sheet.addEventListener("keydown", (event) => {
+    if (!event.target.matches("textarea")) return;
+    const row = rowOf(event.target);
+    if (event.altKey && ["ArrowDown", "ArrowUp"].includes(event.key)) candidateTake(row, event.key === "ArrowDown" ? 1 : -1);
+    else if (event.key === "Escape") event.target.value = event.target.dataset.saved;
+    else if (event.key === "Enter") {
+      const rows = [...sheet.querySelectorAll("[data-row]")];
+      const next = rows[rows.indexOf(row) + 1];
+      if (next) fieldOf(next).focus();
+      else rowSave(row);
+    } else return;
+    event.preventDefault();
+    rowEnhance(row);
+  });
+  window.addEventListener("pagehide", () => {
+    for (const row of sheet.querySelectorAll("[data-row]")) if (isTyped(fieldOf(row))) rowSave(row);
+  });
+  const copy = document.querySelector("[data-copy-all]");
+  if (copy && navigator.clipboard) {
+    copy.hidden = false;
+    copy.addEventListener("click", async () => {
+      const lines = [...sheet.querySelectorAll("[data-row]")].map((row) => {
+        const name = row.querySelector(".sheet-name label").lastChild.textContent.trim();
+        return `${name}\t${fieldOf(row).value.trim().replace(/\s+/g, " ")}`;
+      });
+      await navigator.clipboard.writeText(lines.join("\n"));
+      copy.textContent = `Copied ${lines.length}`;
+      announce(`Copied ${lines.length} captions with their file names.`);
+      setTimeout(() => (copy.textContent = "Copy all"), 2000);
+    });
+  }
+}
+
 // --- Upload: previews, drag and drop, paste, and a button that says it is busy -------------------------------------
 
 function dropzoneEnhance(zone) {

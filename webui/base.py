@@ -9,6 +9,9 @@ from captioner.http.owner import owner_of
 from captioner.http.problems import Problem
 from captioner.models import Caption, CaptionQuerySet
 
+# How many captions the pages ask the model for: the one they show, and its alternatives.
+CANDIDATES = 3
+
 may_caption = user_passes_test(lambda user: settings.ALLOW_ANONYMOUS or user.is_authenticated)
 
 

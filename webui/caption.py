@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST
 
 from captioner.captions.captions import caption_delete
+from captioner.captions.exports import alt_hints, img_tag
 from captioner.captions.feedback import feedback_ask_again, feedback_submit
 from captioner.captions.states import feedback_states
 from captioner.exceptions import CaptionerError, InvalidFeedback
@@ -51,11 +52,16 @@ def caption(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 
 
 def _caption(request: HttpRequest, shown: Caption, form: FeedbackForm, status: int = 200) -> HttpResponse:
+    own = own_captions(request)
     context = {
         "caption": shown,
+        "newer": own.newer_than(shown.created_at, shown.pk).reverse().first(),
+        "older": own.older_than(shown.created_at, shown.pk).first(),
         "feedback": getattr(shown, "feedback", None),
         # The words and the confidence are the model's own.
         "words": shown_words(shown.words) if shown.final_source == "model" else [],
+        "hints": [] if shown.is_decorative else alt_hints(shown.final_text),
+        "img_tag": img_tag(shown),
         "confidence": None if shown.confidence is None else percent_of(shown.confidence),
         "remembered": _remembered(request, shown),
         "states": feedback_states(shown.feedback) if hasattr(shown, "feedback") else [],
@@ -89,6 +95,16 @@ def again(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     except CaptionerError as error:
         messages.error(request, str(error))
     return SeeOther(f"{reverse('caption', args=[pk])}#feedback")
+
+
+@may_caption
+@require_POST
+def decorative(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """Say that the photo tells nothing on the page it is for, or that it does."""
+    shown = get_object_or_404(own_captions(request), pk=pk)
+    shown.is_decorative = request.POST.get("decorative") == "yes"
+    shown.save(update_fields=["is_decorative"])
+    return SeeOther(reverse("caption", args=[pk]))
 
 
 @may_caption

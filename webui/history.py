@@ -1,52 +1,112 @@
-"""The history: a person's own captions, a page at a time."""
+"""The history: a person's own captions, a page at a time, and to take along."""
 
 import uuid
+from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from django.conf import settings
-from django.http import Http404, HttpRequest, HttpResponse
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
-from django.views.decorators.http import require_safe
+from django.urls import reverse
+from django.views.decorators.http import require_POST, require_safe
 
-from captioner.http.paging import page_of
-from webui.base import may_caption, own_captions
-from webui.forms import SearchForm
+from captioner.http.exports import export_response
+from captioner.http.paging import Page, page_of
+from captioner.models import Caption, CaptionQuerySet
+from webui.base import SeeOther, may_caption, own_captions
+from webui.forms import CaptionFilterForm, ExportForm
 
 PAGE_SIZE = 24
 
 
-@may_caption
-@require_safe
-def captions(request: HttpRequest) -> HttpResponse:
-    """All captions of the person, those found by `?q=`, or those just made (`?new=id,id`)."""
-    search = SearchForm(request.GET)
-    query = search.cleaned_data["q"] if search.is_valid() else ""
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Those of a person's captions that an address asks for: found by the filter, or just made (`new`)."""
+
+    filter: CaptionFilterForm
+    found: CaptionQuerySet
+    new: list[uuid.UUID]
+    kept: dict[str, str]  # what links to other pages of it repeat
+
+    def page(self, request: HttpRequest, size: int) -> Page[Caption]:
+        """The page that the address names. Raises `Http404` where there never was one."""
+        newer, older = request.GET.get("newer", ""), request.GET.get("older", "")
+        if self.filter.is_valid() and self.filter.cleaned_data["job"]:  # in the order in which they were sent
+            if not (older or "0").isdecimal():
+                raise Http404("This page link is damaged. Start again from the job.")
+            rest = self.found.filter(job_photo__index__gte=int(older or "0")).order_by("job_photo__index")
+            rows = list(rest.select_related("job_photo")[: size + 1])
+            return Page(rows[:size], older=str(rows[size].job_photo.index) if len(rows) > size else "")
+        try:
+            page = page_of(self.found, size=size, newer=newer, older=older)
+        except ValueError:
+            raise Http404("This page link is damaged. Start again from your newest captions.") from None
+        if (newer and not page.newer) or (older and not page.rows):
+            # Near the start a full first page is of more use than the few that are newer; so it is than an empty page.
+            page = page_of(self.found, size=size)
+        if self.new:  # in the order in which they were chosen
+            page.rows.sort(key=lambda caption: self.new.index(caption.pk))
+        return page
+
+    def context(self, page: Page[Caption]) -> dict[str, object]:
+        """What the pages of captions have in common."""
+        return {
+            "captions": page.rows,
+            "newer_link": page.newer and f"?{urlencode(self.kept | {'newer': page.newer}, safe=',')}",
+            "older_link": page.older and f"?{urlencode(self.kept | {'older': page.older}, safe=',')}",
+            "is_new": bool(self.new),
+            "filter": self.filter,
+            "kept": self.kept,
+            "query": urlencode(self.kept, safe=","),
+        }
+
+
+def captions_listed(request: HttpRequest) -> Listing:
+    """Reads the address, or the form, of captions; raises `Http404` where it is damaged. A bad filter finds all."""
+    asked = request.POST if request.method == "POST" else request.GET
+    wish = CaptionFilterForm(asked)
     try:
-        new = [uuid.UUID(part) for part in request.GET.get("new", "").split(",") if part]
+        new = [uuid.UUID(part) for part in asked.get("new", "").split(",") if part]
     except ValueError:
         raise Http404("This link to new captions is damaged.") from None
     found = own_captions(request)
     if new:
         found = found.filter(pk__in=new[: settings.UPLOAD_MAX_PHOTOS])
-    if query:
-        found = found.search(query)
-    newer, older = request.GET.get("newer", ""), request.GET.get("older", "")
+    if wish.is_valid():
+        found = wish.found(found)
+    kept = {name: asked[name] for name in (*wish.fields, "new") if asked.get(name)}
+    return Listing(wish, found, new, kept)
+
+
+@may_caption
+@require_safe
+def captions(request: HttpRequest) -> HttpResponse:
+    """All captions of the person, those found, or those just made (`?new=id,id`)."""
+    listing = captions_listed(request)
+    context = listing.context(listing.page(request, PAGE_SIZE))
+    return render(request, "webui/captions.html", context, status=200 if listing.filter.is_valid() else 400)
+
+
+@may_caption
+@require_POST
+def export(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
+    """Those that were selected (`id`), or all that the page's filter finds, as a file."""
+    listing, form = captions_listed(request), ExportForm(request.POST)
+    selected = _selected(request)
+    if not form.is_valid() or not listing.filter.is_valid():
+        messages.error(request, "This format or filter is not there. Nothing was exported.")
+        return SeeOther(reverse("captions"))
+    found = listing.found.filter(pk__in=selected) if selected else listing.found
+    if listing.new:
+        ordered = sorted(found, key=lambda caption: listing.new.index(caption.pk))
+        return export_response(ordered, form.cleaned_data["format"], bom=form.cleaned_data["bom"])
+    return export_response(found, form.cleaned_data["format"], bom=form.cleaned_data["bom"])
+
+
+def _selected(request: HttpRequest) -> list[uuid.UUID]:
+    """The captions that were ticked. Raises `Http404` for what is no id."""
     try:
-        page = page_of(found, size=PAGE_SIZE, newer=newer, older=older)
+        return [uuid.UUID(part) for part in request.POST.getlist("id")]
     except ValueError:
-        raise Http404("This page link is damaged. Start again from your newest captions.") from None
-    if (newer and not page.newer) or (older and not page.rows):
-        # Near the start a full first page is of more use than the few that are newer; so it is than an empty page.
-        page = page_of(found, size=PAGE_SIZE)
-    if new:  # in the order in which they were chosen
-        page.rows.sort(key=lambda caption: new.index(caption.pk))
-    kept = {"q": query} if query else {}
-    context = {
-        "captions": page.rows,
-        "newer_link": page.newer and f"?{urlencode(kept | {'newer': page.newer})}",
-        "older_link": page.older and f"?{urlencode(kept | {'older': page.older})}",
-        "query": query,
-        "is_new": bool(new),
-        "search": search,
-    }
-    return render(request, "webui/captions.html", context, status=200 if search.is_valid() else 400)
+        raise Http404("What was selected is not there.") from None

@@ -16,14 +16,12 @@ from captioner.http.client import client_gone
 from captioner.http.owner import owner_of
 from captioner.http.problems import no_error_logged, problem_from
 from captioner.intake.limits import MAX_BYTES
-from captioner.jobs.archives import name_shown
+from captioner.jobs.names import name_shown
 from captioner.models import Caption
 from captioner.serving.process import serving
-from webui.base import SeeOther, may_caption, own_captions, upload_refusal
+from webui.base import CANDIDATES, SeeOther, may_caption, own_captions, upload_refusal
 
 _LATEST_SHOWN = 4
-# How many captions the page asks the model for: the one it shows large, and its alternatives.
-_CANDIDATES = 3
 _MODEL_RETRY_SECONDS = 5
 
 
@@ -32,7 +30,7 @@ _MODEL_RETRY_SECONDS = 5
 def home(request: HttpRequest) -> HttpResponse:
     """The form; photos sent with it are captioned, and the answer leads to their captions."""
     try:
-        parameters = parameters_from(serving.engine().default_parameters, num_captions=_CANDIDATES)
+        parameters = parameters_from(serving.engine().default_parameters, num_captions=CANDIDATES)
     except ModelUnavailable as error:
         return _model_unavailable(request, error)
     if request.method != "POST":

@@ -17,7 +17,7 @@ from captioner.http.problems import Problem, problem_from
 from captioner.jobs import services
 from captioner.jobs.uploads import photos_sent
 from captioner.models import Job, JobPhoto, JobQuerySet
-from webui.base import SeeOther, may_caption, upload_refusal
+from webui.base import CANDIDATES, SeeOther, may_caption, upload_refusal
 
 _SHOWN = 50  # jobs, and photos that failed
 _LATEST_SHOWN = 4  # captions
@@ -40,7 +40,12 @@ def jobs(request: HttpRequest) -> HttpResponse:
         if archives and len(uploads) > 1:
             raise InvalidArchive("Send one ZIP alone, or photos.", reason="too_many")
         photos = photos_sent(archives[0], []) if archives else photos_sent(None, uploads)
-        job = services.job_create(photos, owner=owner_of(request), caller=caller_of(request))
+        job = services.job_create(
+            photos,
+            owner=owner_of(request),
+            caller=caller_of(request),
+            options={"num_captions": CANDIDATES},
+        )
     except (InvalidArchive, Overloaded) as error:
         refused = cast(Problem, problem_from(error))
         return _jobs(request, refused.detail, refused.status, refused.headers)

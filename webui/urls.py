@@ -3,13 +3,17 @@
 from django.contrib.auth.views import LoginView, LogoutView, PasswordChangeView, PasswordResetConfirmView
 from django.urls import path, reverse_lazy
 
-from webui import account, caption, history, home, jobs
+from webui import account, caption, history, home, jobs, worksheet
 
 urlpatterns = [
     path("", home.home, name="home"),
     path("captions/", history.captions, name="captions"),
+    path("captions/export", history.export, name="captions-export"),
     path("captions/<uuid:pk>", caption.caption, name="caption"),
     path("captions/<uuid:pk>/again", caption.again, name="caption-again"),
+    path("captions/<uuid:pk>/text", worksheet.save, name="caption-text"),
+    path("worksheet", worksheet.worksheet, name="worksheet"),
+    path("captions/<uuid:pk>/decorative", caption.decorative, name="caption-decorative"),
     path("captions/<uuid:pk>/delete", caption.delete, name="caption-delete"),
     path("jobs/", jobs.jobs, name="jobs"),
     path("jobs/<uuid:pk>", jobs.job, name="job"),

@@ -1,5 +1,6 @@
 """`/api/v1/captions`: each method reads its request, calls one service and shows the result."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -7,8 +8,9 @@ from typing import Any
 
 import django_filters
 from django.core.exceptions import ValidationError as DjangoValidationError
+from django.core.files.base import File
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.http import FileResponse
+from django.http import FileResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 from rest_framework import status
@@ -24,20 +26,23 @@ from captioner.api.owned import OwnedViewSet
 from captioner.api.parsers import JsonObjectParser, OctetStreamParser, PhotoParser, is_photo
 from captioner.api.serializers import (
     CaptionBase64Serializer,
+    CaptionExportSerializer,
     CaptionOptionsSerializer,
     CaptionSerializer,
+    CaptionUpdateSerializer,
     CaptionUploadSerializer,
     FeedbackRequestSerializer,
     FeedbackSerializer,
 )
 from captioner.captions.captions import caption_create, caption_delete
 from captioner.captions.feedback import feedback_ask_again, feedback_submit
-from captioner.captions.photos import photo_open
+from captioner.captions.photos import photo_open, thumbnail_open
 from captioner.http.client import client_gone
+from captioner.http.exports import export_response
 from captioner.http.idempotency import create_once
 from captioner.http.owner import owner_of
-from captioner.jobs.archives import name_shown
-from captioner.models import Caption, CaptionQuerySet, Feedback
+from captioner.jobs.names import name_shown
+from captioner.models import Caption, CaptionQuerySet, Feedback, Photo
 
 
 def _validate_in_utc(value: datetime) -> None:
@@ -48,9 +53,13 @@ def _validate_in_utc(value: datetime) -> None:
         raise DjangoValidationError("This time is out of range.") from None
 
 
+class _IdsFilter(django_filters.BaseInFilter, django_filters.UUIDFilter):  # type: ignore[misc]  # untyped
+    pass
+
+
 class CaptionFilter(django_filters.FilterSet):  # type: ignore[misc]  # the library is untyped
     search = django_filters.CharFilter(
-        method="search_both", help_text="Part of the caption, or of what you would have written."
+        method="filter_words", help_text="Words that `caption` has, in any order and letter case."
     )
     user = django_filters.CharFilter(field_name="end_user", help_text="For whom your key asked.")
     model_version = django_filters.CharFilter(help_text="The model version that wrote the caption.")
@@ -60,6 +69,15 @@ class CaptionFilter(django_filters.FilterSet):  # type: ignore[misc]  # the libr
         null_label="No feedback",
         null_value="none",
         help_text="Review state of your feedback; `none` for captions without feedback.",
+    )
+    job = django_filters.UUIDFilter(
+        field_name="job_photo__job", help_text="The job that the caption was made by."
+    )
+    ids = _IdsFilter(
+        field_name="pk", lookup_expr="in", help_text="These captions, up to 1,000: ids with commas between."
+    )
+    looked_at = django_filters.BooleanFilter(
+        method="filter_looked_at", help_text="Whether you went through it, or gave feedback."
     )
     created_after = django_filters.IsoDateTimeFilter(
         field_name="created_at",
@@ -74,8 +92,12 @@ class CaptionFilter(django_filters.FilterSet):  # type: ignore[misc]  # the libr
         help_text="Before this time.",
     )
 
-    def search_both(self, captions: CaptionQuerySet, _name: str, text: str) -> CaptionQuerySet:
+    def filter_words(self, captions: CaptionQuerySet, _name: str, text: str) -> CaptionQuerySet:
         return captions.search(text)
+
+    def filter_looked_at(self, captions: CaptionQuerySet, _name: str, is_wanted: bool) -> CaptionQuerySet:
+        fresh = captions.not_looked_at()
+        return captions.exclude(pk__in=fresh.values("pk")) if is_wanted else fresh
 
     class Meta:
         model = Caption
@@ -119,6 +141,21 @@ class CaptionViewSet(OwnedViewSet[Caption]):
         headers["Location"] = answer["links"]["self"]
         return Response(answer, status.HTTP_201_CREATED, headers=headers)
 
+    @action(detail=False)
+    def export(self, request: Request) -> StreamingHttpResponse:
+        wanted = CaptionExportSerializer(data=request.query_params)
+        wanted.is_valid(raise_exception=True)
+        captions = self.filter_queryset(self.get_queryset())
+        return export_response(captions, wanted.validated_data["format"], bom=wanted.validated_data["bom"])
+
+    def partial_update(self, request: Request, pk: str) -> Response:
+        caption = self.get_object()
+        wishes = CaptionUpdateSerializer(data=request.data)
+        wishes.is_valid(raise_exception=True)
+        caption.is_decorative = wishes.validated_data["decorative"]
+        caption.save(update_fields=["is_decorative"])
+        return Response(self.get_serializer(caption).data)
+
     def destroy(self, request: Request, pk: str) -> Response:
         caption_delete(self.get_object())
         return Response(status=status.HTTP_204_NO_CONTENT)
@@ -126,18 +163,11 @@ class CaptionViewSet(OwnedViewSet[Caption]):
     # Not throttled: a page of the history asks for two dozen at once.
     @action(detail=True, throttle_classes=[])
     def photo(self, request: Request, pk: str) -> HttpResponseBase:
-        photo = self.get_object().photo
-        etag = f'"{photo.sha256}"'
-        response: HttpResponseBase | None = get_conditional_response(request._request, etag=etag)
-        if response is None:
-            try:
-                response = FileResponse(photo_open(photo), content_type="image/jpeg")
-            except FileNotFoundError:
-                raise NotFound("The photo of this caption is lost; only its caption is left.") from None
-        response["ETag"] = etag
-        # For the owner's browser only, which asks again each time: what was deleted must not linger.
-        response["Cache-Control"] = "private, no-cache"
-        return response
+        return _photo_response(request, self.get_object().photo, photo_open, "image/jpeg")
+
+    @action(detail=True, throttle_classes=[])
+    def thumbnail(self, request: Request, pk: str) -> HttpResponseBase:
+        return _photo_response(request, self.get_object().photo, thumbnail_open, "image/webp")
 
     @action(detail=True, methods=["post"], parser_classes=[JsonObjectParser])
     def feedback(self, request: Request, pk: str) -> Response:
@@ -162,6 +192,22 @@ class CaptionViewSet(OwnedViewSet[Caption]):
         except FileNotFoundError:
             raise NotFound("The photo of this caption is lost; only its caption is left.") from None
         return Response(FeedbackSerializer(feedback).data)
+
+
+def _photo_response(
+    request: Request, photo: Photo, file_open: Callable[[Photo], "File[bytes]"], media_type: str
+) -> HttpResponseBase:
+    etag = f'"{photo.sha256}"'
+    response: HttpResponseBase | None = get_conditional_response(request._request, etag=etag)
+    if response is None:
+        try:
+            response = FileResponse(file_open(photo), content_type=media_type)
+        except FileNotFoundError:
+            raise NotFound("The photo of this caption is lost; only its caption is left.") from None
+    response["ETag"] = etag
+    # For the owner's browser only, which asks again each time: what was deleted must not linger.
+    response["Cache-Control"] = "private, no-cache"
+    return response
 
 
 def _photo_request(request: Request) -> dict[str, Any]:

@@ -18,8 +18,10 @@ from drf_spectacular.utils import (
 from captioner.api.pagination import NewestFirstPagination
 from captioner.api.serializers import (
     CaptionBase64Serializer,
+    CaptionExportSerializer,
     CaptionOptionsSerializer,
     CaptionSerializer,
+    CaptionUpdateSerializer,
     CaptionUploadSerializer,
     DecodingOptionsSerializer,
     FeedbackRequestSerializer,
@@ -29,6 +31,8 @@ from captioner.api.serializers import (
     JobUploadSerializer,
     ProblemSerializer,
 )
+from captioner.captions.exports import EXPORT_FORMATS
+from captioner.captions.photos import THUMBNAIL_SIDE
 from captioner.http import problems as errors
 from captioner.http.idempotency import HEADER
 from captioner.jobs.results import FORMATS
@@ -46,6 +50,8 @@ _CAPTION = {
     "machine_caption": "a dog runs across a field",
     "source": "model",
     "file_name": "dog.jpg",
+    "decorative": False,
+    "looked_at": None,
     "confidence": None,
     "alternatives": [{"caption": "a brown dog is running on grass", "confidence": None}],
     "words": [{"text": "a", "probability": 0.98}, {"text": "dog", "probability": 0.91}],
@@ -62,6 +68,7 @@ _CAPTION = {
     "links": {
         "self": f"https://captioner.example/api/v1/captions/{_UUID}",
         "photo": f"https://captioner.example/api/v1/captions/{_UUID}/photo",
+        "thumbnail": f"https://captioner.example/api/v1/captions/{_UUID}/thumbnail",
         "feedback": f"https://captioner.example/api/v1/captions/{_UUID}/feedback",
         "again": f"https://captioner.example/api/v1/captions/{_UUID}/again",
     },
@@ -149,6 +156,29 @@ CAPTIONS = extend_schema_view(
         summary="The photo of a caption",
         description="As it was stored: upright, in sRGB and without metadata.",
         responses={(200, "image/jpeg"): OpenApiTypes.BINARY, 304: None, **problems(404)},
+    ),
+    thumbnail=extend_schema(
+        summary="The photo of a caption, small",
+        description=f"At most {THUMBNAIL_SIDE} pixels wide and high.",
+        responses={(200, "image/webp"): OpenApiTypes.BINARY, 304: None, **problems(404)},
+    ),
+    export=extend_schema(
+        summary="Your captions as a file",
+        description=(
+            "All of them, or those the filters find, newest first. In CSV, text that a spreadsheet would compute begins"
+            " with an apostrophe. `coco` has images and annotations, `html` an `<img>` a line, for pasting."
+        ),
+        parameters=[CaptionExportSerializer],
+        filters=True,
+        responses={
+            **{(200, each.media_type.split(";")[0]): OpenApiTypes.STR for each in EXPORT_FORMATS.values()},
+            **problems(422),
+        },
+    ),
+    partial_update=extend_schema(
+        summary="Say that a photo is decorative",
+        request=CaptionUpdateSerializer,
+        responses={200: CaptionSerializer, **problems(404, 413, 415, 422)},
     ),
     feedback=_FEEDBACK,
     again=extend_schema(

@@ -10,6 +10,7 @@ from rest_framework import serializers
 from rest_framework.reverse import reverse
 
 from captioner.captions.captions import parameters_from
+from captioner.captions.exports import EXPORT_FORMATS
 from captioner.captions.states import FeedbackState, feedback_states
 from captioner.inference.types import MAX_NEW_TOKENS, MAX_NUM_BEAMS, MAX_NUM_CAPTIONS, DecodingParameters
 from captioner.jobs.names import CODE_PAGES
@@ -159,6 +160,19 @@ class JobUploadSerializer(JobSenderSerializer, JobOptionsSerializer):
     image = serializers.ListField(child=UploadField(), required=False, help_text="Photos, instead of a ZIP.")
 
 
+class CaptionExportSerializer(serializers.Serializer[Any]):
+    """What to make of the captions that the filters find."""
+
+    format = serializers.ChoiceField([*EXPORT_FORMATS], default="csv")
+    bom = serializers.BooleanField(default=False, help_text="Begin CSV with a byte order mark, for Excel.")
+
+
+class CaptionUpdateSerializer(serializers.Serializer[Any]):
+    decorative = serializers.BooleanField(
+        help_text="Whether the photo tells nothing on a page: exports then give it an empty alt text."
+    )
+
+
 class FeedbackRequestSerializer(serializers.Serializer[Any]):
     """A rating, a better caption, or both. Sending feedback again replaces what was sent before."""
 
@@ -203,6 +217,7 @@ class ImageSerializer(serializers.ModelSerializer[Photo]):
 class LinksSerializer(serializers.Serializer[Any]):
     self = serializers.URLField()
     photo = serializers.URLField()
+    thumbnail = serializers.URLField()
     feedback = serializers.URLField()
     again = serializers.URLField()
 
@@ -262,6 +277,9 @@ class CaptionSerializer(serializers.ModelSerializer[Caption]):
             " CIDEr-D would reach a threshold, which the weights name. Null where they were never calibrated."
         ),
     )
+    decorative = serializers.BooleanField(
+        source="is_decorative", read_only=True, help_text="You said that it needs no alt text."
+    )
     alternatives = AlternativeSerializer(many=True, read_only=True)
     words = WordSerializer(many=True, read_only=True)
     model = ServingModelSerializer(source="*", read_only=True)
@@ -281,6 +299,8 @@ class CaptionSerializer(serializers.ModelSerializer[Caption]):
             "machine_caption",
             "source",
             "file_name",
+            "decorative",
+            "looked_at",
             "confidence",
             "alternatives",
             "words",
@@ -304,7 +324,7 @@ class CaptionSerializer(serializers.ModelSerializer[Caption]):
 
     @extend_schema_field(LinksSerializer)
     def get_links(self, caption: Caption) -> dict[str, str]:
-        routes = {"self": "detail", "photo": "photo", "feedback": "feedback", "again": "again"}
+        routes = {"self": "detail"} | {name: name for name in ("photo", "thumbnail", "feedback", "again")}
         request = self.context["request"]
         return {
             name: reverse(f"api:caption-{route}", [caption.pk], request=request)

@@ -1,6 +1,7 @@
 """Captions to take along, written as a stream: CSV, JSON, COCO, and `<img>` to be pasted into a page."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
@@ -10,6 +11,11 @@ from urllib.parse import quote
 from captioner.captions.sheets import BOM, csv_lines
 from captioner.models import Caption
 
+ALT_MAX_LENGTH = 125  # characters: what screen readers of old read in one go, and a good measure still
+_REDUNDANT = re.compile(
+    r"^\W*(?:an?|the)?\s*(?:\w+\s+)?(?:photo(?:graph)?|picture|image|pic|snapshot)s?\s+(?:of|showing)\b",
+    re.IGNORECASE,
+)
 _COLUMNS = (
     "file_name",
     "caption",
@@ -36,6 +42,16 @@ def caption_row(caption: Caption) -> dict[str, Any]:
         "caption_id": str(caption.pk),
         "created_at": caption.created_at.isoformat(),
     }
+
+
+def alt_hints(text: str) -> list[str]:
+    """What could be better about `text` as the alt text of a photo, in words; nothing where it is fine."""
+    hints = []
+    if len(text) > ALT_MAX_LENGTH:
+        hints.append(f"Long for alt text: {len(text)} characters; {ALT_MAX_LENGTH} are usual at most.")
+    if _REDUNDANT.match(text):
+        hints.append("Leave out “photo of”: screen readers say that it is an image.")
+    return hints
 
 
 def img_tag(caption: Caption) -> str:

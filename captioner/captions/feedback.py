@@ -2,6 +2,7 @@
 
 import math
 import time
+import unicodedata
 from collections import defaultdict
 from concurrent.futures import TimeoutError as FutureTimeout
 
@@ -41,7 +42,8 @@ def feedback_submit(
     Raises `InvalidFeedback` when there is neither a rating nor a caption, or one of them is out of range, and
     `Caption.DoesNotExist` when the caption was deleted meanwhile.
     """
-    ideal_caption = " ".join(ideal_caption.split())
+    # One form of what looks the same, so that it is found and compared as such.
+    ideal_caption = unicodedata.normalize("NFC", " ".join(ideal_caption.split()))
     if rating is None and not ideal_caption:
         raise InvalidFeedback("Give a rating from 1 to 10, a better caption, or both.", field="rating")
     if rating is not None and not 1 <= rating <= 10:
@@ -80,6 +82,38 @@ def feedback_text_forget(feedback: Feedback) -> None:
     feedback.forget()
     feedback.uses.all().delete()
     feedback.recalled_by.update(recalled=None)
+
+
+def caption_correct(caption: Caption, text: str) -> None:
+    """Take `text` for the caption. Without any, or with that of the answer, the caption is what was answered again.
+
+    A rating stays as it is. Whoever leaves a caption as it stands has looked at it, which is kept too.
+
+    Raises `InvalidFeedback` where the text is too long, `Caption.DoesNotExist` when the caption was deleted meanwhile.
+    """
+    text = unicodedata.normalize("NFC", " ".join(text.split()))
+    with transaction.atomic():
+        caption_look(caption)
+        earlier = Feedback.objects.select_for_update().filter(caption=caption).first()
+        own = earlier.own_text if earlier else ""
+        # That of a wording came with it, unless its owner said so.
+        rating = (
+            earlier.rating if earlier and not (earlier.wording and earlier.rating == BEST_RATING) else None
+        )
+        if text and text not in {own, caption.answer_text}:
+            feedback_submit(caption, rating=rating, ideal_caption=text)
+        elif earlier and own and text != own:
+            if rating is None:
+                earlier.delete()
+            else:
+                feedback_submit(caption, rating=rating)
+
+
+def caption_look(caption: Caption) -> None:
+    """Keep that its owner went through it, if that is not known yet. Raises `Caption.DoesNotExist`."""
+    locked = Caption.objects.select_for_update().get(pk=caption.pk)
+    if locked.looked_at is None:
+        Caption.objects.filter(pk=caption.pk).update(looked_at=timezone.now())
 
 
 def _priority(caption: Caption, rating: int | None) -> float:

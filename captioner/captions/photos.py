@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+THUMBNAIL_SIDE = 320  # pixels, the longer one
+
 # A younger photo without captions may belong to a request that is just about to log its caption.
 _ORPHAN_AGE = timedelta(hours=1)
 
@@ -54,6 +56,30 @@ def photo_open(photo: Photo) -> "File[bytes]":
         return photo.file.open()
 
 
+def thumbnail_open(photo: Photo) -> "File[bytes]":
+    """The photo as a WebP of at most `THUMBNAIL_SIDE`, made when it is first asked for. Raises as `photo_open` does."""
+    name = _thumbnail_name(photo)
+    with storage_required(), contextlib.suppress(FileNotFoundError):
+        return default_storage.open(name)
+    from PIL import Image  # not for everybody who opens or deletes a photo
+
+    with photo_open(photo) as file, Image.open(file) as image:
+        image.draft("RGB", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))  # libjpeg decodes no more of it than is needed
+        image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        buffer = io.BytesIO()
+        image.convert("RGB").save(buffer, "WEBP", quality=70, method=2)
+    with transaction.atomic():
+        # Locked, so that a deletion under way comes either before, and nothing is kept, or after.
+        if Photo.objects.select_for_update().filter(pk=photo.pk).exists():
+            with storage_required():
+                default_storage.save(name, ContentFile(buffer.getvalue()))
+    return ContentFile(buffer.getvalue())
+
+
+def _thumbnail_name(photo: Photo) -> str:
+    return f"{str(photo.file.name).removesuffix('.jpg')}.{THUMBNAIL_SIDE}.webp"
+
+
 @contextlib.contextmanager
 def storage_required() -> Iterator[None]:
     """Around what needs the store: raises `StorageUnavailable` where that fails."""
@@ -70,10 +96,11 @@ def storage_required() -> Iterator[None]:
 
 def photo_delete(photo: Photo) -> None:
     # The file goes last: should removing it fail, the rows are rolled back and nothing points at nothing.
-    name = str(photo.file.name)
+    names = [_thumbnail_name(photo), str(photo.file.name)]
     photo.delete()
     with storage_required():
-        default_storage.delete(name)
+        for name in names:
+            default_storage.delete(name)
 
 
 def photos_hash() -> int:

@@ -40,6 +40,17 @@ def caption_words(caption: str) -> Words:
     return tuple(_WORD.findall(_CONTRACTION.sub(r"\1 \2", apart)))
 
 
+def has_words(text: str, wanted: str) -> bool:
+    """Whether each word of `wanted` is a word of `text`, in any order, letter case and Unicode form.
+
+    Of scripts without spaces between words, whether the characters follow each other in `text`.
+    """
+    words = caption_words(wanted)
+    if is_unspaced(words):
+        return caption_key(wanted) in caption_key(text)
+    return bool(words) and {*words} <= {*caption_words(text)}
+
+
 def is_unspaced(words: Words) -> bool:
     """Whether most of these words are characters of a script that does not write words apart."""
     return 2 * sum(_UNSPACED.match(word) is not None for word in words) > len(words)

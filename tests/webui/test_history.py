@@ -1,5 +1,6 @@
 import re
 import uuid
+from datetime import UTC, datetime
 from urllib.parse import quote
 
 import pytest
@@ -7,8 +8,8 @@ from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
-from captioner.captions.feedback import feedback_submit
-from captioner.models import Caption, Owner
+from captioner.captions.feedback import feedback_review, feedback_submit
+from captioner.models import Caption, Feedback, Owner
 from tests.conftest import FakeEngine
 from tests.webui.pages import make_captions, text
 from webui.history import PAGE_SIZE
@@ -111,6 +112,38 @@ def test_search_finds_the_models_words_and_ones_own(
     assert shown(text(client.get("/captions/?q=special"))) == [str(captions[1].pk)]
     nothing = text(client.get("/captions/?q=%3Cb%3E"))
     assert "No caption has “&lt;b&gt;”." in nothing
+
+
+def test_captions_are_narrowed_down(
+    client: Client, fake_engine: FakeEngine, user: User, reviewer: User
+) -> None:
+    captions = make_captions(Owner(user=user), 5)
+    Caption.objects.filter(pk__in=[caption.pk for caption in captions[:3]]).update(least_probability=0.9)
+    feedback_submit(captions[0], ideal_caption="my wall")
+    feedback_submit(captions[1], rating=4)
+    feedback_review(Feedback.objects.filter(caption=captions[1]), Feedback.Status.APPROVED, reviewer=reviewer)
+    Caption.objects.filter(pk=captions[2].pk).update(model_version="old", looked_at=captions[2].created_at)
+    Caption.objects.filter(pk=captions[4].pk).update(created_at=datetime(2020, 2, 3, 23, 30, tzinfo=UTC))
+
+    def found(query: str) -> list[str]:
+        return shown(text(client.get(f"/captions/?{query}")))
+
+    one = [[str(caption.pk)] for caption in captions]
+    assert found("only=corrected") == one[0]
+    assert found("only=approved") == one[1]
+    assert found("version=old") == one[2]
+    assert found("only=doubtful") == found("only=unseen") == one[3] + one[4]
+    assert found("until=2020-02-03") == found("since=2020-02-03&until=2020-02-03") == one[4]
+    assert found("since=2020-02-04") == ids(captions[:4])
+    assert found("only=unseen&version=old") == []
+    assert "No caption is like that." in text(client.get("/captions/?only=unseen&version=old"))
+
+
+@pytest.mark.parametrize("query", ["only=x", "since=yesterday", "until=2020-13-01", "job=x"])
+def test_a_filter_there_is_not_is_told(client: Client, query: str) -> None:
+    response = client.get(f"/captions/?{query}")
+    assert response.status_code == 400
+    assert 'role="alert"' in text(response)
 
 
 def test_search_is_kept_from_page_to_page(client: Client, fake_engine: FakeEngine, user: User) -> None:

@@ -64,6 +64,18 @@ def test_a_finished_job_offers_its_captions_and_rests(client: Client) -> None:
         assert client.get(link).status_code == 200
 
 
+def test_captions_of_jobs_are_gone_through_in_the_order_they_were_sent(client: Client) -> None:
+    address = send(client, zipped(c=draw_jpeg((30, 20)), a=draw_jpeg((40, 20)), b=draw_jpeg((50, 20)))).url
+    job = Job.objects.get()
+    worker.job_photos_caption(job.pk, [2, 1, 0])
+    assert f'href="/worksheet?job={job.pk}"' in text(client.get(address))
+    page = text(client.get(f"/worksheet?job={job.pk}"))
+    assert re.findall(r"(\w)\.jpg</label>", page) == ["c", "a", "b"]
+    assert "a 30 by 20 photo number 2" in page, "with what else the model had to offer"
+    assert client.get(f"/worksheet?job={job.pk}&older=x").status_code == 404
+    assert client.get("/worksheet?job=x").status_code == 400
+
+
 def test_a_job_is_stopped_by_a_post_only(client: Client) -> None:
     address = send(client, zipped(a=draw_jpeg())).url
     assert client.get(f"{address}/cancel").status_code == 405

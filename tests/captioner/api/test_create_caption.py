@@ -59,6 +59,8 @@ def test_form_upload_is_captioned_and_logged(client: Client, photo_bytes: bytes)
         "machine_caption": "a 64 by 48 photo",
         "source": "model",
         "file_name": "photo.jpg",
+        "decorative": False,
+        "looked_at": None,
         "confidence": None,
         "alternatives": [],
         "words": [{"text": "a", "probability": 0.9}, {"text": "photo", "probability": 0.4}],
@@ -66,7 +68,10 @@ def test_form_upload_is_captioned_and_logged(client: Client, photo_bytes: bytes)
         "image": {"sha256": caption.photo.sha256, "width": 64, "height": 48},
         "user": "",
         "feedback": None,
-        "links": {"self": path, **{name: f"{path}/{name}" for name in ("photo", "feedback", "again")}},
+        "links": {
+            "self": path,
+            **{name: f"{path}/{name}" for name in ("photo", "thumbnail", "feedback", "again")},
+        },
     }
 
 

@@ -138,11 +138,43 @@ def test_search_ignores_case(ada: Client, user: User, photo: Photo) -> None:
     assert texts(ada, search="dog") == ["A brown DOG runs"]
 
 
-def test_search_finds_what_the_person_would_have_written(ada: Client, user: User, photo: Photo) -> None:
+def test_search_finds_what_the_person_wrote_and_no_longer_what_the_model_did(
+    ada: Client, user: User, photo: Photo
+) -> None:
     for text in ("a cat", "a dog"):
         made = log(user, photo, text)
     feedback_submit(made, ideal_caption="a wet Poodle")
-    assert texts(ada, search="poodle") == ["a dog"]
+    assert texts(ada, search="poodle") == ["a wet Poodle"]
+    assert texts(ada, search="dog") == []
+
+
+def test_search_finds_words_and_not_parts_of_them(ada: Client, user: User, photo: Photo) -> None:
+    log(user, photo, "a woman in a kitchen")
+    log(user, photo, "a young man's hat, on a dog")
+    for found in ("man", "hat", "DOG young", "man's hat"):
+        assert texts(ada, search=found) == ["a young man's hat, on a dog"]
+    assert texts(ada, search="wom") == texts(ada, search="man kitchen") == texts(ada, search="?!") == []
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        (
+            "\u0421\u043e\u0431\u0430\u043a\u0430 \u0411\u0415\u0416\u0418\u0422",
+            "\u0441\u043e\u0431\u0430\u043a\u0430",
+        ),
+        ("Ein M\u00e4dchen", "M\u00c4DCHEN"),
+        ("Ein M\u00e4dchen", "ma\u0308dchen"),
+        ("mit A\u0308rmeln", "\u00e4rmeln"),
+        ("\u4e00\u53ea\u68d5\u8272\u7684\u72d7\u5728\u8349\u5730\u4e0a", "\u68d5\u8272\u7684\u72d7"),
+        ("\u0643\u0644\u0628 \u064a\u062c\u0631\u064a", "\u064a\u062c\u0631\u064a"),
+    ],
+)
+def test_search_takes_any_letter_case_and_unicode_form(
+    ada: Client, user: User, photo: Photo, written: str, wanted: str
+) -> None:
+    log(user, photo, written)
+    assert texts(ada, search=wanted) == [written]
 
 
 def test_search_treats_wildcards_as_text(ada: Client, user: User, photo: Photo) -> None:
