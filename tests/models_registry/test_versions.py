@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from django.core.files.storage import storages
 
+from captioner.inference import efficientnet_lite
 from models_registry import bundled, promotions, storage, versions
 from models_registry.exceptions import (
     NoChampion,
@@ -361,3 +362,8 @@ def test_an_id_that_is_none_is_just_unknown(four: list[ModelVersion], version: s
 def test_fewer_than_no_versions_cannot_be_kept(four: list[ModelVersion]) -> None:
     with pytest.raises(RegistryError, match="give 0 or more"):
         versions.versions_retain(keep=-2)
+
+
+def test_the_code_that_the_starter_carries_for_others_is_our_own() -> None:
+    carried = bundled.STARTER_DIR / "efficientnet_lite.py"
+    assert carried.read_bytes() == Path(efficientnet_lite.__file__).read_bytes()
