@@ -5,6 +5,7 @@ by the vectors that the memory of corrections compares. A class is told apart wh
 """
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,10 +39,9 @@ def main() -> None:
             right = Counter(label for label, name in zip(labels, named, strict=True) if label == name)
             each = Counter(labels)
             apart = sum(right[label] * 2 > count for label, count in each.items())
-            print(
+            sys.stdout.write(
                 f"{version}  {name}: {apart} of {len(each)} classes told apart, "
-                f"{100 * right.total() / len(labels):.1f} % of {len(labels)} photos named right",
-                flush=True,
+                f"{100 * right.total() / len(labels):.1f} % of {len(labels)} photos named right\n"
             )
 
 
