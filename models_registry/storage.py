@@ -64,6 +64,18 @@ def version_mend(folder: Path, manifest: Manifest) -> list[str]:
     return mended
 
 
+def file_read(version: str, name: str) -> bytes:
+    """What the store holds of a version under this name, whatever the manifest says of it.
+
+    Raises `VersionCorrupt` where there is nothing, `StoreUnavailable`.
+    """
+    with _errors_named():
+        try:
+            return b"".join(_chunks(_key(version, name)))
+        except FileNotFoundError:
+            raise VersionCorrupt(f"Version {version}: {name} is missing in the store.") from None
+
+
 def version_check(manifest: Manifest) -> None:
     """That the store holds the manifest of this version. Raises `VersionCorrupt`, `StoreUnavailable`."""
     with _errors_named():
@@ -106,6 +118,11 @@ def version_download(manifest: Manifest, folder: Path) -> None:
     Raises `VersionCorrupt`, `StoreUnavailable`.
     """
     version_check(manifest)
+    files_download(manifest, folder)
+
+
+def files_download(manifest: Manifest, folder: Path) -> None:
+    """As `version_download`, of files that `manifest` lists, whether or not the store's own manifest does."""
     with _errors_named():
         for entry in manifest.files:
             _file_download(manifest.version, entry, folder / entry.name)

@@ -5,7 +5,7 @@ import hashlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -126,21 +126,30 @@ def version_export(version: ModelVersion, folder: Path) -> None:
     (folder / CARD_NAME).write_text(card_text(manifest), encoding="utf-8")
 
 
-def version_file_replace(version: ModelVersion, name: str, content: bytes) -> None:
+def version_file_rewrite(version: ModelVersion, name: str, rewrite: Callable[[bytes], bytes]) -> bool:
     """Put other bytes in the place of a file that holds what was to be deleted; the one exception to immutability.
 
-    The version keeps its id, and its manifest tells the new file. Raises `VersionCorrupt`, `StoreUnavailable`.
+    `rewrite` makes them of what the store holds, and leaves alone what it has made before: whoever was killed in
+    between, with the file changed and manifest or row not, has the rest done by doing it again. The version keeps its
+    id. Returns whether there was anything to do. Raises `VersionCorrupt`, `StoreUnavailable`.
     """
-    manifest = version.facts
+    manifest, stored = version.facts, storage.file_read(version.pk, name)
+    content = rewrite(stored)
+    replaced = FileEntry(name, len(content), hashlib.sha256(content).hexdigest())
+    files = tuple(replaced if entry.name == name else entry for entry in manifest.files)
+    if content == stored and files == manifest.files:
+        return False
+    facts = dataclasses.replace(manifest, files=files)
+    # All other files are as they were published, or nothing is touched.
+    others = dataclasses.replace(manifest, files=tuple(entry for entry in files if entry.name != name))
     with tempfile.TemporaryDirectory() as draft:
-        folder = Path(draft) / "version"
-        shutil.copytree(version_fetch(version), folder)
-        (folder / name).write_bytes(content)
-        replaced = FileEntry(name, len(content), hashlib.sha256(content).hexdigest())
-        files = tuple(replaced if entry.name == name else entry for entry in manifest.files)
-        facts = dataclasses.replace(manifest, files=files)
-        storage.version_mend(folder, facts)
+        storage.files_download(others, Path(draft))
+        path = Path(draft) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        storage.version_mend(Path(draft), facts)
     ModelVersion.objects.filter(pk=version.pk).update(manifest=facts.to_dict())
+    return True
 
 
 def version_pin(version: ModelVersion) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from functools import partial
 
 from django.db import transaction
 from django.db.models import Q
@@ -13,7 +14,7 @@ from django.utils import timezone
 
 from captioner.models import Feedback, FeedbackUse
 from models_registry.models import ModelVersion
-from models_registry.versions import version_fetch, version_file_replace
+from models_registry.versions import version_file_rewrite
 
 logger = logging.getLogger(__name__)
 
@@ -60,29 +61,32 @@ def sentences_forget() -> int:
         facts = version.readable_facts
         if facts is None or SNAPSHOT_FILE not in {entry.name for entry in facts.files}:
             continue
-        lines = (version_fetch(version) / SNAPSHOT_FILE).read_text(encoding="utf-8").splitlines()
-        rows = {int(row["feedback"]): row for row in map(json.loads, lines)}
-        if not any("ideal" in row for row in rows.values()):
-            continue
-        named = [
-            {
-                "feedback": number,
-                "sha256": hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest(),
-                "split": row["split"],
-            }
-            for number, row in rows.items()
-        ]
-        text = "".join(json.dumps(row) + "\n" for row in named)
-        version_file_replace(version, SNAPSHOT_FILE, text.encode())
-        corrections = {number: row for number, row in rows.items() if row.get("ideal")}
-        uses_record(
-            version,
-            {
-                number: (_Role.TAUGHT if row["split"] == "train" else _Role.TESTS, "")
-                for number, row in corrections.items()
-            },
-            {number: row["ideal"] for number, row in corrections.items()},
-        )
-        changed += 1
-        logger.info("%s names what it learned from by number and hash now.", version)
+        if version_file_rewrite(version, SNAPSHOT_FILE, partial(_sentences_take_out, version)):
+            changed += 1
+            logger.info("%s names what it learned from by number and hash now.", version)
     return changed
+
+
+def _sentences_take_out(version: ModelVersion, content: bytes) -> bytes:
+    """The rows of a snapshot by number and hash. Who said what is recorded first: once it is gone, nobody knows."""
+    rows = {int(row["feedback"]): row for row in map(json.loads, content.decode().splitlines())}
+    if not any("ideal" in row for row in rows.values()):
+        return content
+    corrections = {number: row for number, row in rows.items() if row.get("ideal")}
+    uses_record(
+        version,
+        {
+            number: (_Role.TAUGHT if row["split"] == "train" else _Role.TESTS, "")
+            for number, row in corrections.items()
+        },
+        {number: row["ideal"] for number, row in corrections.items()},
+    )
+    named = [
+        {
+            "feedback": number,
+            "sha256": hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest(),
+            "split": row["split"],
+        }
+        for number, row in rows.items()
+    ]
+    return "".join(json.dumps(row) + "\n" for row in named).encode()

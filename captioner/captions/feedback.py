@@ -137,6 +137,8 @@ def _priority(caption: Caption, rating: int | None) -> float:
 def _pick_record(feedback: Feedback, caption: Caption) -> None:
     """Keep that the person took one of the alternatives, as a preference among what the model itself said."""
     Preference.objects.filter(feedback=feedback).delete()
+    if caption.origin == Caption.Origin.MEMORY:
+        return  # it was preferred to what a person had written, whatever the model's own caption was
     ideal = feedback.ideal_caption.casefold()
     others = (str(alternative["caption"]) for alternative in caption.alternatives)
     picked = next((other for other in others if other.casefold() == ideal), None)

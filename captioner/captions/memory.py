@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.db.models import F, FilteredRelation, Q, QuerySet
+from django.db.models import Count, F, FilteredRelation, Q, QuerySet, Sum
 from django.utils import timezone
 
 from captioner.inference.types import Candidate, Prediction
@@ -164,7 +164,6 @@ class _List:
         self.index = LikenessIndex()
         self.unseen = 0  # remembered photos without a vector, at the last look at everything
         self._encoder = encoder
-        self._unreadable: set[int] = set()  # which no list can be made of
         self._since: datetime | None = None  # what was approved before is in the list
         self._looked_at = self._reconciled_at = -float("inf")
 
@@ -179,14 +178,18 @@ class _List:
         if self._since is None or now - self._reconciled_at > every:
             self._reconciled_at = now
             missing = self.unseen = remembered_without_vector(self._encoder).count()
-            if remembered.count() - missing != len(self.index) + len(self._unreadable):
-                standing = set(remembered.values_list("pk", flat=True).iterator())
-                self.index.remove(self.index.numbers - standing)
-                self._unreadable &= standing
-                self._take(remembered, standing - self.index.numbers - self._unreadable)
+            # Without those of photos that cannot be read, whose vector is empty.
+            seen, listed = _with_vectors(remembered, self._encoder), self.index.numbers
+            seen = seen.filter(photo_vector__vector__gt=b"").order_by()
+            found = seen.aggregate(rows=Count("pk"), sum=Sum("pk"))
+            # Numbers alone would not tell that one went and another came.
+            if (found["rows"], found["sum"] or 0) != (len(listed), sum(listed)):
+                standing = frozenset(seen.values_list("pk", flat=True).iterator())
+                self.index.remove(listed - standing)
+                self._take(remembered, set(standing - listed))
         else:
             lately = remembered.filter(reviewed_at__gte=self._since - _OVERLAP)
-            new = set(lately.values_list("pk", flat=True)) - self.index.numbers - self._unreadable
+            new = set(lately.values_list("pk", flat=True)) - self.index.numbers
             missing = len(new) - self._take(remembered, new)
         self._since = began
         return missing
@@ -211,7 +214,6 @@ class _List:
                 )
             ]
             self.index.add([each for each in found if each.vector])
-            self._unreadable |= {each.number for each in found if not each.vector}
             taken += len(found)
         return taken
 

@@ -62,13 +62,13 @@ def _states(feedback: Feedback) -> Iterator[FeedbackState]:
     for use in [use for use in uses if use.version_id][:1]:
         version = use.version_id or ""
         why = _REASONS.get(use.reason, use.reason.replace("_", " "))
-        told = {
+        told_of = {
             FeedbackUse.Role.TAUGHT: f"Taught version {version}",
             FeedbackUse.Role.CHOSE: f"Chose how much version {version} keeps of what it learned, and did not teach it",
             FeedbackUse.Role.TESTS: f"Tests version {version} and never trains",
             FeedbackUse.Role.LEFT_OUT: f"Left out of version {version}: {why}",
         }
-        yield FeedbackState(use.role, told[FeedbackUse.Role(use.role)], version, use.reason)
+        yield FeedbackState(use.role, told_of[FeedbackUse.Role(use.role)], version, use.reason)
 
 
 def _unlearned(use: FeedbackUse) -> FeedbackState:

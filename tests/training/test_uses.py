@@ -15,7 +15,8 @@ from captioner.captions.captions import caption_delete
 from captioner.captions.feedback import feedback_ask_again, feedback_review, feedback_submit
 from captioner.captions.states import feedback_states
 from captioner.models import Feedback, FeedbackUse
-from models_registry import promotions, versions
+from models_registry import promotions, storage, versions
+from models_registry.exceptions import VersionCorrupt
 from models_registry.manifest import DataSnapshot, Lineage
 from models_registry.models import ModelVersion
 from tests.models_registry.versions import versions_publish
@@ -149,9 +150,20 @@ def test_retention_takes_what_is_marked_first(base, tmp_path) -> None:
     assert published[1] not in versions.versions_retain(keep=3)
 
 
+class Killed(BaseException):
+    """As a process that is killed: nothing catches it."""
+
+
+def kill(*_: object) -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize("killed", ["never", "before the manifest", "before the row"])
 def test_sentences_of_earlier_releases_are_taken_out_of_their_versions(
-    base, approved: list[Feedback], tiny_checkpoint, tmp_path
+    base, approved: list[Feedback], tiny_checkpoint, tmp_path, killed: str
 ) -> None:
+    """Whoever was killed while at it gives the command again, and has all of it."""
+    monkeypatch = pytest.MonkeyPatch()
     folder = tmp_path / "old"
     (folder / "data").mkdir(parents=True)
     (folder / "weights.bin").write_bytes(b"weights")
@@ -168,6 +180,17 @@ def test_sentences_of_earlier_releases_are_taken_out_of_their_versions(
         licence="none",
         lineage=Lineage(data=DataSnapshot(SNAPSHOT_FILE, "1" * 64)),
     )
+    version_mend, version_fetch = storage.version_mend, versions.version_fetch
+    if killed == "before the manifest":
+        monkeypatch.setattr(storage, "_manifest_read", kill)
+    elif killed == "before the row":
+        monkeypatch.setattr(storage, "version_mend", lambda *given: kill(version_mend(*given)))
+    if killed != "never":
+        with pytest.raises(Killed):
+            call_command("train", "forget-sentences")
+        monkeypatch.undo()
+        with pytest.raises(VersionCorrupt):
+            version_fetch(ModelVersion.objects.get(pk=old.pk))
     for _ in range(2):  # done again, it changes nothing
         call_command("train", "forget-sentences")
         old.refresh_from_db()

@@ -52,7 +52,7 @@ def is_copy(likeness: float, hashes: tuple[str, str]) -> bool:
     """Whether two photos with this cosine and these difference hashes (16 hex digits) show the same photo."""
     pair = np.array([int(digits or "0", 16) for digits in hashes], np.uint64)
     bits = np.bitwise_count(pair[:1] ^ pair[1:])
-    return bool(are_copies(np.array([likeness]), bits, are_flat(pair).any(keepdims=True))[0])
+    return bool(are_copies(np.array([likeness]), bits, np.array([are_flat(pair).any()]))[0])
 
 
 def are_copies(

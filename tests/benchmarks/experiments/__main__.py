@@ -30,6 +30,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--sizes", type=int, nargs="+", help="how many corrections, or rows; default: the design's"
     )
+    parser.add_argument("--minutes", type=float, help="of e1: begin nothing that would end later")
+    parser.add_argument("--photos", type=int, help="of e3: so many of each kind of photos at most")
     options = parser.parse_args(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
     rows = []

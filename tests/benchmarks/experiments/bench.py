@@ -24,12 +24,14 @@ from training.learning.blending import Blend, blend_find, groups_inner
 from training.learning.config import LearnConfig
 from training.learning.finetune import Correction, Finetuning, Replay, TrainingSet
 from training.learning.model import FeatureCaptioner
+from training.progress import Tick, untold
 
 STARTER = Path(__file__).resolve().parents[3] / "models_registry" / "starter"
 # A photo is of the domain when at least three of the five who described it mention the water.
 SAID_BY = 3
 PEOPLE = 20
 HOLDOUT_PHOTOS = 240
+POOL_PHOTOS = 1000  # of the domain, that corrections are drawn from; more would only take longer to look at
 ORIGINAL_PHOTOS = 240
 
 
@@ -56,17 +58,15 @@ class Bench:
 
         Raises `ValueError` where there are fewer.
         """
-        pool = range(self.held_out, len(self.photos))
-        generator = random.Random(seed)
-        chosen = generator.sample(pool, count)
-        # A person keeps to one of the five columns of sentences.
-        column = [generator.randrange(5) for _ in range(PEOPLE)]
-        said = [self.photos[index].captions for index in chosen]
-        ideals = [captions[column[generator.randrange(PEOPLE)] % len(captions)] for captions in said]
-        return [Correction(index, ideal) for index, ideal in zip(chosen, ideals, strict=True)]
+        return corrections_draw(self.photos, self.held_out, count, seed)
 
     def learn(
-        self, corrections: Sequence[Correction], seed: int, config: LearnConfig, run: Path | None = None
+        self,
+        corrections: Sequence[Correction],
+        seed: int,
+        config: LearnConfig,
+        run: Path | None = None,
+        tick: Tick = untold,
     ) -> tuple[FeatureCaptioner, Blend]:
         """A candidate that learned from these as a run does, and how much of it was kept.
 
@@ -83,15 +83,15 @@ class Bench:
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
             data = TrainingSet(self.features, taught, self.replay, inner)
             learning = Finetuning(captioner, data, config, run or Path(scratch), "experiment")
-            learning.run()
+            learning.run(tick)
         captioner.adapters_merge()
         judged = ReferenceSet(self.features.of([row.photo for row in inner]), [[row.ideal] for row in inner])
-        return captioner, blend_find(captioner, learning.base, judged, [str(row.photo) for row in inner])
+        groups = [str(row.photo) for row in inner]
+        return captioner, blend_find(captioner, learning.base, judged, groups, tick)
 
-    def scores(self, captioner: FeatureCaptioner) -> Scores:
-        return Scores(
-            measure(captioner.predictor(), self.holdout), measure(captioner.predictor(), self.original)
-        )
+    def scores(self, captioner: FeatureCaptioner, tick: Tick = untold) -> Scores:
+        predictor = captioner.predictor()
+        return Scores(measure(predictor, self.holdout, tick), measure(predictor, self.original, tick))
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,22 @@ class Scores:
     original: ScoredCaptions
 
 
-def bench_open(data: Path, base: Path, folder: Path) -> Bench:
-    """Read Flickr8k below `data` and cache what the base's encoder sees of it in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    captioner = FeatureCaptioner.load(base)
+def corrections_draw(
+    photos: Sequence[ReferencePhoto], held_out: int, count: int, seed: int
+) -> list[Correction]:
+    """See `Bench.corrections`."""
+    generator = random.Random(seed)
+    chosen = generator.sample(range(held_out, len(photos)), count)
+    # A person keeps to one of the five columns of sentences.
+    column = [generator.randrange(5) for _ in range(PEOPLE)]
+    said = [photos[index].captions for index in chosen]
+    ideals = [captions[column[generator.randrange(PEOPLE)] % len(captions)] for captions in said]
+    return [Correction(index, ideal) for index, ideal in zip(chosen, ideals, strict=True)]
+
+
+def domain_read(data: Path, base: Path) -> tuple[list[ReferencePhoto], int, list[ReferencePhoto]]:
+    """The domain's photos in a fixed order, how many of them, the first, are held out, and validation photos without
+    any water. The bundled starter knows Flickr8k's training photos; its domain is of the others."""
     splits = photo_sets_read([data / "flickr8k"])["flickr8k"]
     known = base.resolve() == STARTER
     water = [
@@ -116,10 +128,19 @@ def bench_open(data: Path, base: Path, folder: Path) -> Bench:
     dry = [photo for photo in splits["val"] if not captions_mention(photo.captions, WATER)]
     random.Random(0).shuffle(water)
     random.Random(0).shuffle(dry)
+    held_out = min(HOLDOUT_PHOTOS, len(water) // 2)
+    return water[: held_out + POOL_PHOTOS], held_out, dry
+
+
+def bench_open(data: Path, base: Path, folder: Path, tick: Tick = untold) -> Bench:
+    """Read Flickr8k below `data` and cache what the base's encoder sees of it in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    captioner = FeatureCaptioner.load(base)
+    water, held_out, dry = domain_read(data, base)
     replayed, _ = anchor_sets()
     store = FeatureStore(folder / captioner.encoder_digest())
     domain, held_on, original = (
-        store.put_set(photos, captioner.encode_images)
+        store.put_set(photos, captioner.encode_images, tick)
         for photos in (photo_set(water), replayed, photo_set(dry[:ORIGINAL_PHOTOS]))
     )
     return Bench(
@@ -127,7 +148,7 @@ def bench_open(data: Path, base: Path, folder: Path) -> Bench:
         folder=folder,
         photos=water,
         features=PhotoFeatures([*domain.paths, *held_on.paths]),
-        held_out=min(HOLDOUT_PHOTOS, len(water) // 2),
+        held_out=held_out,
         replay=[
             Replay(len(water) + index, caption)
             for index, group in enumerate(replayed.captions)

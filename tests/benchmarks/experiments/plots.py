@@ -23,7 +23,7 @@ def _by_corrections(rows: Sequence[Row]) -> str:
     """A line per seed for the domain, and one for the original photos."""
     series: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
-        for photos in ("domain", "original"):
+        for photos in ("domain", "original") if row["case"] == "as written" else ():
             series[f"{photos}, seed {row['seed']}"].append((row["corrections"], row[photos]["mean"]))
     ordered: dict[str, Points] = {name: sorted(series[name]) for name in sorted(series)}
     return line_chart(ordered, title="E1: gain over corrections", x_label="corrections", y_label=_UNIT)

@@ -2,9 +2,11 @@
 
 import io
 import uuid
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
+from django.utils import timezone
 from PIL import Image
 from pytest_django import DjangoAssertNumQueries, Settings
 
@@ -167,6 +169,35 @@ def test_what_was_deleted_while_the_photo_was_captioned_is_no_answer(
     monkeypatch.setattr("captioner.captions.captions.photo_recall", recall_then_delete)
     caption = ask(draw_scene(1), visitor)
     assert (caption.origin, caption.recalled) == ("model", None)
+
+
+def test_one_that_goes_while_another_comes_is_noticed_though_there_are_as_many(
+    visitor: Owner, reviewer: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other was approved by a machine whose clock is slow by more than is looked back."""
+    first = teach(draw_scene(1), visitor, "a quilt of our grandmother", reviewer)
+    memory.look(["fake-eye"])
+    second = teach(draw_scene(2), visitor, "a photo of the harbour", reviewer)
+    Feedback.objects.filter(pk=second.pk).update(reviewed_at=timezone.now() - timedelta(hours=1))
+    first.delete()
+    monkeypatch.setattr(memories, "_RECONCILE_SECONDS", 0.0)
+    assert ask(draw_scene(2), visitor).final_text == "a photo of the harbour"
+    assert memory.index("fake-eye").numbers == {second.pk}
+
+
+def test_a_photo_that_was_lost_and_is_there_again_is_listed(
+    visitor: Owner, reviewer: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feedback = teach(draw_scene(1), visitor, "a quilt of our grandmother", reviewer)
+    seen = PhotoVector.objects.get(photo=feedback.caption.photo)
+    vector, seen.vector = bytes(seen.vector), b""
+    seen.save()
+    monkeypatch.setattr(memories, "_RECONCILE_SECONDS", 0.0)
+    memory.look(["fake-eye"])
+    assert len(memory.index("fake-eye")) == 0
+    seen.vector = vector
+    seen.save()
+    assert ask(draw_scene(1), visitor).origin == "memory"
 
 
 def test_it_is_noticed_by_every_process_within_a_look(visitor: Owner, reviewer: User) -> None:

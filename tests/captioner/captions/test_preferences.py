@@ -23,6 +23,17 @@ def test_taking_an_alternative_is_kept_as_a_preference(caption: Caption, user: U
     assert not Preference.objects.exists(), "said anew, it is what was said last"
 
 
+def test_what_is_preferred_to_a_remembered_caption_is_no_preference_among_the_models(
+    caption: Caption, user: User
+) -> None:
+    """The person was shown what somebody had written, and never saw the model's own as the answer."""
+    caption.alternatives = [{"caption": "a teal field", "confidence": None}]
+    caption.origin = Caption.Origin.MEMORY
+    caption.save()
+    feedback_submit(caption, ideal_caption="a teal field")
+    assert not Preference.objects.exists()
+
+
 def test_a_low_rating_of_a_mild_person_comes_before_that_of_a_harsh_one(
     user: User, other_user: User, fake_engine: FakeEngine
 ) -> None:
