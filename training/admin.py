@@ -357,6 +357,8 @@ def _examples(run: TrainingRun) -> list[dict[str, Any]]:
 def authors_capped(run: TrainingRun) -> list[tuple[str, int]]:
     """Returns the authors of whom most rows were left out by the limit per author, and how many; what is deleted since
     is counted no more."""
+    if run.candidate is None:  # what has no version is the last run's that learned nothing, whichever that is
+        return []
     kept_out = FeedbackUse.objects.filter(
         version=run.candidate, role=FeedbackUse.Role.LEFT_OUT, reason="author_cap"
     )

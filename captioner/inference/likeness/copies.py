@@ -17,6 +17,7 @@ from captioner.inference.likeness.ranking import COPY_BITS, are_copies, are_flat
 NEAR_BITS = 4  # of difference hashes, where nothing else is known: a photo re-encoded or slightly scaled
 ONES, OTHERS = 512, 2048  # that are compared at a time: what fits into a core's cache is ten times as fast
 SAMPLED = 20_000  # vectors that say which axes matter
+CENTRED_FROM = 200  # vectors, whose mean is taken away from each
 ROUNDING = 0.005  # of unit vectors in float16, and of their sketches
 
 Vector = NDArray[np.floating[Any]]
@@ -27,7 +28,8 @@ class PhotoLooks:
     """Difference hashes of photos (16 hex digits), oldest photo first, and what one encoder saw of some of them.
 
     Two photos show the same where `is_copy` of their vectors and hashes says so, as for the memory; where one has no
-    vector, their hashes must be within `NEAR_BITS`, and that of a plain ground says nothing.
+    vector, their hashes must be within `NEAR_BITS`, and that of a plain ground says nothing. Many vectors are compared
+    as they differ from their mean.
     """
 
     def __init__(self, hashes: Mapping[str, str], vectors: Mapping[str, Vector]) -> None:
@@ -35,15 +37,22 @@ class PhotoLooks:
         self._hashes = np.array([int(digits, 16) for digits in hashes.values()], np.uint64)
         self._flat = are_flat(self._hashes)
         self._known = np.array([name in vectors for name in self.names], bool)
-        width = max((len(vector) for vector in vectors.values()), default=1)
-        self._vectors = np.zeros((len(self.names), width), np.float16)
+        count, width = len(self.names), max((len(vector) for vector in vectors.values()), default=1)
+        self._vectors = np.zeros((count, width), np.float16)
         for number in np.flatnonzero(self._known).tolist():
             self._vectors[number] = vectors[self.names[number]]
+        if self._known.sum() >= CENTRED_FROM:
+            # An encoder that came without a centre (one of ours: of its vectors one pair in a hundred would be
+            # copies) sees much the same in all photos.
+            mean = self._vectors[self._known].mean(0, dtype=np.float32)
+            for numbers in np.array_split(np.flatnonzero(self._known), 1 + count // SAMPLED):
+                part = self._vectors[numbers].astype(np.float32) - mean
+                self._vectors[numbers] = part / np.maximum(1e-6, np.linalg.norm(part, axis=1, keepdims=True))
         # Few axes, and the length of what they leave out: the product of two such sketches is never below the cosine.
         sample = self._vectors[self._known][:SAMPLED].astype(np.float32)
         axes = principal_axes(sample, SKETCH_WIDTH)
-        self._sketches = np.zeros((len(self.names), axes.shape[1] + 1), np.float32)
-        for start in range(0, len(self.names), SAMPLED):
+        self._sketches = np.zeros((count, axes.shape[1] + 1), np.float32)
+        for start in range(0, count, SAMPLED):
             part = self._vectors[start : start + SAMPLED].astype(np.float32)
             sketch = part @ axes
             left_out = np.maximum(0, (part**2).sum(1) - (sketch**2).sum(1)) ** 0.5
@@ -68,7 +77,7 @@ class PhotoLooks:
         one, other = ones[row], others[column]
         flat, known = self._flat[one] | self._flat[other], self._known[one] & self._known[other]
         kept = np.where(known, are_copies(likeness, bits, flat), (bits <= NEAR_BITS) & ~flat)
-        one, other, bits, flat, known = (each[kept] for each in (one, other, bits, flat, known))
+        one, other, bits, flat, known = one[kept], other[kept], bits[kept], flat[kept], known[kept]
         likeness = np.ones(len(one), np.float32)
         for start in range(0, len(one), SAMPLED):
             pair = (self._vectors[each[start : start + SAMPLED]].astype(np.float32) for each in (one, other))

@@ -14,8 +14,10 @@ from captioner.inference.efficientnet_lite import EfficientNetLiteConfig, Effici
 from captioner.inference.likeness import copies, ranking
 from captioner.inference.likeness.embedding import Centre, Embedder, centre_from, centre_read, pooled
 from captioner.inference.likeness.index import PLAIN_ROWS, LikenessIndex, Remembered
+from captioner.inference.loading import load_model
 from captioner.inference.predictor import Predictor
 from captioner.inference.types import Candidate, DecodingParameters
+from models_registry.bundled import STARTER_DIR
 
 ONE, THREE = DecodingParameters(1, 1, 4), DecodingParameters(1, 3, 4)
 
@@ -197,6 +199,7 @@ def test_a_hundred_thousand_are_searched_in_milliseconds() -> None:
 @pytest.mark.parametrize("width", [40, 352])
 def test_all_pairs_of_copies_are_found_and_no_others(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the memory's rule has it for each pair: of photos, copies, ruined copies and plain grounds, by parts."""
+    monkeypatch.setattr(copies, "CENTRED_FROM", 1000)
     monkeypatch.setattr(copies, "ONES", 7)
     monkeypatch.setattr(copies, "OTHERS", 50)
     generator = np.random.default_rng(0)
@@ -225,6 +228,27 @@ def test_all_pairs_of_copies_are_found_and_no_others(width: int, monkeypatch: py
     assert len(wanted) > 400
     assert {*zip(*map(np.ndarray.tolist, found), strict=True)} == wanted
     assert found[0].tolist() == sorted(found[0].tolist())
+
+
+def test_the_bundled_weights_have_a_centre_that_is_theirs(caplog: pytest.LogCaptureFixture) -> None:
+    """By the mean of drawings alone one pair of photos in a hundred would pass for copies of each other."""
+    parts = load_model(STARTER_DIR)
+    assert parts.centre is not None
+    assert Embedder(parts.model, parts.centre, lambda: None).encoder
+    assert caplog.records == [], "it was made for these weights"
+
+
+def test_what_an_encoder_sees_in_all_photos_makes_no_copies_of_them() -> None:
+    """Weights without a centre (`likeness.json`) point nearly the same way for any two photos."""
+    generator = np.random.default_rng(0)
+    looks = generator.normal(size=(300, 352)) + 10 * generator.normal(size=352)
+    looks[1::2] = looks[::2] + 0.3 * generator.normal(size=(150, 352))  # every other one is a copy
+    looks /= np.linalg.norm(looks, axis=1, keepdims=True)
+    # Of so alike hashes as people's photos of one room have.
+    hashes = {str(n): f"{0x0F0F0F0F0F0F0F0F ^ int(generator.integers(0, 256)):016x}" for n in range(300)}
+    found = copies.PhotoLooks(hashes, {str(n): look.astype("<f2") for n, look in enumerate(looks)}).groups()
+    assert len(set(found.values())) == 150
+    assert all(found[str(n)] == found[str(n + 1)] for n in range(0, 300, 2))
 
 
 # --- What they say ---
