@@ -200,6 +200,14 @@ class CaptionQuerySet(OwnedQuerySet["Caption"]):
     def with_details(self) -> "CaptionQuerySet":
         return self.select_related("photo", "feedback", "recalled")
 
+    def owned_by(self, owner: Owner) -> Self:
+        """As for all that is owned, without what they have deleted and might still take back."""
+        return super().owned_by(owner).filter(deleted_at=None)
+
+    def discarded_by(self, owner: Owner) -> Self:
+        """What they have deleted and might still take back."""
+        return super().owned_by(owner).exclude(deleted_at=None)
+
     def not_looked_at(self) -> "CaptionQuerySet":
         """Those that their owner has neither gone through nor said anything about."""
         return self.filter(looked_at=None, feedback=None)
@@ -255,6 +263,11 @@ class Caption(Owned):
     )
     looked_at = models.DateTimeField(
         null=True, blank=True, help_text="When its owner first went through it, on its page or the worksheet."
+    )
+    deleted_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="Since when its owner does not see it any more; soon it is gone for good.",
     )
     source = models.CharField(max_length=8, choices=Source)
 
@@ -318,6 +331,9 @@ class Caption(Owned):
             ),
             models.Index(fields=["visitor", "-created_at", "-id"], name="caption_visitor_newest"),
             models.Index(fields=["model_version", "-created_at"], name="caption_version_newest"),
+            models.Index(
+                fields=["deleted_at"], condition=Q(deleted_at__isnull=False), name="caption_to_be_removed"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -370,6 +370,7 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": 20.0},
     },
     "requests-sweep": {"task": "captioner.tasks.requests_sweep_task", "schedule": 3600.0},
+    "captions-sweep": {"task": "captioner.tasks.captions_sweep_task", "schedule": 60.0},
     "photos-sweep": {"task": "captioner.tasks.photos_sweep_task", "schedule": 3600.0},
     "sessions-clear": {"task": "captioner.tasks.sessions_clear_task", "schedule": 24 * 3600.0},
     "training-features-forget": {

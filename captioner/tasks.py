@@ -9,6 +9,7 @@ import uuid
 from celery import shared_task
 from django.core.management import call_command
 
+from captioner.captions.captions import captions_sweep
 from captioner.captions.photos import photos_sweep
 from captioner.captions.vectors import photos_look, photos_look_enqueue
 from captioner.http import idempotency
@@ -34,6 +35,12 @@ def requests_sweep_task() -> None:
     if swept := sweeps.uploads_sweep():
         logger.info("Removed what was left of %d jobs.", swept)
     idempotency.requests_sweep()
+
+
+@shared_task
+def captions_sweep_task() -> None:
+    if swept := captions_sweep():
+        logger.info("Removed %d captions that their owners had deleted.", swept)
 
 
 @shared_task

@@ -2,6 +2,7 @@
 
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 from urllib.parse import urlencode
 
 from django.conf import settings
@@ -9,9 +10,12 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils.timezone import is_aware
 from django.views.decorators.http import require_POST, require_safe
 
+from captioner.captions.captions import DISCARDED_FOR, captions_discard, captions_take_back
 from captioner.http.exports import export_response
+from captioner.http.owner import owner_of
 from captioner.http.paging import Page, page_of
 from captioner.models import Caption, CaptionQuerySet
 from webui.base import SeeOther, may_caption, own_captions
@@ -85,7 +89,47 @@ def captions(request: HttpRequest) -> HttpResponse:
     """All captions of the person, those found, or those just made (`?new=id,id`)."""
     listing = captions_listed(request)
     context = listing.context(listing.page(request, PAGE_SIZE))
+    if moment := _moment(request.GET.get("deleted", "")):
+        discarded = Caption.objects.discarded_by(owner_of(request)).filter(deleted_at=moment).count()
+        context |= {
+            "discarded": discarded,
+            "discarded_at": moment.isoformat(),
+            "minutes": DISCARDED_FOR.seconds // 60,
+        }
     return render(request, "webui/captions.html", context, status=200 if listing.filter.is_valid() else 400)
+
+
+@may_caption
+@require_POST
+def discard(request: HttpRequest) -> HttpResponse:
+    """Delete what was ticked; for some minutes it can be taken back."""
+    selected = own_captions(request).filter(pk__in=_selected(request))
+    moment = captions_discard(selected)
+    if moment is None:
+        messages.error(request, "Tick the captions to delete first.")
+        return SeeOther(reverse("captions"))
+    return SeeOther(f"{reverse('captions')}?{urlencode({'deleted': moment.isoformat()})}")
+
+
+@may_caption
+@require_POST
+def take_back(request: HttpRequest) -> HttpResponse:
+    """Undo `discard`."""
+    moment = _moment(request.POST.get("deleted", ""))
+    count = captions_take_back(owner_of(request), moment) if moment else 0
+    if count:
+        messages.success(request, f"{count} caption{'s are' if count > 1 else ' is'} back.")
+    else:
+        messages.error(request, "It is too late: they are gone for good.")
+    return SeeOther(reverse("captions"))
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if is_aware(moment) else None
 
 
 @may_caption

@@ -74,7 +74,7 @@ def job(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """One job with its progress; the page reloads itself until the job is over."""
     shown = get_object_or_404(_own(request), pk=pk)
     failures = shown.photos.filter(state=JobPhoto.State.FAILED).order_by("index")
-    captioned = shown.photos.filter(caption__isnull=False).order_by("-index")
+    captioned = shown.photos.filter(caption__isnull=False, caption__deleted_at=None).order_by("-index")
     latest = captioned.select_related("caption__photo", "caption__feedback", "caption__recalled")[
         :_LATEST_SHOWN
     ]

@@ -8,6 +8,8 @@ from webui import account, caption, history, home, jobs, worksheet
 urlpatterns = [
     path("", home.home, name="home"),
     path("captions/", history.captions, name="captions"),
+    path("captions/discard", history.discard, name="captions-discard"),
+    path("captions/take-back", history.take_back, name="captions-take-back"),
     path("captions/export", history.export, name="captions-export"),
     path("captions/<uuid:pk>", caption.caption, name="caption"),
     path("captions/<uuid:pk>/again", caption.again, name="caption-again"),

@@ -3,20 +3,24 @@
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict, replace
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 from typing import cast
 
 from django.conf import settings
 from django.db import connection, transaction
+from django.utils import timezone
 
 from captioner.captions.memory import photo_recall, recalled_lock, vector_keep
 from captioner.captions.photos import photo_delete, photo_store
 from captioner.exceptions import CaptionerError, ClientGone
 from captioner.inference.types import Candidate, DecodingParameters
-from captioner.models import Caption, Owner, Photo
+from captioner.models import Caption, CaptionQuerySet, Owner, Photo
 from captioner.ops import metrics
 from captioner.serving.process import serving
+
+DISCARDED_FOR = timedelta(minutes=10)
 
 
 def caption_create(
@@ -107,6 +111,30 @@ def caption_delete(caption: Caption) -> None:
         caption.delete()
         if photo is not None and not photo.captions.exists():
             photo_delete(photo)
+
+
+def captions_discard(captions: CaptionQuerySet) -> datetime | None:
+    """Let their owner see these captions no more; `captions_sweep` deletes them once it is too late to regret that.
+
+    Returns the moment, which takes them back; None where there were none.
+    """
+    now = timezone.now()
+    return now if captions.update(deleted_at=now) else None
+
+
+def captions_take_back(owner: Owner, discarded_at: datetime) -> int:
+    """Undo what `owner` discarded at this moment, as far as it is still there; returns how many captions are back."""
+    return Caption.objects.discarded_by(owner).filter(deleted_at=discarded_at).update(deleted_at=None)
+
+
+def captions_sweep() -> int:
+    """Delete for good what was discarded `DISCARDED_FOR` ago; returns how many captions that were."""
+    due = Caption.objects.filter(deleted_at__lt=timezone.now() - DISCARDED_FOR)
+    swept = 0
+    for caption in due.iterator(chunk_size=200):
+        caption_delete(caption)
+        swept += 1
+    return swept
 
 
 def _captioning(

@@ -1,15 +1,16 @@
 """Captions as a file to be kept, for the API and the pages."""
 
+from django.db.models import QuerySet
 from django.http import StreamingHttpResponse
 
 from captioner.captions.exports import EXPORT_FORMATS, captions_export
-from captioner.models import Caption, CaptionQuerySet
+from captioner.models import Caption
 
 _CHUNK = 200  # rows read from the database at a time
 
 
 def export_response(
-    captions: CaptionQuerySet | list[Caption], wanted: str, *, bom: bool = False, name: str = "captions"
+    captions: QuerySet[Caption] | list[Caption], wanted: str, *, bom: bool = False, name: str = "captions"
 ) -> StreamingHttpResponse:
     """`wanted` is a key of `EXPORT_FORMATS`; the file is called `name`. It is its owner's alone, and never cached."""
     rows = captions if isinstance(captions, list) else captions.iterator(chunk_size=_CHUNK)

@@ -41,7 +41,10 @@ def _done(job: Job) -> Iterator[JobPhoto]:
         .select_related("caption__feedback", "caption__recalled")
         .order_by("index")
     )
-    return photos.iterator(chunk_size=_CHUNK)
+    for photo in photos.iterator(chunk_size=_CHUNK):
+        if photo.caption is not None and photo.caption.deleted_at is not None:
+            photo.caption = None  # its owner does not see it any more
+        yield photo
 
 
 def _row(photo: JobPhoto) -> dict[str, Any]:

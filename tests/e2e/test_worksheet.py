@@ -139,6 +139,19 @@ def test_a_selection_of_the_history_is_downloaded(sheet: Page) -> None:
     assert download.value.path().read_text() == '<img src="photo-1.jpg" alt="a 321 by 240 photo">\n'
 
 
+def test_a_bulk_deletion_is_undone(sheet: Page) -> None:
+    sheet.goto("/captions/")
+    for number in (0, 2):
+        sheet.get_by_label(f"Select: a {320 + number} by 240 photo").check()
+    sheet.get_by_role("button", name="Delete what is ticked").click()
+    expect(sheet.get_by_text("2 captions deleted.")).to_be_visible()
+    expect(sheet.locator(".card")).to_have_count(1)
+    assert violations(sheet) == ""
+    sheet.get_by_role("button", name="Undo").click()
+    expect(sheet.get_by_text("2 captions are back.")).to_be_visible()
+    expect(sheet.locator(".card")).to_have_count(3)
+
+
 def test_it_works_without_javascript(new_context: NewContext) -> None:
     page = new_context(java_script_enabled=False).new_page()
     caption_photo(page)

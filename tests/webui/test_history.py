@@ -1,13 +1,15 @@
 import re
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
+from captioner.captions.captions import DISCARDED_FOR, captions_sweep
 from captioner.captions.feedback import feedback_review, feedback_submit
 from captioner.models import Caption, Feedback, Owner
 from tests.conftest import FakeEngine
@@ -144,6 +146,65 @@ def test_a_filter_there_is_not_is_told(client: Client, query: str) -> None:
     response = client.get(f"/captions/?{query}")
     assert response.status_code == 400
     assert 'role="alert"' in text(response)
+
+
+def test_a_selection_is_deleted_and_taken_back(
+    client: Client, fake_engine: FakeEngine, user: User, other_user: User
+) -> None:
+    captions = make_captions(Owner(user=user), 3)
+    [theirs] = make_captions(Owner(user=other_user), 1)
+    ticked = [str(each.pk) for each in (captions[0], captions[2], theirs)]
+    response = client.post("/captions/discard", {"id": ticked})
+    page = text(client.get(response.url))
+    assert "2 captions deleted." in page
+    assert shown(page) == [str(captions[1].pk)]
+    assert client.get(f"/captions/{captions[0].pk}").status_code == 404
+    assert client.get(f"/api/v1/captions/{captions[0].pk}").status_code == 404
+    [moment] = re.findall(r'name="deleted" value="([^"]+)"', page)
+    stranger = Client()
+    stranger.force_login(other_user)
+    assert "too late" in text(stranger.post("/captions/take-back", {"deleted": moment}, follow=True))
+    assert "2 captions are back." in text(
+        client.post("/captions/take-back", {"deleted": moment}, follow=True)
+    )
+    assert shown(text(client.get("/captions/"))) == ids(captions)
+
+
+def test_what_was_deleted_is_gone_for_good_after_a_while(
+    client: Client, fake_engine: FakeEngine, user: User
+) -> None:
+    captions = make_captions(Owner(user=user), 3)
+    client.post("/captions/discard", {"id": [str(captions[0].pk), str(captions[1].pk)]})
+    assert captions_sweep() == 0
+    late = timezone.now() - DISCARDED_FOR - timedelta(seconds=1)
+    Caption.objects.filter(pk=captions[0].pk).update(deleted_at=late)
+    assert captions_sweep() == 1
+    assert Caption.objects.count() == 2
+    undo = client.post("/captions/take-back", {"deleted": late.isoformat()}, follow=True)
+    assert "too late" in text(undo)
+
+
+@pytest.mark.parametrize("moment", ["", "x", "2026-01-01T00:00:00", "\0"])
+def test_a_damaged_undo_is_too_late(client: Client, moment: str) -> None:
+    assert "too late" in text(client.post("/captions/take-back", {"deleted": moment}, follow=True))
+    assert client.get("/captions/", {"deleted": moment}).status_code == 200
+
+
+def test_nothing_ticked_deletes_nothing(client: Client, fake_engine: FakeEngine, user: User) -> None:
+    make_captions(Owner(user=user), 1)
+    assert "Tick the captions" in text(client.post("/captions/discard", follow=True))
+    assert client.post("/captions/discard", {"id": "x"}).status_code == 404
+    assert Caption.objects.filter(deleted_at=None).count() == 1
+
+
+def test_the_pages_of_captions_lead_to_the_next_and_the_one_before(
+    client: Client, fake_engine: FakeEngine, user: User
+) -> None:
+    old, middle, new = make_captions(Owner(user=user), 3)
+    page = text(client.get(f"/captions/{middle.pk}"))
+    assert f'href="/captions/{new.pk}" rel="prev"' in page
+    assert f'href="/captions/{old.pk}" rel="next"' in page
+    assert 'rel="next"' not in text(client.get(f"/captions/{old.pk}"))
 
 
 def test_search_is_kept_from_page_to_page(client: Client, fake_engine: FakeEngine, user: User) -> None:
