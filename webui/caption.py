@@ -11,7 +11,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from captioner.captions.captions import caption_delete
 from captioner.captions.exports import alt_hints, img_tag
-from captioner.captions.feedback import feedback_ask_again, feedback_submit
+from captioner.captions.feedback import caption_look, feedback_ask_again, feedback_submit
 from captioner.captions.states import feedback_states
 from captioner.exceptions import CaptionerError, InvalidFeedback
 from captioner.models import Caption
@@ -30,6 +30,7 @@ def caption(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     shown = get_object_or_404(own_captions(request), pk=pk)
     feedback = getattr(shown, "feedback", None)
     if request.method != "POST":
+        caption_look(shown)
         initial = {"rating": feedback.rating, "ideal_caption": feedback.own_text} if feedback else {}
         candidates = [shown.final_text, *(alternative["caption"] for alternative in shown.alternatives)]
         by_rank = {str(rank): candidate for rank, candidate in enumerate(candidates)}

@@ -93,6 +93,7 @@ def caption_correct(caption: Caption, text: str) -> None:
     """
     text = unicodedata.normalize("NFC", " ".join(text.split()))
     with transaction.atomic():
+        Caption.objects.select_for_update().get(pk=caption.pk)
         caption_look(caption)
         earlier = Feedback.objects.select_for_update().filter(caption=caption).first()
         own = earlier.own_text if earlier else ""
@@ -110,10 +111,8 @@ def caption_correct(caption: Caption, text: str) -> None:
 
 
 def caption_look(caption: Caption) -> None:
-    """Keep that its owner went through it, if that is not known yet. Raises `Caption.DoesNotExist`."""
-    locked = Caption.objects.select_for_update().get(pk=caption.pk)
-    if locked.looked_at is None:
-        Caption.objects.filter(pk=caption.pk).update(looked_at=timezone.now())
+    """Keep that its owner went through it, if that is not known yet."""
+    Caption.objects.filter(pk=caption.pk, looked_at=None).update(looked_at=timezone.now())
 
 
 def _priority(caption: Caption, rating: int | None) -> float:

@@ -169,6 +169,7 @@ def test_the_worksheet_and_exports_are_accessible(new_context: NewContext, size:
     caption_photo(page)
     Caption.objects.update(
         file_name="a-very-long-file-name" * 8,
+        looked_at=None,
         words=[{"text": text, "probability": p} for text, p in (("a", 0.9), ("dog", 0.1))],
     )
     for address in ("/worksheet", "/captions/"):

@@ -165,6 +165,12 @@ def test_ones_own_spelling_is_the_caption_too(client: Client, caption: Caption) 
     assert ">\nA 64 by 48 photo.</textarea>" in page
 
 
+def test_who_opens_its_page_has_looked_at_it(client: Client, caption: Caption) -> None:
+    assert str(caption.pk) in text(client.get("/captions/?only=unseen"))
+    page_of(client, caption)
+    assert str(caption.pk) not in text(client.get("/captions/?only=unseen"))
+
+
 # --- Feedback ---
 
 
