@@ -79,7 +79,8 @@ def captions_listed(request: HttpRequest) -> Listing:
         found = found.filter(pk__in=new[: settings.UPLOAD_MAX_PHOTOS])
     if wish.is_valid():
         found = wish.found(found)
-    kept = {name: asked[name] for name in (*wish.fields, "new") if asked.get(name)}
+    names = [name for name in (*wish.fields, "new") if asked.get(name) and name not in wish.errors]
+    kept = {name: asked[name] for name in names}
     return Listing(wish, found, new, kept)
 
 
