@@ -36,8 +36,9 @@ class Predictor:
     `preprocess` turns an RGB `PIL.Image` into float32 pixels of shape (3, height, width).
     """
 
-    def __init__(self, parts: CaptioningModel, model_version: str) -> None:
+    def __init__(self, parts: CaptioningModel, model_version: str, *, remembers: bool = True) -> None:
         self.model_version = model_version
+        self._remembers = remembers  # whether anybody asks what `look` sees beside the captions
         self.preprocess = make_preprocess(parts.image_processor)
         self._parts = parts
         self._decode = Decoder(parts.model)
@@ -46,14 +47,16 @@ class Predictor:
         self._decoding = threading.Lock()
 
     @classmethod
-    def load(cls, folder: Path, *, model_version: str, num_threads: int | None = None) -> Self:
+    def load(
+        cls, folder: Path, *, model_version: str, num_threads: int | None = None, remembers: bool = True
+    ) -> Self:
         """The captioner saved in `folder`, after it has captioned a drawing.
 
         Sets torch's thread count for the whole process, by default to the cores this process may use. Raises
         `IncompatibleModel`.
         """
         torch.set_num_threads(num_threads or thread_count())
-        predictor = cls(load_model(folder), model_version)
+        predictor = cls(load_model(folder), model_version, remembers=remembers)
         predictor.drawing_caption()
         logger.info("Model %s computes on %d threads.", model_version, torch.get_num_threads())
         return predictor
@@ -87,8 +90,8 @@ class Predictor:
 
     @property
     def encoder(self) -> str:
-        """Names what makes the vectors of `look`; see `Embedder.encoder`."""
-        return self._embedder.encoder
+        """Names what makes the vectors of `look`; see `Embedder.encoder`. Empty where there are none."""
+        return self._embedder.encoder if self._remembers else ""
 
     def predict(self, pixels: Tensor, parameters: DecodingParameters) -> list[tuple[Candidate, ...]]:
         """Caption float32 pixels of shape (batch, 3, height, width); 1 to `num_captions` captions per photo.
@@ -97,28 +100,36 @@ class Predictor:
         """
         with self._decoding:
             decoded = self._decode(pixels, parameters)
-        return [beams[: parameters.num_captions] for beams in self._candidates(decoded)]
+        return self._candidates(decoded, parameters.num_captions)
 
     def look(self, pixels: Tensor, parameters: DecodingParameters) -> list[Seen]:
-        """As `predict`, with all that the beams found, and the vector of each photo out of the same pass."""
+        """As `predict`, with all that the beams found, and the vector of each photo out of the same pass.
+
+        Where nothing is remembered that is of no use to anybody, and left out.
+        """
+        if not self._remembers:
+            return [Seen(candidates) for candidates in self.predict(pixels, parameters)]
         with self._decoding:
             with self._embedder.watching():
                 decoded = self._decode(pixels, parameters)
             vectors = self._embedder.vectors(len(pixels))
-        return [Seen(beams, vector) for beams, vector in zip(self._candidates(decoded), vectors, strict=True)]
+        beams = self._candidates(decoded, parameters.num_beams)
+        return [Seen(found, vector) for found, vector in zip(beams, vectors, strict=True)]
 
     def _drawings_look(self) -> None:
         """For the encoder to see some drawings, within `look`."""
         pixels = torch.stack([self.preprocess(image) for image in drawn_images(_DRAWINGS)])
         self._decode(pixels, DecodingParameters(max_new_tokens=1))
 
-    def _candidates(self, decoded: list[list[Sequence]]) -> list[tuple[Candidate, ...]]:
-        """The distinct captions of each photo, best first."""
+    def _candidates(self, decoded: list[list[Sequence]], most: int) -> list[tuple[Candidate, ...]]:
+        """Up to `most` distinct captions of each photo, best first."""
         calibration = self._parts.calibration
         answers = []
         for sequences in decoded:
             distinct: dict[str, Candidate] = {}
             for sequence in sequences:
+                if len(distinct) == most:
+                    break
                 words = merge_tokens(self._parts.tokenizer, sequence.token_ids, sequence.log_probabilities)
                 caption = " ".join(word.text for word in words)
                 if caption not in distinct:

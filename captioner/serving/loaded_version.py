@@ -85,5 +85,9 @@ def _predictor_load(folder: Path, model_version: str) -> "Predictor":
     # torch is imported here, by the process that computes and after its fork.
     from captioner.inference.predictor import Predictor
 
-    threads = settings.CAPTION_THREADS or None
-    return Predictor.load(folder, model_version=model_version, num_threads=threads)
+    return Predictor.load(
+        folder,
+        model_version=model_version,
+        num_threads=settings.CAPTION_THREADS or None,
+        remembers=settings.MEMORY_SCOPE != "off",
+    )

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from captioner.exceptions import IncompatibleModel
+from captioner.inference import predictor as predictors
 from captioner.inference.drawings import drawn_images
 from captioner.inference.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel
 from captioner.inference.likeness import copies, ranking
@@ -127,6 +128,22 @@ def test_a_broken_centre_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "likeness.json").write_text(text)
     with pytest.raises(IncompatibleModel, match=r"likeness\.json"):
         centre_read(tmp_path)
+
+
+def test_where_nothing_is_remembered_words_are_made_of_what_is_answered_alone(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = pixels_of(predictor)
+    answered = predictor.predict(pixels, THREE)
+    made: list[object] = []
+    merge = predictors.merge_tokens
+    monkeypatch.setattr(predictors, "merge_tokens", lambda *given: made.append(given) or merge(*given))
+    monkeypatch.setattr(predictor, "_remembers", False)
+    seen = predictor.look(pixels, THREE)
+    assert [each.beams for each in seen] == answered
+    assert {each.vector for each in seen} == {b""}
+    assert predictor.encoder == ""
+    assert len(made) == len(pixels) * THREE.num_captions
 
 
 # --- Which of many ---
