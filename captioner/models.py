@@ -104,7 +104,7 @@ class PhotoVector(models.Model):
 
 @models.CharField.register_lookup
 @models.TextField.register_lookup
-class HasWords(models.Lookup):  # type: ignore[type-arg]  # generic for the checker alone
+class HasWords(models.Lookup):
     """`__has_words="big dog"`: the text has these words, as `captioner.captions.text.has_words` tells it."""
 
     lookup_name = "has_words"

@@ -58,7 +58,7 @@ def save(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         except Caption.DoesNotExist:
             raise Http404("The caption was deleted meanwhile.") from None
     else:
-        error = " ".join(told for errors in form.errors.values() for told in errors)
+        error = " ".join(str(told) for errors in form.errors.values() for told in errors)
     if "fetch" not in request.headers.get("X-Requested-With", "") and not error:
         back = request.POST.get("next", "")
         is_ours = url_has_allowed_host_and_scheme(

@@ -78,7 +78,7 @@ def _json(captions: Iterable[Caption]) -> Iterator[str]:
 
 def _coco(captions: Iterable[Caption]) -> Iterator[str]:
     """As COCO's own `captions_val2014.json`: images, and annotations that name theirs. Ids count from 1."""
-    annotations = []
+    annotations: list[str] = []
     yield '{"images": ['
     for number, caption in enumerate(captions, start=1):
         photo = caption.photo
