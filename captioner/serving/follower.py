@@ -39,7 +39,11 @@ class Follower:
         self._said: list[str] = []
 
     def run(self) -> None:
-        """Until the process is told to stop."""
+        """Until the process is told to stop.
+
+        Its connection to SQLite stays open: with the last one SQLite deletes its journal, and where the disk is full
+        there is no room to make it again, without which nothing can be read.
+        """
         while not self._serving.stopping.is_set():
             try:
                 self.turn()
@@ -47,9 +51,12 @@ class Follower:
             except Exception as error:  # noqa: BLE001  whatever it is, this thread must not end before the process
                 self._serving.turn_failed(error)
             finally:
-                with suppress(Exception):  # a connection that is broken already
-                    connection.close()
+                if connection.vendor != "sqlite":
+                    with suppress(Exception):  # a connection that is broken already
+                        connection.close()
             self._serving.stopping.wait(_LOOK_SECONDS)
+        with suppress(Exception):
+            connection.close()
 
     def turn(self) -> list[Change]:
         """One step, and what is due besides; returns what the step did. Raises `DatabaseError`."""

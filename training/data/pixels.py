@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,9 @@ def image_square(data: bytes, size: int) -> Pixels:
 def pixels_cache(path: Path, photos: list[ReferencePhoto], size: int) -> Pixels:
     """Returns `path` memory-mapped as (photos, size, size, 3) uint8, the photos decoded into it if it is missing."""
     if not path.exists():
-        with _array_new(path, (len(photos), size, size, 3)) as array:
-            for index, photo in enumerate(photos):
-                array[index] = image_square(photo.data, size)
+        with _array_new(path, (len(photos), size, size, 3)) as append:
+            for photo in photos:
+                append(image_square(photo.data, size))
     return _mapped(path, len(photos))
 
 
@@ -60,16 +60,14 @@ def sheets_cache(
             raise DatasetError(f"{sheets}: no labels for sheet '{missing[0]}'.")
         flat = [label for sheet in members for label in labels[sheet]]
         if not path.exists():
-            with _array_new(path, (len(flat), size, size, 3)) as array:
-                start = 0
+            with _array_new(path, (len(flat), size, size, 3)) as append:
                 for sheet, name in members.items():
                     source, count = tar.extractfile(name), len(labels[sheet])
                     if source is None:
                         raise DatasetError(f"'{name}' is not a file of its tar.")
                     tiles = image_square(source.read(), SHEET_SIDE * size)
                     tiles = tiles.reshape(SHEET_SIDE, size, SHEET_SIDE, size, 3).swapaxes(1, 2)
-                    array[start : start + count] = tiles.reshape(-1, size, size, 3)[:count]
-                    start += count
+                    append(tiles.reshape(-1, size, size, 3)[:count])
     return _mapped(path, len(flat)), flat
 
 
@@ -90,9 +88,12 @@ def _mapped(path: Path, count: int) -> Pixels:
 
 
 @contextmanager
-def _array_new(path: Path, shape: tuple[int, ...]) -> Iterator[Pixels]:
-    """A `.npy` file to be filled, which appears under its name only when that raised no error."""
-    with file_write_atomically(path) as draft:
-        array = np.lib.format.open_memmap(draft, "w+", np.uint8, shape)
-        yield array
-        array.flush()
+def _array_new(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[Pixels], object]]:
+    """A function that appends to a `.npy` file, which appears under its name only when nothing raised an error.
+
+    Mapped into memory it would be filled more easily, and a full disk would kill the process (SIGBUS).
+    """
+    with file_write_atomically(path) as draft, draft.open("wb") as file:
+        head = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, head)
+        yield lambda pixels: file.write(np.ascontiguousarray(pixels).data)
