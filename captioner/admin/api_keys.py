@@ -1,14 +1,21 @@
 """API keys: made with a secret that is shown once, and revoked."""
 
+from typing import TYPE_CHECKING, Any
+
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest
 from django.utils.html import format_html
 
+from captioner.captions.accounts import users_within
 from captioner.captions.api_keys import api_key_create, api_key_revoke
 from captioner.models import ApiKey
 from models_registry.admin import ModelAdmin
+
+if TYPE_CHECKING:
+    from django.db.models import ForeignKey
+    from django.forms import ModelChoiceField
 
 
 @admin.register(ApiKey)
@@ -27,6 +34,14 @@ class ApiKeyAdmin(ModelAdmin):
     def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
         # Of a key that was handed out, only the revocation changes, and that is an action of the list.
         return obj is None and super().has_change_permission(request)
+
+    def formfield_for_foreignkey(
+        self, db_field: "ForeignKey[Any, Any]", request: HttpRequest, **kwargs: Any
+    ) -> "ModelChoiceField[Any] | None":
+        # A key does what its user may do, whoever holds it.
+        return super().formfield_for_foreignkey(
+            db_field, request, **kwargs | {"queryset": users_within(request.user)}
+        )
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: "ModelForm[ApiKey]", change: bool) -> None:
         api_key, secret = api_key_create(obj.user, obj.name)

@@ -12,7 +12,8 @@ from django.utils.safestring import SafeString
 
 from captioner.admin.bases import photo_image
 from captioner.captions.photos import photo_open
-from captioner.models import Caption, Photo
+from captioner.captions.review import may_review
+from captioner.models import Caption, Feedback, Photo
 from models_registry.admin import ReadOnlyAdmin
 
 
@@ -36,15 +37,16 @@ class PhotoAdmin(ReadOnlyAdmin):
         return [path("<int:pk>/file", view, name="captioner_photo_file"), *super().get_urls()]
 
     def file_view(self, request: HttpRequest, pk: int) -> FileResponse:
-        """The stored photo, for staff that may look at photos."""
-        if not self.has_view_permission(request):
+        """The stored photo, for staff that may look at photos, or review what was said of this one."""
+        said = Feedback.objects.filter(caption__photo=pk)
+        if not (self.has_view_permission(request) or (may_review(request.user) and said.exists())):
             raise PermissionDenied
         photo = get_object_or_404(Photo, pk=pk)
         try:
             response = FileResponse(photo_open(photo), content_type="image/jpeg")
         except FileNotFoundError:
             raise Http404(f"The file of {photo} is missing in the photo storage.") from None
-        response["Cache-Control"] = "private, max-age=3600"  # what a photo's number shows never changes
+        response["Cache-Control"] = "private, no-cache"  # what was deleted must not linger
         return response
 
     @admin.display(description="Photo")

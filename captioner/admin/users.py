@@ -1,10 +1,15 @@
-"""Accounts are made by administrators; a link lets whoever gets one choose the password."""
+"""Accounts are made by administrators; a link lets whoever gets one choose the password.
 
-from typing import Any
+Staff who may change users or groups, and are no superusers, give only rights that they have, and get into no account
+that may do more than theirs.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
-from django.contrib.auth.admin import UserAdmin
-from django.contrib.auth.models import User
+from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.models import AnonymousUser, Group, Permission, User
 from django.contrib.auth.tokens import default_token_generator
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -13,14 +18,55 @@ from django.utils.encoding import force_bytes
 from django.utils.html import format_html
 from django.utils.http import urlsafe_base64_encode
 
-admin.site.unregister(User)
+from captioner.captions.accounts import groups_within, permissions_of, users_within
+from models_registry.admin import ModelAdmin
+
+if TYPE_CHECKING:
+    from django.db.models import ManyToManyField
+    from django.forms import ModelMultipleChoiceField
+
+admin.site.unregister([User, Group])
+
+
+class WithinOwnRights(ModelAdmin):
+    """For a model of those who have rights: what has more than the person at the admin is looked at and left alone."""
+
+    within: Callable[[User | AnonymousUser], QuerySet[Any]]
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_change_permission(request, obj) and self._is_within(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_delete_permission(request, obj) and self._is_within(request, obj)
+
+    def _is_within(self, request: HttpRequest, obj: Any) -> bool:
+        return obj is None or self.within(request.user).filter(pk=obj.pk).exists()
+
+    def formfield_for_manytomany(
+        self, db_field: "ManyToManyField[Any, Any]", request: HttpRequest, **kwargs: Any
+    ) -> "ModelMultipleChoiceField | None":
+        offered = {Permission: permissions_of, Group: groups_within}[db_field.remote_field.model]
+        kwargs["queryset"] = offered(request.user)
+        return super().formfield_for_manytomany(db_field, request, **kwargs)
+
+
+@admin.register(Group)
+class RightsGroupAdmin(WithinOwnRights, GroupAdmin):
+    """Django's, within one's own rights."""
+
+    within = staticmethod(groups_within)
 
 
 @admin.register(User)
-class InvitingUserAdmin(UserAdmin):  # type: ignore[type-arg]  # which it does not take when it runs
+class InvitingUserAdmin(WithinOwnRights, UserAdmin):  # type: ignore[type-arg]  # which it does not take when it runs
     """Django's, and a link for the person after adding somebody without a password, or on request."""
 
+    within = staticmethod(users_within)
     actions = ["invite"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> tuple[str, ...]:
+        own = tuple(super().get_readonly_fields(request, obj))
+        return own if request.user.is_superuser else (*own, "is_superuser")
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
@@ -30,8 +76,7 @@ class InvitingUserAdmin(UserAdmin):  # type: ignore[type-arg]  # which it does n
     @admin.action(description="Make links to choose a new password", permissions=["change"])
     def invite(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         for user in queryset.filter(is_active=True):
-            # Whoever may change users, but is no superuser, must not become one this way.
-            if user.is_superuser and not request.user.is_superuser:
+            if not self.has_change_permission(request, user):
                 self.message_user(request, f"Only a superuser may do this for {user}.", messages.ERROR)
             else:
                 self._invite(request, user)

@@ -1,8 +1,9 @@
-"""The accounts the service makes by itself."""
+"""The accounts the service makes by itself, and who may get into which: nobody gives rights that they do not have."""
 
 import secrets
 
-from django.contrib.auth.models import User
+from django.contrib.auth.models import AnonymousUser, Group, Permission, User
+from django.db.models import Q, QuerySet
 
 
 def administrator_ensure() -> str | None:
@@ -12,3 +13,30 @@ def administrator_ensure() -> str | None:
     password = secrets.token_urlsafe(12)
     User.objects.create_superuser(username="admin", password=password)
     return password
+
+
+def permissions_of(actor: User | AnonymousUser) -> QuerySet[Permission]:
+    """What `actor` may do: all that there is for a superuser."""
+    if actor.is_superuser:
+        return Permission.objects.all()
+    return Permission.objects.filter(Q(user=actor.pk) | Q(group__user=actor.pk)).distinct()
+
+
+def users_within(actor: User | AnonymousUser) -> QuerySet[User]:
+    """Users who may do nothing that `actor` may not: only into these may `actor` get, or let anybody else."""
+    if actor.is_superuser:
+        return User.objects.all()
+    beyond = Permission.objects.exclude(pk__in=permissions_of(actor).values("pk")).values("pk")
+    return (
+        User.objects.filter(is_superuser=False)
+        .exclude(user_permissions__in=beyond)
+        .exclude(groups__permissions__in=beyond)
+    )
+
+
+def groups_within(actor: User | AnonymousUser) -> QuerySet[Group]:
+    """Groups that give nothing that `actor` does not have."""
+    if actor.is_superuser:
+        return Group.objects.all()
+    beyond = Permission.objects.exclude(pk__in=permissions_of(actor).values("pk")).values("pk")
+    return Group.objects.exclude(permissions__in=beyond)
