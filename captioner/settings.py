@@ -77,7 +77,7 @@ MIDDLEWARE = [
     "captioner.http.middleware.rate_limits.RateLimitMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "captioner.http.middleware.too_many_attempts.TooManyAttemptsMiddleware",
+    "captioner.http.middleware.signing_in.SigningInMiddleware",
     "captioner.http.middleware.visitors.VisitorMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -237,6 +237,7 @@ RATE_LIMITS = {
     "user": env_rate("RATE_LIMIT_USER", "3000/m" if PRODUCTION else "off"),
     "address": env_rate("RATE_LIMIT_ADDRESS", "300/m" if PRODUCTION else "off"),
     "sign_in": env_rate("RATE_LIMIT_SIGN_IN", "10/5m"),
+    "sign_in_address": env_rate("RATE_LIMIT_SIGN_IN_ADDRESS", "300/5m"),
 }
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -245,6 +246,7 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "home"
+CSRF_FAILURE_VIEW = "captioner.http.problems.csrf_failed"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
 SECURE_SSL_REDIRECT = PRODUCTION
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else None
@@ -405,7 +407,10 @@ LOG_FORMAT = env_text("LOG_FORMAT", "line", choices=("line", "json"))
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"request_id": {"()": "captioner.http.middleware.request_id.RequestIdFilter"}},
+    "filters": {
+        "request_id": {"()": "captioner.http.middleware.request_id.RequestIdFilter"},
+        "one_line": {"()": "captioner.ops.logs.OneLineFilter"},
+    },
     "formatters": {
         "line": {"format": "{asctime} {levelname} [{request_id}] {name}: {message}", "style": "{"},
         "json": {"()": "captioner.ops.logs.JsonFormatter"},
@@ -419,6 +424,11 @@ LOGGING = {
     },
     # Every task received, done or due is a line otherwise, several a minute; what tasks do, they log themselves.
     "loggers": {
-        name: {"level": "WARNING"} for name in ("celery.beat", "celery.worker.strategy", "celery.app.trace")
+        # What strangers send needs no traceback of ours.
+        "django.security.DisallowedHost": {"filters": ["one_line"]},
+        **{
+            name: {"level": "WARNING"}
+            for name in ("celery.beat", "celery.worker.strategy", "celery.app.trace")
+        },
     },
 }

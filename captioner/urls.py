@@ -2,8 +2,10 @@
 
 from django.contrib import admin
 from django.urls import include, path
+from django.views.generic import RedirectView
 
 urlpatterns = [
+    path("admin/password_change/", RedirectView.as_view(pattern_name="password")),  # which counts wrong ones
     path("admin/", admin.site.urls),
     path("api/", include("captioner.api.urls")),
     path("", include("webui.urls")),

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from django.conf import settings
 from django.core.exceptions import (
+    DisallowedHost,
     ObjectDoesNotExist,
     PermissionDenied,
     RequestDataTooBig,
@@ -18,6 +19,8 @@ from django.core.exceptions import (
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
+from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.views import defaults
 
 from captioner.exceptions import (
@@ -150,6 +153,14 @@ def problem_from(error: Exception) -> Problem | None:
     return None
 
 
+def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponse:  # noqa: ARG001  Django gives it
+    """`CSRF_FAILURE_VIEW`: a form that came from another address is told from one that has expired."""
+    origin = request.headers.get("Origin", "")
+    own = f"{request.scheme}://{request.get_host()}"
+    context = {"origin": origin if origin not in {"", own} else "", "own": own}
+    return render(request, "403_csrf.html", context, status=403)
+
+
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's `handler400`: answers what its middleware or ours refused before any view was reached."""
     problem = problem_from(exception) if isinstance(exception, RequestDataTooBig) else None
@@ -158,9 +169,8 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     )
     if request.path.startswith("/api/"):
         return problem.response()
-    response = defaults.bad_request(request, exception)
-    response.status_code = problem.status
-    return response
+    context = {"is_other_host": isinstance(exception, DisallowedHost)}
+    return HttpResponse(render_to_string("400.html", context), status=problem.status)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

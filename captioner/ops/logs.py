@@ -17,6 +17,14 @@ _ACCESS = {
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
+class OneLineFilter(logging.Filter):
+    """Takes the traceback off a record."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.exc_info = record.exc_text = None
+        return True
+
+
 class JsonFormatter(logging.Formatter):
     """`time` (UTC), `level`, `logger`, `message`, and where there is one `request_id`, `task_id`, `exception`."""
 

@@ -152,7 +152,13 @@ def test_production_is_safe_in_browsers_and_limits_callers(tmp_path: Path) -> No
 def test_the_default_trusts_no_proxy_and_limits_only_signing_in(tmp_path: Path) -> None:
     proxies, rates = read_settings(tmp_path, "[s.TRUSTED_PROXIES, s.RATE_LIMITS]", RATE_LIMIT_KEY="10/s")
     assert proxies == 0
-    assert rates == {"key": [10, 1], "user": None, "address": None, "sign_in": [10, 300]}
+    assert rates == {
+        "key": [10, 1],
+        "user": None,
+        "address": None,
+        "sign_in": [10, 300],
+        "sign_in_address": [300, 300],
+    }
 
 
 def test_rates_are_counted_in_redis_where_there_is_one(tmp_path: Path) -> None:

@@ -70,3 +70,24 @@ def test_an_odd_charset_is_no_server_error(
         client.cookies["csrftoken"] = "x" * 32
         response = client.generic("POST", "/", body, content_type=f"{kind}; charset={charset}")
         assert response.status_code in {400, 403}
+
+
+def test_another_host_name_is_told_as_such_in_one_line(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    response = client.get("/", headers={"Host": "photos.example.org"})
+    assert response.status_code == 400
+    assert "ALLOWED_HOSTS" in text(response)
+    assert "malformed" not in text(response)
+    [record] = [each for each in caplog.records if each.name == "django.security.DisallowedHost"]
+    assert record.exc_info is None
+
+
+def test_a_form_from_another_address_has_not_expired(user: User) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(user)
+    told = text(client.post("/account", headers={"Origin": "http://photos.example.org"}))
+    assert "came from another address" in told
+    assert "CSRF_TRUSTED_ORIGINS" in told
+    assert "This form has expired." in text(client.post("/account", headers={"Origin": "http://testserver"}))
+    assert "This form has expired." in text(client.post("/account"))

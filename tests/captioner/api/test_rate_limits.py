@@ -16,7 +16,13 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def _limits(settings) -> None:
-    settings.RATE_LIMITS = {"key": (2, 3600), "user": (3, 3600), "address": (2, 3600), "sign_in": None}
+    settings.RATE_LIMITS = {
+        "key": (2, 3600),
+        "user": (3, 3600),
+        "address": (2, 3600),
+        "sign_in": None,
+        "sign_in_address": None,
+    }
 
 
 def bearer(secret: str) -> Client:
