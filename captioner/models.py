@@ -23,7 +23,7 @@ from models_registry.models import ModelVersion
 
 OwnedT = TypeVar("OwnedT", bound="Owned")
 
-IDEAL_CAPTION_MAX_LENGTH = 500  # characters
+IDEAL_CAPTION_MAX_LENGTH = 1500  # characters; descriptions for people who cannot see a photo take as many
 END_USER_MAX_LENGTH = 128
 FILE_NAME_MAX_LENGTH = 255
 UNSURE_BELOW = 0.5  # probability of a word

@@ -1,7 +1,9 @@
 """What the admin pages of several models, and of training, have in common."""
 
+import unicodedata
 from typing import Any
 
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
@@ -15,6 +17,11 @@ class RecordAdmin(ReadOnlyAdmin):
     """Records that may be looked at and erased, but not be made or changed by hand."""
 
     actions: Any = ()
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        return super().get_search_results(request, queryset, unicodedata.normalize("NFC", search_term))
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return ModelAdmin.has_delete_permission(self, request, obj)

@@ -167,14 +167,14 @@ class FeedbackAdmin(RecordAdmin):
         answered = SafeString("")
         if feedback.caption.is_remembered:
             answered = format_html(
-                '<span class="said-by-memory">From memory: {}</span>', feedback.caption.answer_text
+                '<span class="said-by-memory" dir="auto">From memory: {}</span>', feedback.caption.answer_text
             )
         if not ideal:
-            return format_html('{}<span class="said-by-model">{}</span>', answered, model)
+            return format_html('{}<span class="said-by-model" dir="auto">{}</span>', answered, model)
         tags = {"same": "span", "removed": "del", "added": "ins"}
         runs = ((tags[kind], words, tags[kind]) for kind, words in word_diff(model, ideal))
         return format_html(
-            '{}<span class="said-by-model">{}</span><span class="said-by-person">{}</span>',
+            '{}<span class="said-by-model" dir="auto">{}</span><span class="said-by-person" dir="auto">{}</span>',
             answered,
             model,
             format_html_join(" ", "<{}>{}</{}>", runs),
@@ -185,7 +185,9 @@ class FeedbackAdmin(RecordAdmin):
         other = feedback.disagrees_with
         if other is None:
             return "—"
-        return format_html('<span class="said-by-person">{}</span> ({})', other.ideal_caption, other.status)
+        return format_html(
+            '<span class="said-by-person" dir="auto">{}</span> ({})', other.ideal_caption, other.status
+        )
 
     @admin.display(description="What became of it")
     def became(self, feedback: Feedback) -> str:

@@ -1,5 +1,6 @@
 """`/api/v1/captions`: each method reads its request, calls one service and shows the result."""
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import FileResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
+from django_filters.fields import IsoDateTimeField
 from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.exceptions import NotFound, ValidationError
@@ -44,6 +46,9 @@ from captioner.http.owner import owner_of
 from captioner.jobs.names import name_shown
 from captioner.models import Caption, CaptionQuerySet, Feedback, Photo
 
+# "T12:00:00.5 01:00": a time of day, a blank, and all of a zone but its sign.
+_ZONE_AFTER_BLANK = re.compile(r"(T\d\d:[\d:.]+) (\d\d:?\d\d)$")
+
 
 def _validate_in_utc(value: datetime) -> None:
     """A time of year 1 or 9999 may have no counterpart in UTC, in which the database compares."""
@@ -55,6 +60,17 @@ def _validate_in_utc(value: datetime) -> None:
 
 class _IdsFilter(django_filters.BaseInFilter, django_filters.UUIDFilter):  # type: ignore[misc]  # untyped
     pass
+
+
+class _TimeField(IsoDateTimeField):  # type: ignore[misc]  # the library is untyped
+    """Takes a zone's plus that arrived as a blank, as it does from whoever writes an address by hand."""
+
+    def to_python(self, value: Any) -> Any:
+        return super().to_python(_ZONE_AFTER_BLANK.sub(r"\1+\2", value) if isinstance(value, str) else value)
+
+
+class _TimeFilter(django_filters.IsoDateTimeFilter):  # type: ignore[misc]
+    field_class = _TimeField
 
 
 class CaptionFilter(django_filters.FilterSet):  # type: ignore[misc]  # the library is untyped
@@ -79,13 +95,13 @@ class CaptionFilter(django_filters.FilterSet):  # type: ignore[misc]  # the libr
     looked_at = django_filters.BooleanFilter(
         method="filter_looked_at", help_text="Whether you went through it, or gave feedback."
     )
-    created_after = django_filters.IsoDateTimeFilter(
+    created_after = _TimeFilter(
         field_name="created_at",
         lookup_expr="gte",
         validators=[_validate_in_utc],
         help_text="At this time or later.",
     )
-    created_before = django_filters.IsoDateTimeFilter(
+    created_before = _TimeFilter(
         field_name="created_at",
         lookup_expr="lt",
         validators=[_validate_in_utc],

@@ -2,7 +2,6 @@
 
 import math
 import time
-import unicodedata
 from collections import defaultdict
 from concurrent.futures import TimeoutError as FutureTimeout
 
@@ -13,7 +12,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from captioner.captions.photos import photo_open
-from captioner.captions.text import caption_key, captions_disagree
+from captioner.captions.text import caption_key, captions_disagree, text_clean
 from captioner.exceptions import (
     DeadlineExceeded,
     InvalidFeedback,
@@ -42,8 +41,7 @@ def feedback_submit(
     Raises `InvalidFeedback` when there is neither a rating nor a caption, or one of them is out of range, and
     `Caption.DoesNotExist` when the caption was deleted meanwhile.
     """
-    # One form of what looks the same, so that it is found and compared as such.
-    ideal_caption = unicodedata.normalize("NFC", " ".join(ideal_caption.split()))
+    ideal_caption = text_clean(ideal_caption)
     if rating is None and not ideal_caption:
         raise InvalidFeedback("Give a rating from 1 to 10, a better caption, or both.", field="rating")
     if rating is not None and not 1 <= rating <= 10:
@@ -91,7 +89,7 @@ def caption_correct(caption: Caption, text: str) -> None:
 
     Raises `InvalidFeedback` where the text is too long, `Caption.DoesNotExist` when the caption was deleted meanwhile.
     """
-    text = unicodedata.normalize("NFC", " ".join(text.split()))
+    text = text_clean(text)
     with transaction.atomic():
         Caption.objects.select_for_update().get(pk=caption.pk)
         caption_look(caption)

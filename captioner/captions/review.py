@@ -12,6 +12,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from captioner.captions.feedback import UNREVIEWED, feedback_review, feedback_text_forget
+from captioner.captions.text import text_clean
 from captioner.exceptions import InvalidFeedback
 from captioner.models import IDEAL_CAPTION_MAX_LENGTH, Feedback
 
@@ -51,7 +52,7 @@ def feedback_edit(feedback: Feedback, text: str, *, reviewer: User) -> Decided:
 
     Raises `InvalidFeedback` for no text or too much of it.
     """
-    text = " ".join(text.split())
+    text = text_clean(text)
     if not 0 < len(text) <= IDEAL_CAPTION_MAX_LENGTH:
         raise InvalidFeedback(
             f"A caption has 1 to {IDEAL_CAPTION_MAX_LENGTH} characters.", field="ideal_caption"

@@ -12,6 +12,7 @@ Words = tuple[str, ...]
 # Scripts that write no space between words, by Unicode: ideographs, kana, and those whose lines only a dictionary can
 # break (Thai, Lao, Khmer, Burmese). \X is a letter with all the marks that belong to it.
 _UNSPACED = regex.compile(r"(?=[\p{Ideographic}\p{Hiragana}\p{Katakana}\p{Line_Break=Complex_Context}])\X")
+_TOKEN = regex.compile(rf"{_UNSPACED.pattern}|(?:(?!{_UNSPACED.pattern})\S)+")
 # With `regex`, as \w of `re` leaves out the vowel signs of, say, Hindi, and so cuts its words to pieces.
 _WORD = regex.compile(
     r"n't\b|'(?:s|re|ve|ll|d|m)\b|[\w$%&#@*+=/]+(?:[-.,/'](?!t\b|s\b|re\b|ve\b|ll\b|d\b|m\b)\w+)*"
@@ -26,6 +27,21 @@ FUNCTION_WORDS = frozenset(
     his her its their this these those some no two very
     """.split()  # noqa: SIM905  a list of them takes sixty lines
 )
+
+
+# What shows nothing and changes what is around it: control characters, halves of characters, and marks that turn the
+# direction of all that follows. Joiners stay: emoji, Persian and Hindi are written with them.
+_UNSEEN = regex.compile(r"[\p{Cc}\p{Cs}\u202a-\u202e\u2066-\u2069\ufeff]")
+_SEEN = regex.compile(r"[\p{L}\p{N}\p{P}\p{S}]")
+
+
+def text_clean(text: str) -> str:
+    """Returns what somebody wrote as it is kept: in Unicode's NFC, single blanks, no control characters.
+
+    Empty where there is nothing to see.
+    """
+    text = " ".join(_UNSEEN.sub("", " ".join(unicodedata.normalize("NFC", text).split())).split())
+    return text if _SEEN.search(text) else ""
 
 
 def caption_words(caption: str) -> Words:
@@ -49,6 +65,14 @@ def has_words(text: str, wanted: str) -> bool:
     if is_unspaced(words):
         return caption_key(wanted) in caption_key(text)
     return bool(words) and {*words} <= {*caption_words(text)}
+
+
+def caption_tokens(caption: str) -> list[str]:
+    """What is between blanks, and each character that is written without them; with the blank before it."""
+    tokens = list(_TOKEN.finditer(caption))
+    return [
+        (" " if caption[match.start() - 1 : match.start()].isspace() else "") + match[0] for match in tokens
+    ]
 
 
 def is_unspaced(words: Words) -> bool:

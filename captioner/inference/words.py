@@ -3,6 +3,7 @@
 import math
 import re
 import sys
+import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -11,6 +12,9 @@ import torch
 from torch import Tensor
 
 from captioner.inference.types import Gaze, Word
+
+# Not what steers a terminal or turns a line around, which a model may say as well: PostgreSQL keeps no NUL.
+_WORD = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]+")
 
 
 def merge_tokens(tokenizer: Any, token_ids: list[int], log_probabilities: list[float]) -> tuple[Word, ...]:
@@ -30,7 +34,7 @@ def merge_tokens(tokenizer: Any, token_ids: list[int], log_probabilities: list[f
     ends = [len(prefix) for prefix in prefixes]
     spans = list(zip([0, *ends[:-1]], ends, (log_probability for _, log_probability in shown), strict=True))
     words = []
-    for word in re.finditer(r"\S+", prefixes[-1]):
+    for word in _WORD.finditer(prefixes[-1]):
         # A token that completes a character begun by the one before adds no length; it belongs to that character.
         within = (
             log_probability
@@ -38,7 +42,7 @@ def merge_tokens(tokenizer: Any, token_ids: list[int], log_probabilities: list[f
             if min(start, end - 1) < word.end() and end > word.start()
         )
         probability = math.exp(min(math.fsum(within), 0.0))
-        words.append(Word(word.group(), max(probability, sys.float_info.min)))
+        words.append(Word(unicodedata.normalize("NFC", word.group()), max(probability, sys.float_info.min)))
     return tuple(words)
 
 
@@ -62,14 +66,14 @@ def gaze(model: Any, tokenizer: Any, pixels: Tensor, caption: str) -> tuple[Gaze
     prefixes = tokenizer.batch_decode([ids[:length] for length in range(len(ids) + 1)])
     ends = [len(prefix) for prefix in prefixes]
     found = []
-    for word in re.finditer(r"\S+", prefixes[-1]):
+    for word in _WORD.finditer(prefixes[-1]):
         within = [
             number
             for number, (start, end) in enumerate(pairwise(ends))
             if start < word.end() and max(end, start + 1) > word.start()
         ]
         places = maps[within].mean(0).view(side, side)
-        found.append(Gaze(word.group(), tuple(map(tuple, places.tolist()))))
+        found.append(Gaze(unicodedata.normalize("NFC", word.group()), tuple(map(tuple, places.tolist()))))
     return tuple(found)
 
 

@@ -205,7 +205,7 @@ def test_a_rating_or_a_caption_alone_is_enough(client: Client, caption: Caption)
         ({"ideal_caption": "   "}, "Give a rating from 1 to 10, a better caption, or both."),
         ({"rating": "11"}, "The rating is a whole number from 1 to 10."),
         ({"rating": "good"}, "The rating is a whole number from 1 to 10."),
-        ({"ideal_caption": "x" * 501}, "at most 500 are allowed"),
+        ({"ideal_caption": "x" * 1501}, "at most 1500 are allowed"),
         ({"ideal_caption": "a\0b"}, "Null characters are not allowed."),
     ],
 )

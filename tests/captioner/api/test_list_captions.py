@@ -228,3 +228,17 @@ def test_bad_filter_is_named(ada: Client, field: str, value: str) -> None:
     response = ada.get(URL, {field: value})
     assert response.status_code == 422
     assert response.json()["errors"][0]["field"] == field
+
+
+@pytest.mark.parametrize("zone", ["+01:00", " 01:00", "%2B01:00", " 0100", "Z", ".5 01:00"])
+def test_a_zone_east_of_greenwich_needs_no_escaping(ada: Client, user: User, photo: Photo, zone: str) -> None:
+    log(user, photo, "a cat", NOON)
+    response = ada.get(f"{URL}?created_after=2026-01-31T12:00:00{zone}")
+    assert response.status_code == 200, response.json()
+    assert len(response.json()["results"]) == 1
+
+
+@pytest.mark.parametrize("search", ["собака", "MÄDCHEN", "ma\u0308dchen", "caf\u00c9"])
+def test_search_knows_the_cases_of_all_letters(ada: Client, user: User, photo: Photo, search: str) -> None:
+    log(user, photo, "Собака und ein Mädchen im Café")
+    assert texts(ada, search=search) == ["Собака und ein Mädchen im Café"]

@@ -41,7 +41,7 @@ def test_saying_it_again_replaces_it_and_asks_for_a_new_review(caption: Caption,
         ({"ideal_caption": " \n "}, "rating", "a better caption"),
         ({"rating": 0}, "rating", "from 1 to 10, not 0"),
         ({"rating": 11}, "rating", "from 1 to 10, not 11"),
-        ({"ideal_caption": "x" * 501}, "ideal_caption", "has 501 characters; at most 500"),
+        ({"ideal_caption": "x" * 1501}, "ideal_caption", "has 1501 characters; at most 1500"),
     ],
 )
 def test_feedback_that_says_nothing_or_too_much_is_refused(

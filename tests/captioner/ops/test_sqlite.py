@@ -19,3 +19,23 @@ def test_a_folder_that_cannot_be_made_is_told_by_the_database(tmp_path: Path) ->
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(sqlite3.OperationalError, match="unable to open database file"):
         FolderMakingConnection(str(tmp_path / "file" / "captioner.sqlite3"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "found"),
+    [
+        ("%собака%", "Собака БЕЖИТ", True),
+        ("%MÄDCHEN%", "Ein Mädchen", True),
+        ("%STRASSE%", "an der Straße", True),
+        ("%a_c%", "xABCx", True),
+        ("%a\\_c%", "abc", False),
+        ("%100\\%%", "all 100% wool", True),
+        ("%a.c%", "abc", False),
+        ("%b%", None, None),
+        ("%two%", "one\ntwo", True),
+    ],
+)
+def test_like_knows_the_cases_of_all_letters(pattern: str, text: str | None, found: bool | None) -> None:
+    database = FolderMakingConnection(":memory:")
+    [answer] = database.execute(r"SELECT ? LIKE ? ESCAPE '\'", [text, pattern]).fetchone()
+    assert answer == found
