@@ -97,6 +97,18 @@ def job_cancel(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     return SeeOther(reverse("job", args=[pk]))
 
 
+@may_caption
+@require_http_methods(["GET", "HEAD", "POST"])
+def job_delete(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """Ask first, then delete."""
+    shown = get_object_or_404(_own(request), pk=pk)
+    if request.method != "POST":
+        return render(request, "webui/job_delete.html", {"job": shown})
+    services.job_delete(shown)
+    messages.success(request, "The job was deleted.")
+    return SeeOther(reverse("jobs"))
+
+
 def _own(request: HttpRequest) -> JobQuerySet:
     own = Job.objects.owned_by(owner_of(request)).exclude(status=Job.Status.RECEIVING)
     return own.with_progress()

@@ -3,6 +3,7 @@
 from django.contrib.auth.views import LoginView, LogoutView, PasswordChangeView, PasswordResetConfirmView
 from django.urls import path, reverse_lazy
 
+from captioner.http.sign_in import OwnPasswordForm
 from webui import account, caption, history, home, jobs, worksheet
 
 urlpatterns = [
@@ -20,11 +21,12 @@ urlpatterns = [
     path("jobs/", jobs.jobs, name="jobs"),
     path("jobs/<uuid:pk>", jobs.job, name="job"),
     path("jobs/<uuid:pk>/cancel", jobs.job_cancel, name="job-cancel"),
+    path("jobs/<uuid:pk>/delete", jobs.job_delete, name="job-delete"),
     path("account", account.account, name="account"),
     path("account/keys/<int:pk>/revoke", account.api_key_revoke, name="api-key-revoke"),
     path(
         "account/password",
-        PasswordChangeView.as_view(success_url=reverse_lazy("account")),
+        PasswordChangeView.as_view(form_class=OwnPasswordForm, success_url=reverse_lazy("account")),
         name="password",
     ),
     path(

@@ -1,5 +1,7 @@
 """The log of captions."""
 
+from typing import Any
+
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -8,8 +10,10 @@ from django.utils.safestring import SafeString
 
 from captioner.admin.bases import RecordAdmin, owner_name, photo_image
 from captioner.admin.filters import CaptionVersionFilter
-from captioner.captions.captions import caption_delete
-from captioner.models import Caption
+from captioner.captions.captions import caption_delete, captions_delete
+from captioner.models import Caption, Feedback
+
+_DELETED_LISTED = 100
 
 
 @admin.register(Caption)
@@ -43,8 +47,20 @@ class CaptionAdmin(RecordAdmin):
         caption_delete(obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Caption]) -> None:
-        for caption in queryset:
-            caption_delete(caption)
+        captions_delete(queryset)
+
+    def get_deleted_objects(
+        self, objs: Any, request: HttpRequest
+    ) -> tuple[list[str], dict[str, int], set[str], list[str]]:
+        """As in Django, where they can be read; of more than that counts only."""
+        count = len(objs)
+        if count <= _DELETED_LISTED:
+            return super().get_deleted_objects(objs, request)
+        feedback = Feedback.objects.filter(caption__in=objs).count()
+        may_not = (
+            {"feedback"} if feedback and not request.user.has_perm("captioner.delete_feedback") else set()
+        )
+        return [f"{count} captions"], {"captions": count, "feedback": feedback}, may_not, []
 
     @admin.display(description="Photo")
     def thumbnail(self, caption: Caption) -> SafeString:

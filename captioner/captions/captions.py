@@ -10,17 +10,20 @@ from typing import cast
 
 from django.conf import settings
 from django.db import connection, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from captioner.captions.memory import photo_recall, recalled_lock, vector_keep
 from captioner.captions.photos import photo_delete, photo_store
 from captioner.exceptions import CaptionerError, ClientGone
 from captioner.inference.types import Candidate, DecodingParameters
-from captioner.models import Caption, CaptionQuerySet, Owner, Photo
+from captioner.models import Caption, CaptionQuerySet, JobPhoto, Owner, Photo
 from captioner.ops import metrics
 from captioner.serving.process import serving
 
 DISCARDED_FOR = timedelta(minutes=10)
+_DELETE_CHUNK = 250
+_FORGOTTEN_NAME = "deleted"  # of a photo of a job, in place of what its sender called it
 
 
 def caption_create(
@@ -108,6 +111,7 @@ def caption_delete(caption: Caption) -> None:
     """
     with transaction.atomic():
         photo = Photo.objects.select_for_update().filter(pk=caption.photo_id).first()
+        JobPhoto.objects.filter(caption=caption).update(name=_FORGOTTEN_NAME)
         caption.delete()
         if photo is not None and not photo.captions.exists():
             photo_delete(photo)
@@ -135,6 +139,27 @@ def captions_sweep() -> int:
         caption_delete(caption)
         swept += 1
     return swept
+
+
+def captions_delete(captions: QuerySet[Caption]) -> None:
+    """As `caption_delete`, many in each transaction. Raises `StorageUnavailable`, with some of them deleted."""
+    ids = list(captions.order_by().values_list("pk", flat=True))
+    for start in range(0, len(ids), _DELETE_CHUNK):
+        chunk = Caption.objects.filter(pk__in=ids[start : start + _DELETE_CHUNK])
+        with transaction.atomic():
+            shown = Photo.objects.filter(pk__in=chunk.values("photo"))
+            photos = list(shown.select_for_update().order_by("pk"))
+            JobPhoto.objects.filter(caption__in=chunk).update(name=_FORGOTTEN_NAME)
+            chunk.delete()
+            still = set(
+                Caption.objects.filter(photo__in=photos)
+                .order_by()
+                .values_list("photo_id", flat=True)
+                .distinct()
+            )
+            for photo in photos:
+                if photo.pk not in still:
+                    photo_delete(photo)
 
 
 def _captioning(

@@ -87,6 +87,12 @@ def jobs_room_check(caller: str, *, more: int = 0) -> None:
         raise Overloaded(message, retry_after=_ROOM_RETRY_AFTER)
 
 
+def job_delete(job: Job) -> None:
+    """Forget this job: what its photos were called, why some failed, and those that wait. Their captions stay."""
+    job_cancel(job)
+    job.delete()
+
+
 def job_cancel(job: Job) -> None:
     """Caption no more photos of this job. What was captioned stays in the history; a finished job stays finished."""
     with transaction.atomic():

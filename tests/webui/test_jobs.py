@@ -2,16 +2,18 @@
 
 import io
 import re
+import uuid
 import zipfile
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.files.storage import storages
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from captioner.celery import app
 from captioner.jobs import worker
-from captioner.models import Job
+from captioner.models import Caption, Job, JobPhoto
 from captioner.serving.process import serving
 from tests.conftest import FakeEngine, draw_jpeg
 from tests.webui.pages import jpeg, text
@@ -114,3 +116,32 @@ def test_nobody_elses_job_is_there(client: Client, user: User) -> None:
     assert stranger.get(address).status_code == 404
     assert stranger.post(f"{address}/cancel").status_code == 404
     assert "Your jobs" not in text(stranger.get("/jobs/"))
+
+
+def test_a_job_is_deleted_by_its_owner_and_its_captions_stay(client: Client) -> None:
+    address = send(client, zipped(aunt_mary=draw_jpeg(), later=draw_jpeg())).url
+    worker.job_photos_caption(Job.objects.get().pk, [0])
+    assert Client().get(f"{address}/delete").status_code == 404
+    assert Client().post(f"{address}/delete").status_code == 404
+    assert f"{address}/delete" in text(client.get(address))
+    assert "Delete this job?" in text(client.get(f"{address}/delete"))
+    assert Job.objects.exists(), "asked first"
+    waiting = JobPhoto.objects.get(index=1).input
+    response = client.post(f"{address}/delete", follow=True)
+    assert "The job was deleted." in text(response)
+    assert not JobPhoto.objects.exists()
+    assert not storages["uploads"].exists(waiting)
+    assert Caption.objects.count() == 1
+    worker.job_photos_caption(uuid.UUID(address.rsplit("/", 1)[-1]), [1])  # a message that is late
+
+
+def test_a_deleted_captions_file_name_is_gone_from_its_job(client: Client) -> None:
+    address = send(client, zipped(aunt_mary=draw_jpeg(), other=draw_jpeg(colour="red"))).url
+    job = Job.objects.get()
+    worker.job_photos_caption(job.pk, [0, 1])
+    caption = Caption.objects.get(job_photo__index=0)
+    client.post(f"/captions/{caption.pk}/delete")
+    results = b"".join(client.get(f"/api/v1/jobs/{job.pk}/results?format=csv").streaming_content).decode()
+    assert "aunt_mary" not in results
+    assert "other.jpg" in results
+    assert "aunt_mary" not in text(client.get(address))
