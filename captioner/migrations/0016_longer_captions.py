@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('captioner', '0014_waiting_jobs'),
+        ('captioner', '0015_discarded_captions'),
     ]
 
     operations = [
