@@ -9,6 +9,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/", include("captioner.api.urls")),
     path("", include("webui.urls")),
+    path("", include("training.urls")),
 ]
 
 handler400 = "captioner.http.problems.bad_request"

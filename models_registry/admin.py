@@ -13,6 +13,7 @@ from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.html import format_html
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.safestring import SafeString
 
 from models_registry import processes, promotions
@@ -74,6 +75,9 @@ class ActingAdmin(ReadOnlyAdmin):
             self.message_user(request, str(error), messages.ERROR)
         else:
             self.message_user(request, told, messages.SUCCESS)
+        back = request.POST.get("next", "")  # a page of ours that has the same buttons
+        if back and url_has_allowed_host_and_scheme(back, {request.get_host()}, request.is_secure()):
+            return redirect(back)
         return redirect(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", quote(pk))
 
 

@@ -101,6 +101,12 @@ def version_get(version: str) -> ModelVersion:
     return found
 
 
+def versions_numbered() -> dict[str, int]:
+    """Id -> number of every version there ever was: 1 for the first, as people call them. Rows are never deleted."""
+    ids = ModelVersion.objects.order_by("created_at", "pk").values_list("pk", flat=True)
+    return {pk: number for number, pk in enumerate(ids, start=1)}
+
+
 def version_fetch(version: ModelVersion) -> Path:
     """A local folder with the verified files of `version`; nothing is to be written there.
 

@@ -18,6 +18,7 @@ ALLOWED = {
         "models_registry",
         *(f"captioner.{part}" for part in ("models", "exceptions", "captions", "inference", "intake")),
         "captioner.admin.bases",
+        "captioner.http.owner",  # a page tells whoever looks what their own corrections taught
         "captioner.ops.cores",
     ),
     "webui": ("webui", "captioner"),

@@ -1,29 +1,28 @@
 """Training runs in the admin: how far they are, what the gate measured, and the buttons that act on them."""
 
-import secrets
 from typing import Any, cast
 
 from django.contrib import admin, messages
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Max
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
-from django.shortcuts import get_object_or_404, redirect
-from django.template.response import TemplateResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.shortcuts import redirect
 from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from captioner.admin.bases import RecordAdmin, owner_name, photo_image
-from captioner.models import IDEAL_CAPTION_MAX_LENGTH, Feedback, FeedbackUse
+from captioner.models import Feedback, FeedbackUse
 from models_registry.admin import ActingAdmin, ModelAdmin, may_promote
 from training import blind, decisions, services
 from training.exceptions import RunRefused
 from training.judging.charts import line_chart
 from training.judging.gate_report import counts_told, figures_table
-from training.judging.votes import MOST_VOTES, votes_asked
-from training.models import BlindCaption, HeldOutPhoto, TrainingRun
+from training.judging.votes import votes_asked
+from training.models import BlindCaption, TrainingRun
+from training.pages import blind as pages
 
 _EXAMPLES = 12
 _VERDICTS = (TrainingRun.Verdict.PASSED, TrainingRun.Verdict.REJECTED)
@@ -116,7 +115,7 @@ class TrainingRunAdmin(ActingAdmin):
         return ModelAdmin.has_change_permission(self, request)
 
     def get_urls(self) -> list[URLPattern]:
-        start, vote = (self.admin_site.admin_view(view) for view in (self.start_view, self.vote_view))
+        start, vote = (self.admin_site.admin_view(view) for view in (self.start_view, pages.vote))
         return [
             path("start", start, name="training_trainingrun_start"),
             path("<int:pk>/vote", vote, name="training_trainingrun_vote"),
@@ -175,48 +174,6 @@ class TrainingRunAdmin(ActingAdmin):
             return redirect("admin:training_trainingrun_changelist")
         self.message_user(request, "Queued; the trainer takes it from here.", messages.SUCCESS)
         return redirect("admin:training_trainingrun_change", run.pk)
-
-    def vote_view(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """A photo and two captions, of which a reviewer says which is better; which is whose is shown nowhere."""
-        if not self.may_act(request):
-            raise PermissionDenied
-        run, voter = get_object_or_404(TrainingRun, pk=pk), cast(User, request.user)
-        if request.method == "POST":
-            shown = get_object_or_404(run.comparisons, pk=_number(request.POST.get("comparison", "")))
-            choice = request.POST.get("choice", "")
-            if choice not in {"first", "second"}:
-                raise Http404("The first caption is better, or the second.")
-            is_first = blind.candidate_is_first(shown, voter, request.POST.get("lot", ""))
-            try:
-                result = blind.vote_cast(shown, prefers_candidate=(choice == "first") == is_first, by=voter)
-            except RunRefused as error:
-                self.message_user(request, str(error), messages.WARNING)
-            else:
-                if result.verdict is not None:
-                    self.message_user(request, f"That vote decided: {result}.", messages.SUCCESS)
-                    return redirect("admin:training_trainingrun_change", pk)
-            return redirect("admin:training_trainingrun_vote", pk)
-        closed = blind.votes_closed(run)
-        shown_next = None if closed else blind.comparison_next(run)
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "Which caption is better?",
-            "opts": self.opts,
-            "run": run,
-            "closed": closed,
-            "votes": blind.votes_result(run).votes,
-            "most_votes": MOST_VOTES,
-        }
-        if shown_next is not None:
-            lot = secrets.token_hex(8)
-            pair = (shown_next.candidate, shown_next.champion)
-            context |= {
-                "comparison": shown_next,
-                "lot": lot,
-                "captions": pair if blind.candidate_is_first(shown_next, voter, lot) else pair[::-1],
-                "image": photo_image(shown_next.photo, "photo-large", alt="The photo to be captioned"),
-            }
-        return TemplateResponse(request, "admin/training/trainingrun/vote.html", context)
 
     def act(self, request: HttpRequest, obj: TrainingRun, action: str, reason: str) -> str:
         """Cancel, try again, or overrule the gate."""
@@ -278,7 +235,7 @@ class BlindCaptionAdmin(RecordAdmin):
     fields = readonly_fields
 
     def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(self.write_view)
+        view = self.admin_site.admin_view(pages.write)
         return [path("write", view, name="training_blindcaption_write"), *super().get_urls()]
 
     def changelist_view(
@@ -287,36 +244,6 @@ class BlindCaptionAdmin(RecordAdmin):
         context = {"may_write": ModelAdmin.has_add_permission(self, request), **(extra_context or {})}
         return super().changelist_view(request, context)
 
-    def write_view(self, request: HttpRequest) -> HttpResponse:
-        """A held-out photo alone, and a field for what the reviewer sees."""
-        if not ModelAdmin.has_add_permission(self, request):
-            raise PermissionDenied
-        writer, problem, held_out = cast(User, request.user), "", None
-        if request.method == "POST":
-            held_out = get_object_or_404(
-                HeldOutPhoto.objects.select_related("photo"), pk=_number(request.POST.get("photo", ""))
-            )
-            try:
-                blind.blind_caption_write(held_out, request.POST.get("text", ""), by=writer)
-                self.message_user(request, "Saved. Here is the next one.", messages.SUCCESS)
-                return redirect("admin:training_blindcaption_write")
-            except RunRefused as error:
-                problem = str(error)
-        held_out = held_out or blind.held_out_next(writer)
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "Write what you see",
-            "opts": self.opts,
-            "held_out": held_out,
-            "image": held_out and photo_image(held_out.photo, "photo-large", alt="The photo to describe"),
-            "problem": problem,
-            "text": request.POST.get("text", ""),
-            "most": IDEAL_CAPTION_MAX_LENGTH,
-        }
-        return TemplateResponse(
-            request, "admin/training/blindcaption/write.html", context, status=400 if problem else 200
-        )
-
     @admin.display(description="Photo")
     def thumbnail(self, written: BlindCaption) -> SafeString:
         return photo_image(written.photo, "thumbnail")
@@ -324,11 +251,6 @@ class BlindCaptionAdmin(RecordAdmin):
     @admin.display(description="Photo")
     def large(self, written: BlindCaption) -> SafeString:
         return photo_image(written.photo, "photo-large", alt=written.text)
-
-
-def _number(text: str) -> int:
-    """The number of a row as a form sends it; 0, which no row has, for anything else."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
 
 
 def _may_decide(request: HttpRequest, run: TrainingRun, verdict: str) -> bool:

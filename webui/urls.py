@@ -4,7 +4,7 @@ from django.contrib.auth.views import LoginView, LogoutView, PasswordChangeView,
 from django.urls import path, reverse_lazy
 
 from captioner.http.sign_in import OwnPasswordForm
-from webui import account, caption, history, home, jobs, worksheet
+from webui import account, caption, history, home, jobs, review, worksheet
 
 urlpatterns = [
     path("", home.home, name="home"),
@@ -22,6 +22,12 @@ urlpatterns = [
     path("jobs/<uuid:pk>", jobs.job, name="job"),
     path("jobs/<uuid:pk>/cancel", jobs.job_cancel, name="job-cancel"),
     path("jobs/<uuid:pk>/delete", jobs.job_delete, name="job-delete"),
+    path("review/", review.page, name="review"),
+    path("review/<int:pk>", review.decide, name="review-decide"),
+    path("review/undo", review.undo, name="review-undo"),
+    path("review/many", review.bulk, name="review-many"),
+    path("review/log", review.log, name="review-log"),
+    path("review/photos/<int:pk>", review.photo, name="review-photo"),
     path("account", account.account, name="account"),
     path("account/keys/<int:pk>/revoke", account.api_key_revoke, name="api-key-revoke"),
     path(

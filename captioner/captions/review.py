@@ -15,6 +15,7 @@ from captioner.captions.feedback import UNREVIEWED, feedback_review, feedback_te
 from captioner.captions.text import text_clean
 from captioner.exceptions import InvalidFeedback
 from captioner.models import IDEAL_CAPTION_MAX_LENGTH, Feedback
+from models_registry.models import ModelVersion
 
 UNDO_WITHIN = timedelta(hours=24)
 _LOG_CHUNK = 1000
@@ -50,7 +51,7 @@ def feedback_decide(
 def feedback_edit(feedback: Feedback, text: str, *, reviewer: User) -> Decided:
     """Approve `feedback` with the reviewer's wording; what its author wrote is kept beside it.
 
-    Raises `InvalidFeedback` for no text or too much of it.
+    What changed since `feedback` was read is left alone. Raises `InvalidFeedback` for no text or too much of it.
     """
     text = text_clean(text)
     if not 0 < len(text) <= IDEAL_CAPTION_MAX_LENGTH:
@@ -58,7 +59,10 @@ def feedback_edit(feedback: Feedback, text: str, *, reviewer: User) -> Decided:
             f"A caption has 1 to {IDEAL_CAPTION_MAX_LENGTH} characters.", field="ideal_caption"
         )
     with transaction.atomic():
-        row = Feedback.objects.select_for_update().get(pk=feedback.pk)
+        same = Feedback.objects.filter(updated_at=feedback.updated_at, status=feedback.status)
+        row = same.select_for_update().filter(pk=feedback.pk).first()
+        if row is None:
+            return Decided()
         if row.ideal_caption != text:
             feedback_text_forget(row)
             changes = {
@@ -96,3 +100,8 @@ def decisions_today(reviewer: User) -> int:
     """How many pieces of feedback `reviewer` decided on since midnight, those taken back not counted."""
     midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
     return Feedback.objects.filter(reviewed_by=reviewer, reviewed_at__gte=midnight).count()
+
+
+def versions_answered() -> list[str]:
+    """The versions that feedback may be about, the newest first."""
+    return list(ModelVersion.objects.values_list("pk", flat=True))

@@ -44,7 +44,9 @@ def _states(feedback: Feedback) -> Iterator[FeedbackState]:
         yield FeedbackState("waiting", "Waiting for review")
         return
     if feedback.status == Feedback.Status.REJECTED:
-        yield FeedbackState("left_out", "Left out: a reviewer did not approve it", reason="rejected")
+        why = f". {feedback.get_rejection_display()}" if feedback.rejection else ""
+        told = f"Left out: a reviewer did not approve it{why}"
+        yield FeedbackState("left_out", told, reason=feedback.rejection or "rejected")
         return
     if not feedback.ideal_caption:
         told = "Approved. Ratings order the review queue and compare versions; they teach none"

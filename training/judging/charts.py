@@ -59,6 +59,43 @@ def line_chart(series: Mapping[str, Points], *, title: str, x_label: str = "", y
     )
 
 
+def interval_chart(
+    intervals: Mapping[str, tuple[float, float, float]], *, title: str, y_label: str = ""
+) -> str:
+    """Returns an SVG with a dot (the mean) and a bar (lower to upper bound) over each name, and a line at zero.
+
+    `intervals` is name -> (mean, lower, upper). An empty string where there is nothing to draw.
+    """
+    if not intervals:
+        return ""
+    low, high = _range([0.0, *(bound for _, *bounds in intervals.values() for bound in bounds)])
+    right, bottom = WIDTH - 16, HEIGHT - _BOTTOM
+
+    def down(y: float) -> float:
+        return round(bottom - (y - low) / (high - low) * (bottom - _TOP), 1)
+
+    parts = [f'<text x="4" y="12">{escape(y_label)}</text>']
+    for value in dict.fromkeys((low, 0.0, high)):
+        parts += [
+            f'<line x1="{_LEFT}" x2="{right}" y1="{down(value)}" y2="{down(value)}" stroke="currentColor" '
+            f'opacity="{0.2 if value else 0.6}"/>',
+            f'<text x="{_LEFT - 6}" y="{down(value) + 4}" text-anchor="end">{value:+.3g}</text>',
+        ]
+    step = (right - _LEFT) / len(intervals)
+    for place, (name, (mean, lower, upper)) in enumerate(intervals.items()):
+        x = round(_LEFT + step * (place + 0.5), 1)
+        parts += [
+            f'<line x1="{x}" x2="{x}" y1="{down(lower)}" y2="{down(upper)}" stroke="{_COLOURS[0]}" stroke-width="3"/>',
+            f'<circle cx="{x}" cy="{down(mean)}" r="6" fill="{_COLOURS[0]}"/>',
+            f'<text x="{x}" y="{HEIGHT - 10}" text-anchor="middle">{escape(name)}</text>',
+        ]
+    return (
+        f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'font-family="sans-serif" font-size="14" fill="currentColor"><title>{escape(title)}</title>'
+        f"{''.join(parts)}</svg>"
+    )
+
+
 def _range(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     return (low, high) if high > low else (low, low + 1.0)
