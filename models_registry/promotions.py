@@ -80,7 +80,7 @@ def champion_get() -> ModelVersion:
     alias = Alias.objects.select_related("version").filter(name=Alias.Name.CHAMPION).first()
     if alias is None:
         raise NoChampion(
-            "No model has been promoted yet. Run `manage.py setup` to register the bundled starter."
+            "No model serves yet: the setup of this service, which registers the bundled one, has not been run."
         )
     return alias.version
 

@@ -126,7 +126,7 @@ def run_judge(run: TrainingRun) -> None:
     if same is not None and not champion.deleted_rows:
         raise NothingNew(
             f"Exactly this feedback was learned from in {same}: {same.final_verdict or same.get_status_display()}. "
-            f"To learn from it once more, give another seed: manage.py train now --seed {same.seed + 1}"
+            "The next run learns as soon as a correction more is approved."
         )
     outcome = pipeline.run_work(run, snapshot, base, champion, tick)
     run.candidate, run.report, run.verdict = outcome.candidate, outcome.report, str(outcome.decision.verdict)

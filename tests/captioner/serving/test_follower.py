@@ -273,7 +273,9 @@ def test_a_look_that_fails_in_any_way_is_an_alert_and_the_next_is_taken(
     assert alerts == [
         [],
         [process.LOOK_FAILED],
-        ["No model has been promoted yet. Run `manage.py setup` to register the bundled starter."],
+        [
+            "No model serves yet: the setup of this service, which registers the bundled one, has not been run."
+        ],
     ]
     assert began <= metric(client, "captioner_registry_look_timestamp_seconds") <= time.time()
 

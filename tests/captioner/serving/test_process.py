@@ -41,7 +41,7 @@ def test_nothing_serves_before_it_is_loaded() -> None:
 def test_without_a_champion_the_reason_is_readable(client: Client) -> None:
     with pytest.raises(NoChampion):
         serving.load()
-    assert "manage.py setup" in client.get("/readyz").json()["reason"]
+    assert "setup of this service" in client.get("/readyz").json()["reason"]
     with pytest.raises(ModelUnavailable, match=r"manage\.py setup"):
         serving.engine()
 
