@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+from functools import cache
 from typing import Any
 
 from drf_spectacular.types import OpenApiTypes
@@ -16,6 +17,7 @@ from captioner.inference.types import MAX_NEW_TOKENS, MAX_NUM_BEAMS, MAX_NUM_CAP
 from captioner.jobs.names import CODE_PAGES
 from captioner.models import END_USER_MAX_LENGTH, IDEAL_CAPTION_MAX_LENGTH, Caption, Feedback, Job, Photo
 from captioner.serving.process import serving
+from models_registry.versions import versions_numbered
 
 DECODING_OPTIONS = tuple(field.name for field in dataclasses.fields(DecodingParameters))
 
@@ -251,7 +253,8 @@ class FeedbackSerializer(serializers.ModelSerializer[Feedback]):
 
     @extend_schema_field(FeedbackStateSerializer(many=True))
     def get_states(self, feedback: Feedback) -> Any:
-        return [FeedbackStateSerializer(state).data for state in feedback_states(feedback)]
+        numbered = self.context.setdefault("versions_numbered", cache(versions_numbered))  # once for a list
+        return [FeedbackStateSerializer(state).data for state in feedback_states(feedback, numbered)]
 
     @extend_schema_field(NowSaysSerializer(allow_null=True))
     def get_now_says(self, feedback: Feedback) -> Any:

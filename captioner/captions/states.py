@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,6 +11,7 @@ from django.utils.formats import date_format
 from django.utils.timezone import localtime
 
 from captioner.models import Feedback, FeedbackUse
+from models_registry.versions import versions_numbered
 
 # Why approved feedback was left out, by the codes of `FeedbackUse.reason`.
 _REASONS = {
@@ -34,12 +35,17 @@ class FeedbackState:
     since: datetime | None = None
 
 
-def feedback_states(feedback: Feedback) -> list[FeedbackState]:
-    """Returns what is true of `feedback` now. It reads `feedback.uses`, which lists of captions prefetch."""
-    return list(_states(feedback))
+def feedback_states(
+    feedback: Feedback, numbered: Callable[[], Mapping[str, int]] = versions_numbered
+) -> list[FeedbackState]:
+    """Returns what is true of `feedback` now. It reads `feedback.uses`, which lists of captions prefetch.
+
+    `numbered` is asked for the versions' numbers where one is told; lists give one that remembers its answer.
+    """
+    return list(_states(feedback, numbered))
 
 
-def _states(feedback: Feedback) -> Iterator[FeedbackState]:
+def _states(feedback: Feedback, numbered: Callable[[], Mapping[str, int]]) -> Iterator[FeedbackState]:
     if feedback.status == Feedback.Status.PENDING:
         yield FeedbackState("waiting", "Waiting for review")
         return
@@ -63,12 +69,13 @@ def _states(feedback: Feedback) -> Iterator[FeedbackState]:
         yield _unlearned(uses[0])
     for use in [use for use in uses if use.version_id][:1]:
         version = use.version_id or ""
+        number = numbered()[version]
         why = _REASONS.get(use.reason, use.reason.replace("_", " "))
         told_of = {
-            FeedbackUse.Role.TAUGHT: f"Taught version {version}",
-            FeedbackUse.Role.CHOSE: f"Chose how much version {version} keeps of what it learned, and did not teach it",
-            FeedbackUse.Role.TESTS: f"Tests version {version} and never trains",
-            FeedbackUse.Role.LEFT_OUT: f"Left out of version {version}: {why}",
+            FeedbackUse.Role.TAUGHT: f"Learned in version {number}",
+            FeedbackUse.Role.CHOSE: f"Chose how much version {number} keeps of what it learned, and did not teach it",
+            FeedbackUse.Role.TESTS: f"Kept aside: it tests version {number} and never teaches one",
+            FeedbackUse.Role.LEFT_OUT: f"Left out of version {number}: {why}",
         }
         yield FeedbackState(use.role, told_of[FeedbackUse.Role(use.role)], version, use.reason)
 
