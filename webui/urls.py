@@ -1,10 +1,10 @@
 """Routes of the pages; the admin and the API have their own."""
 
-from django.contrib.auth.views import LoginView, LogoutView, PasswordChangeView, PasswordResetConfirmView
+from django.contrib.auth.views import LogoutView, PasswordChangeView
 from django.urls import path, reverse_lazy
 
 from captioner.http.sign_in import OwnPasswordForm
-from webui import account, caption, history, home, jobs, review, worksheet
+from webui import account, caption, history, home, jobs, review, sign_in, worksheet
 
 urlpatterns = [
     path("", home.home, name="home"),
@@ -37,9 +37,9 @@ urlpatterns = [
     ),
     path(
         "welcome/<uidb64>/<token>",
-        PasswordResetConfirmView.as_view(success_url=reverse_lazy("home"), post_reset_login=True),
+        sign_in.WelcomeView.as_view(),
         name="welcome",
     ),
-    path("login", LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("login", sign_in.SignInView.as_view(), name="login"),
     path("logout", LogoutView.as_view(), name="logout"),
 ]

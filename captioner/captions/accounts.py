@@ -1,9 +1,14 @@
 """The accounts the service makes by itself, and who may get into which: nobody gives rights that they do not have."""
 
 import secrets
+import uuid
 
 from django.contrib.auth.models import AnonymousUser, Group, Permission, User
 from django.db.models import Q, QuerySet
+from django.contrib.auth.models import User
+from django.db import transaction
+
+from captioner.models import Caption, Job
 
 
 def administrator_ensure() -> str | None:
@@ -40,3 +45,8 @@ def groups_within(actor: User | AnonymousUser) -> QuerySet[Group]:
         return Group.objects.all()
     beyond = Permission.objects.exclude(pk__in=permissions_of(actor).values("pk")).values("pk")
     return Group.objects.exclude(permissions__in=beyond)
+def visitor_adopt(visitor: uuid.UUID, user: User) -> int:
+    """What this browser's visitor captioned before signing in is `user`'s from now on; returns how many captions."""
+    with transaction.atomic():
+        Job.objects.filter(visitor=visitor).update(visitor=None, user=user)
+        return Caption.objects.filter(visitor=visitor).update(visitor=None, user=user)

@@ -26,9 +26,8 @@ def owner_of(request: HttpRequest, end_user: str = "") -> Owner:
     if request.user.is_authenticated:
         return Owner(user=request.user)
     plain: Any = getattr(request, "_request", request)  # a REST framework request wraps Django's
-    cookie = plain.get_signed_cookie(COOKIE, default=None, max_age=COOKIE_MAX_AGE)
-    if cookie is not None:
-        return Owner(visitor=uuid.UUID(cookie))
+    if (visitor := visitor_of(plain)) is not None:
+        return Owner(visitor=visitor)
     if not hasattr(plain, "new_visitor"):
         plain.new_visitor = uuid.uuid4()
     return Owner(visitor=plain.new_visitor)
@@ -41,3 +40,9 @@ def caller_of(request: HttpRequest) -> str:
     if request.user.is_authenticated:
         return f"user {request.user.pk}"
     return f"address {salted_hmac(__name__, address_block(client_address(request))).hexdigest()}"
+
+
+def visitor_of(request: HttpRequest) -> uuid.UUID | None:
+    """The visitor that this browser was, or is, when nobody is signed in."""
+    cookie = request.get_signed_cookie(COOKIE, default=None, max_age=COOKIE_MAX_AGE)
+    return None if cookie is None else uuid.UUID(cookie)

@@ -180,7 +180,7 @@ def approve(site: Site) -> None:
     password = re.search(r"admin / (\S+)", site.setup_output)
     assert password, site.setup_output
     browser = client.Browser(site.url)
-    browser.post("/admin/login/", username="admin", password=password[1])
+    browser.post("/login", username="admin", password=password[1])
     queue = "/admin/captioner/feedback/?status__exact=pending"
     page = browser.get(queue)
     first = re.search(r'name="_selected_action" value="(\d+)"', page)

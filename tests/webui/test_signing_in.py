@@ -2,8 +2,9 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
+from captioner.models import Caption
 from tests.conftest import FakeEngine
-from tests.webui.pages import text
+from tests.webui.pages import jpeg, text, upload
 
 pytestmark = pytest.mark.django_db
 
@@ -52,3 +53,30 @@ def test_signing_out_is_a_post(client: Client, user: User) -> None:
 def test_who_is_signed_in_needs_no_sign_in_page(client: Client, user: User) -> None:
     client.force_login(user)
     assert client.get("/login").url == "/"
+
+
+def test_what_this_browser_captioned_comes_along_and_old_links_work(
+    client: Client, user: User, fake_engine: FakeEngine
+) -> None:
+    link = upload(client, jpeg()).url
+    upload(client, jpeg(size=(50, 40)))
+    other = Client()
+    theirs = upload(other, jpeg()).url
+    page = text(client.post("/login", {"username": "ada", "password": PASSWORD}, follow=True))
+    assert "The 2 captions made on this browser before are in your history now." in page
+    assert client.get(link).status_code == 200
+    assert Caption.objects.filter(user=user).count() == 2
+    assert client.get(theirs).status_code == 404
+    assert other.get(theirs).status_code == 200
+    client.post("/logout")
+    assert client.get(link).status_code == 404
+
+
+def test_the_admin_has_no_sign_in_page_of_its_own(client: Client, user: User, reviewer: User) -> None:
+    response = client.get("/admin/captioner/photo/", follow=True)
+    assert response.redirect_chain[-1][0] == "/login?next=/admin/captioner/photo/"
+    fields = {"username": "rita", "password": PASSWORD, "next": "/admin/captioner/photo/"}
+    assert client.post("/login", fields).url == "/admin/captioner/photo/"
+    assert client.get("/admin/login/").url == "/admin/"
+    client.force_login(user)
+    assert client.get("/admin/", follow=True).status_code == 403
