@@ -5,6 +5,7 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import messages
+from django.core.files.base import ContentFile, File
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -23,6 +24,17 @@ from webui.base import CANDIDATES, SeeOther, may_caption, own_captions, upload_r
 
 _LATEST_SHOWN = 4
 _MODEL_RETRY_SECONDS = 5
+# For whoever has no photo at hand: name, what it shows and whose it is. static/samples/CREDITS.md says where from.
+SAMPLES = (
+    ("hiker", "A hiker in the mountains", "“Trekkin!” by Pierce Martin/Zach Dischner, CC BY 2.0"),
+    ("market", "A fruit stall", "“Colors and vitamins!” by Julien Lehuen, CC BY 2.0"),
+    ("truck", "A truck in a street", "“Mack Midliner” by Jason Lawrence, CC BY 2.0"),
+    (
+        "panels",
+        "Solar panels",
+        "“Craters of the Moon solar array” by NPS Climate Change Response, Public Domain",
+    ),
+)
 
 
 @may_caption
@@ -35,7 +47,9 @@ def home(request: HttpRequest) -> HttpResponse:
         return _model_unavailable(request, error)
     if request.method != "POST":
         return _home(request)
-    uploads = request.FILES.getlist("image")
+    uploads: Sequence[File[bytes]] = request.FILES.getlist("image") or _samples(
+        request.POST.get("sample", "")
+    )
     most = settings.UPLOAD_MAX_PHOTOS
     if not uploads:
         return _home(request, ["Choose at least one photo first."], status=400)
@@ -84,6 +98,16 @@ def _all_failed(request: HttpRequest, failures: list[tuple[str, CaptionerError]]
     return _home(request, told, status=gravest.status, headers=gravest.headers)
 
 
+def _samples(wish: str) -> list[File[bytes]]:
+    """The sample photo of that name, as if it had been sent."""
+    folder = settings.BASE_DIR / "static" / "samples"
+    return [
+        ContentFile((folder / f"{name}.webp").read_bytes(), f"{name}.webp")
+        for name, *_ in SAMPLES
+        if name == wish
+    ]
+
+
 def _home(
     request: HttpRequest,
     problems: Sequence[str] = (),
@@ -92,6 +116,7 @@ def _home(
 ) -> HttpResponse:
     context = {
         "problems": problems,
+        "samples": SAMPLES,
         "busy": status == 429,
         "latest": own_captions(request)[:_LATEST_SHOWN],
         "max_photos": settings.UPLOAD_MAX_PHOTOS,

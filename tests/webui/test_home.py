@@ -1,3 +1,5 @@
+import re
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -10,6 +12,7 @@ from captioner.models import Caption
 from captioner.serving.process import serving
 from tests.conftest import FakeEngine, draw_jpeg
 from tests.webui.pages import SimpleUploadedFile, jpeg, text, upload
+from webui.home import SAMPLES
 
 pytestmark = pytest.mark.django_db
 
@@ -190,3 +193,17 @@ def test_the_latest_captions_are_shown_below_the_form(client: Client, fake_engin
 def test_other_methods_are_refused(client: Client, fake_engine: FakeEngine) -> None:
     assert client.put("/").status_code == 405
     assert client.head("/").status_code == 200
+
+
+def test_who_has_no_photo_at_hand_tries_a_sample(client: Client, fake_engine: FakeEngine) -> None:
+    page = text(client.get("/"))
+    names = re.findall(r'name="sample" value="(\w+)"', page)
+    assert len(names) == 4
+    for name in names:
+        assert client.post("/", {"sample": name}).url.startswith("/captions/")
+    assert client.post("/", {"sample": "../secret_key"}).status_code == 400
+    assert 'name="sample"' not in text(client.get("/")), "they are for a first visit"
+    told = Path("static/samples/CREDITS.md").read_text(encoding="utf-8")
+    for name, _, credit in SAMPLES:
+        assert f"`{name}.webp`" in told
+        assert credit.split(" by ")[0] in told
