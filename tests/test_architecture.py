@@ -16,7 +16,10 @@ ALLOWED = {
     "training": (
         "training",
         "models_registry",
-        *(f"captioner.{part}" for part in ("models", "exceptions", "captions", "inference", "intake")),
+        *(
+            f"captioner.{part}"
+            for part in ("models", "exceptions", "captions", "inference", "intake", "review")
+        ),
         "captioner.admin.bases",
         "captioner.http.owner",  # a page tells whoever looks what their own corrections taught
         "captioner.ops.cores",

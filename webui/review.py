@@ -19,11 +19,11 @@ from django.utils.dateparse import parse_datetime
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from captioner.captions import review
 from captioner.captions.photos import photo_open
-from captioner.captions.word_diff import word_diff
 from captioner.exceptions import InvalidFeedback
 from captioner.models import IDEAL_CAPTION_MAX_LENGTH, Feedback, FeedbackQuerySet, Photo
+from captioner.review import decisions
+from captioner.review.word_diff import word_diff
 from webui.base import SeeOther
 
 AHEAD = 12  # items sent with a page: the one shown, and those that are there before they are needed
@@ -44,7 +44,7 @@ def may_review(view: Any) -> Any:
     @login_required
     @never_cache
     def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        if not review.may_review(request.user):
+        if not decisions.may_review(request.user):
             raise PermissionDenied
         return cast(HttpResponse, view(request, *args, **kwargs))
 
@@ -88,7 +88,7 @@ class FilterForm(forms.Form):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         field = cast(forms.ChoiceField, self.fields["version"])
-        field.choices = [("", "Any version"), *((each, each) for each in review.versions_answered())]
+        field.choices = [("", "Any version"), *((each, each) for each in decisions.versions_answered())]
 
     @property
     def kept(self) -> dict[str, str]:
@@ -152,7 +152,7 @@ def page(request: HttpRequest) -> HttpResponse:
         "query": urlencode(form.kept),
         "items": [_item(row) for row in rows],
         "left": left,
-        "done": review.decisions_today(cast(User, request.user)),
+        "done": decisions.decisions_today(cast(User, request.user)),
         "skip": skip,
         "before_link": _address(form, skip=max(0, skip - (most if is_list else 1)), view=is_list)
         if skip
@@ -217,14 +217,14 @@ def _decide(row: Feedback, action: str, sent: Any, reviewer: User) -> str:
     """Do what the button says and tell it. Raises `InvalidFeedback`, and `Http404` for no button of ours."""
     same = Feedback.objects.filter(pk=row.pk, updated_at=row.updated_at, status=row.status)
     if action == "edit":
-        done = review.feedback_edit(row, sent.get("text", ""), reviewer=reviewer)
+        done = decisions.feedback_edit(row, sent.get("text", ""), reviewer=reviewer)
     elif action == "approve":
-        done = review.feedback_decide(same, Feedback.Status.APPROVED, reviewer=reviewer)
+        done = decisions.feedback_decide(same, Feedback.Status.APPROVED, reviewer=reviewer)
     elif action in {"reject", "duplicate"}:
         reason = Feedback.Rejection.DUPLICATE if action == "duplicate" else sent.get("reason", "")
         if reason not in Feedback.Rejection.values:
             raise InvalidFeedback("Say why it is rejected.", field="reason")
-        done = review.feedback_decide(same, Feedback.Status.REJECTED, reviewer=reviewer, rejection=reason)
+        done = decisions.feedback_decide(same, Feedback.Status.REJECTED, reviewer=reviewer, rejection=reason)
     else:
         raise Http404("Feedback is approved, edited, rejected or a duplicate.")
     if done.returned:
@@ -240,7 +240,7 @@ def _decide(row: Feedback, action: str, sent: Any, reviewer: User) -> str:
 def undo(request: HttpRequest) -> HttpResponse:
     """Take the reviewer's last decision back, of however many rows it was."""
     form = _filter_of(request)
-    numbers = review.decision_undo(cast(User, request.user))
+    numbers = decisions.decision_undo(cast(User, request.user))
     noun = f"Feedback {numbers[0]} is" if len(numbers) == 1 else f"{len(numbers)} are"
     told = (
         f"{noun} back in review."
@@ -277,7 +277,7 @@ def bulk(request: HttpRequest) -> HttpResponse:
         context = {"count": same.count(), "status": status, "query": urlencode(form.kept), "sent": sent}
         return render(request, "webui/review_all.html", context)
     changed_meanwhile = rows.count() - same.count()
-    done = review.feedback_decide(same, status, reviewer=cast(User, request.user), rejection=rejection)
+    done = decisions.feedback_decide(same, status, reviewer=cast(User, request.user), rejection=rejection)
     told = [f"{status.label}: {done.changed}."]
     if done.returned:
         told.append(f"{done.returned} went back to review beside what somebody else wrote of the same photo.")

@@ -17,10 +17,10 @@ from django.utils.safestring import SafeString
 
 from captioner.admin.bases import RecordAdmin, owner_name, photo_image
 from captioner.admin.filters import FeedbackVersionFilter, RatingFilter, StatusFilter
-from captioner.captions.review import feedback_decide, may_review
 from captioner.captions.states import feedback_states
-from captioner.captions.word_diff import word_diff
 from captioner.models import Feedback
+from captioner.review.decisions import feedback_decide, may_review
+from captioner.review.word_diff import word_diff
 
 
 @admin.register(Feedback)

@@ -13,8 +13,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 
 from captioner.captions.photos import photo_open
-from captioner.captions.review import may_review
 from captioner.models import IDEAL_CAPTION_MAX_LENGTH
+from captioner.review.decisions import may_review
 from training import blind
 from training.exceptions import RunRefused
 from training.judging.votes import MOST_VOTES

@@ -16,9 +16,9 @@ from django.urls import reverse
 from django.utils.safestring import mark_safe
 from django.views.decorators.http import require_safe
 
-from captioner.captions.review import may_review
 from captioner.http.owner import owner_of
 from captioner.models import Caption, CaptionQuerySet, FeedbackUse
+from captioner.review.decisions import may_review
 from models_registry import promotions
 from models_registry.admin import may_promote
 from models_registry.models import Alias, ModelVersion, Promotion

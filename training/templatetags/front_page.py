@@ -8,8 +8,8 @@ from django.template.context import Context
 from django.template.defaultfilters import timesince
 from django.utils import timezone
 
-from captioner.captions.review import may_review
 from captioner.models import Feedback
+from captioner.review.decisions import may_review
 from models_registry import processes, promotions
 from models_registry.models import Alias
 from models_registry.versions import versions_numbered

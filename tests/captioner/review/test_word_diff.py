@@ -1,6 +1,6 @@
 import pytest
 
-from captioner.captions.word_diff import word_diff
+from captioner.review.word_diff import word_diff
 
 
 @pytest.mark.parametrize(
