@@ -22,6 +22,7 @@ let unsent = 0;
 let sending = Promise.resolve(); // one after the other, so that undo finds what it undoes
 let filling = null;
 let isAll = false;
+let visible = null;
 
 const current = () => items[at];
 const count = (name, by) => {
@@ -48,10 +49,9 @@ function show(place) {
   at = Math.min(Math.max(0, place), Math.max(0, items.length - 1));
   for (const item of items.slice(at, at + 1 + LOADED)) load(item);
   const item = current();
-  if (item) {
-    item.hidden = false;
-    item.focus({ preventScroll: true });
-  }
+  if (item) item.hidden = false;
+  if (item && item !== visible) item.focus({ preventScroll: true }); // whoever types in it goes on typing
+  visible = item;
   const isDry = !item && isAll;
   review.querySelector("[data-review-empty]").hidden = !isDry;
   const [left, right] = ["ArrowLeft", "ArrowRight"].map((key) => review.querySelector(`[data-key="${key}"]`));
@@ -151,7 +151,7 @@ async function undo(form) {
   if (!numbers.length) return;
   if (numbers.length !== 1 || !last || idOf(last.item) !== numbers[0]) return location.reload();
   if (!leaves) return show(last.place);
-  last.item.querySelector("form").reset();
+  for (const form of last.item.querySelectorAll("form")) form.reset();
   for (const more of last.item.querySelectorAll("details")) more.open = false;
   putBack(last.item, last.place);
 }
