@@ -98,7 +98,7 @@ def _all_failed(request: HttpRequest, failures: list[tuple[str, CaptionerError]]
     return _home(request, told, status=gravest.status, headers=gravest.headers)
 
 
-def _samples(wish: str) -> list[File[bytes]]:
+def _samples(wish: str) -> "list[File[bytes]]":
     """The sample photo of that name, as if it had been sent."""
     folder = settings.BASE_DIR / "static" / "samples"
     return [
