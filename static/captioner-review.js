@@ -113,7 +113,7 @@ async function decide(form, button) {
   count("[data-done]", 1);
   show(leaves ? place : place + 1);
   try {
-    const answer = await send(form.action, body);
+    const answer = await send(form.getAttribute("action"), body);
     if (![200, 400, 409].includes(answer.status)) throw new Error(`the server answered ${answer.status}`);
     tell((await answer.json()).told, !answer.ok);
     if (answer.ok) return;
@@ -140,7 +140,7 @@ async function again(item) {
 async function undo(form) {
   let numbers = [];
   try {
-    const answer = await send(form.action, new FormData(form));
+    const answer = await send(form.getAttribute("action"), new FormData(form));
     const told = await answer.json();
     tell(told.told);
     numbers = told.numbers.map(String);

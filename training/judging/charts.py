@@ -79,7 +79,7 @@ def interval_chart(
         parts += [
             f'<line x1="{_LEFT}" x2="{right}" y1="{down(value)}" y2="{down(value)}" stroke="currentColor" '
             f'opacity="{0.2 if value else 0.6}"/>',
-            f'<text x="{_LEFT - 6}" y="{down(value) + 4}" text-anchor="end">{value:+.3g}</text>',
+            f'<text x="{_LEFT - 6}" y="{down(value) + 4}" text-anchor="end">{f"{value:+.3g}" if value else 0}</text>',
         ]
     step = (right - _LEFT) / len(intervals)
     for place, (name, (mean, lower, upper)) in enumerate(intervals.items()):
