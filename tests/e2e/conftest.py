@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 from django.contrib.auth.models import User
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+from django.dispatch import receiver
 from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
@@ -30,6 +33,14 @@ _CHROMIUM_FLAGS = [
 ]
 _PATIENCE = 20_000  # milliseconds, for a machine that is busy with something else
 expect.set_options(timeout=_PATIENCE)
+
+
+@receiver(connection_created)
+def _readers_wait_for_no_writer(connection: BaseDatabaseWrapper, **_: object) -> None:
+    """As with the files of the embedded default: in memory, where all connections share a cache, a page that is read
+    while another request writes would fail."""
+    if connection.vendor == "sqlite":
+        connection.cursor().execute("PRAGMA read_uncommitted = 1")
 
 
 @dataclass(frozen=True, slots=True)
