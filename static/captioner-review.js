@@ -18,7 +18,6 @@ const items = itemsIn(document); // in their order; what is decided leaves
 const known = new Set(items.map(idOf));
 const decided = []; // what this page decided on, for undo
 let at = 0;
-let unsent = 0;
 let sending = Promise.resolve(); // one after the other, so that undo finds what it undoes
 let filling = null;
 let isAll = false;
@@ -67,10 +66,6 @@ function fill() {
     isAll = fresh.length === 0;
     for (const item of fresh) known.add(idOf(item));
     items.push(...fresh);
-    review.querySelector("[data-left]").textContent = Math.max(
-      0,
-      Number(page.querySelector("[data-left]").textContent) - (leaves ? unsent : 0),
-    );
   }).catch(() => tell("The next items could not be loaded. Is the network there?", true)).finally(() => {
     const wasWaiting = !current() || isAll;
     filling = null;
@@ -87,9 +82,8 @@ async function fetchPage(changes) {
 }
 
 function send(address, body) {
-  unsent += 1;
   const answer = sending.then(() => fetch(address, { method: "POST", body, headers: { Accept: "application/json" } }));
-  sending = answer.catch(() => null).then(() => (unsent -= 1));
+  sending = answer.catch(() => null);
   return answer;
 }
 
@@ -201,7 +195,9 @@ function keyPress(key) {
   const more = current()?.querySelector(`[data-open="${CSS.escape(key)}"]`);
   if (more) {
     more.open = true;
-    more.querySelector("[data-focus]").focus();
+    const field = more.querySelector("[data-focus]");
+    field.focus();
+    if (isTyping(field)) field.setSelectionRange(field.value.length, field.value.length);
     return true;
   }
   if (key === "?") {

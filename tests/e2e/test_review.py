@@ -232,4 +232,4 @@ def test_progress_moves_by_itself_and_ends_with_what_came_of_it(new_context: New
     TrainingRun.objects.filter(pk=run.pk).update(status="finished", finished_at=timezone.now())
     expect(page.get_by_role("button", name="Train now")).to_be_visible()
     page.get_by_role("link", name="All versions").click()
-    expect(page.get_by_role("heading", name="Version 1 writes the captions")).to_be_visible()
+    expect(page.get_by_role("heading", name="Version 1 writes the captions", level=1)).to_be_visible()
