@@ -7,7 +7,7 @@ const switchBox = review.querySelector("[data-keys-switch]");
 const leaves = "leaves" in review.dataset; // whether what is decided leaves the list
 const start = Number(review.dataset.skip);
 const LOADED = 3; // items whose photos are there before they are needed
-const FEW = 6; // so few left, and more are asked for
+const FEW = 16; // so few left, and more are asked for
 
 const idOf = (item) => item.dataset.item;
 const itemsIn = (page) => [

@@ -26,7 +26,7 @@ from captioner.review import decisions
 from captioner.review.word_diff import word_diff
 from webui.base import SeeOther
 
-AHEAD = 12  # items sent with a page: the one shown, and those that are there before they are needed
+AHEAD = 24  # items sent with a page: the one shown, and those that are there before they are needed
 LISTED = 50
 _RATINGS = {"low": (1, 3), "middle": (4, 6), "high": (7, 10)}
 _REASONS = [each for each in Feedback.Rejection if each != Feedback.Rejection.DUPLICATE]

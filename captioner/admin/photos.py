@@ -12,8 +12,8 @@ from django.utils.safestring import SafeString
 
 from captioner.admin.bases import photo_image
 from captioner.captions.photos import photo_open
-from captioner.captions.review import may_review
 from captioner.models import Caption, Feedback, Photo
+from captioner.review.decisions import may_review
 from models_registry.admin import ReadOnlyAdmin
 
 

@@ -4,9 +4,8 @@ import secrets
 import uuid
 
 from django.contrib.auth.models import AnonymousUser, Group, Permission, User
-from django.db.models import Q, QuerySet
-from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import Q, QuerySet
 
 from captioner.models import Caption, Job
 
@@ -45,6 +44,8 @@ def groups_within(actor: User | AnonymousUser) -> QuerySet[Group]:
         return Group.objects.all()
     beyond = Permission.objects.exclude(pk__in=permissions_of(actor).values("pk")).values("pk")
     return Group.objects.exclude(permissions__in=beyond)
+
+
 def visitor_adopt(visitor: uuid.UUID, user: User) -> int:
     """What this browser's visitor captioned before signing in is `user`'s from now on; returns how many captions."""
     with transaction.atomic():
