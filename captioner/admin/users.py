@@ -44,14 +44,14 @@ class WithinOwnRights(ModelAdmin):
 
     def formfield_for_manytomany(
         self, db_field: "ManyToManyField[Any, Any]", request: HttpRequest, **kwargs: Any
-    ) -> "ModelMultipleChoiceField | None":
+    ) -> "ModelMultipleChoiceField[Any] | None":
         offered = {Permission: permissions_of, Group: groups_within}[db_field.remote_field.model]
         kwargs["queryset"] = offered(request.user)
         return super().formfield_for_manytomany(db_field, request, **kwargs)
 
 
 @admin.register(Group)
-class RightsGroupAdmin(WithinOwnRights, GroupAdmin):
+class RightsGroupAdmin(WithinOwnRights, GroupAdmin):  # type: ignore[misc]  # its stubs name fewer arguments
     """Django's, within one's own rights."""
 
     within = staticmethod(groups_within)

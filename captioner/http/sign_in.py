@@ -69,7 +69,7 @@ class ThrottledBackend(ModelBackend):
         return user
 
 
-class OwnPasswordForm(PasswordChangeForm):  # type: ignore[type-arg]  # which it does not take when it runs
+class OwnPasswordForm(PasswordChangeForm):
     """Django's, which anybody at an open session could guess with; ends other sessions, and API keys on request."""
 
     revoke_keys = forms.BooleanField(required=False, label="Revoke my API keys, too")

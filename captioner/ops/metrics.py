@@ -137,7 +137,7 @@ def _lazily(kind: str, *args: Any, **kwargs: Any) -> Any:
         import prometheus_client
         from prometheus_client import values
 
-        values.MmapedDict = NumbersFile  # type: ignore[misc, assignment]
+        values.MmapedDict = NumbersFile  # type: ignore[attr-defined, assignment]
         return getattr(prometheus_client, kind)(*args, **kwargs)
 
     def make_once() -> Any:
