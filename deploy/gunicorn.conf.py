@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.workers.gthread import ThreadWorker
 
 from captioner import settings
@@ -30,6 +31,10 @@ os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(settings.METRICS_DIR)
 # Seconds that a client may be silent in the middle of its request, or take nothing of its answer. Each of these
 # occupies a thread, and clients that all went silent would otherwise occupy every one of them for good.
 STALL_SECONDS = 30
+
+
+# Of a body that the application did not want, so many bytes are read, to keep the connection; a longer one ends it.
+UNREAD_BYTES = 256 * 1024
 
 
 class ClientSocket(socket.socket):
@@ -68,6 +73,26 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         if not isinstance(conn.sock, ClientSocket):
             conn.sock = ClientSocket(conn.sock)
         return super().handle(conn)
+
+    def load_wsgi(self) -> None:
+        """An answer whose request was not read to its end says that the connection ends with it.
+
+        Else the client sends its next request on a connection that is being closed, and loses it.
+        """
+        super().load_wsgi()
+        application = self.wsgi
+
+        def answer(environ: dict[str, Any], start_response: Any) -> Any:
+            response = application(environ, start_response)
+            try:
+                is_read = len(environ["wsgi.input"].read(UNREAD_BYTES + 1)) <= UNREAD_BYTES
+            except (OSError, NoMoreData, ParseException):
+                is_read = False
+            if not is_read:
+                start_response.__self__.force_close()
+            return response
+
+        self.wsgi = answer
 
     def set_accept_enabled(self, enabled: bool) -> None:
         super().set_accept_enabled(enabled)

@@ -1,5 +1,6 @@
 """`/api/v1/jobs`: batch jobs and their results."""
 
+from itertools import chain
 from typing import Any
 
 from django.conf import settings
@@ -22,6 +23,7 @@ from captioner.api.serializers import (
     JobSenderSerializer,
     JobSerializer,
 )
+from captioner.captions.sheets import BOM
 from captioner.http.idempotency import create_once
 from captioner.http.owner import caller_of, owner_of
 from captioner.jobs import services as jobs
@@ -92,7 +94,8 @@ class JobViewSet(OwnedViewSet[Job]):
         if wanted not in FORMATS:
             raise ValidationError({"format": [f"There is no {wanted!r}; use one of: {', '.join(FORMATS)}."]})
         results = FORMATS[wanted]
-        response = StreamingHttpResponse(results.write(job), content_type=results.media_type)
+        mark = [BOM] if wanted == "csv" and request.query_params.get("bom") == "1" else []
+        response = StreamingHttpResponse(chain(mark, results.write(job)), content_type=results.media_type)
         response["Content-Disposition"] = (
             f'attachment; filename="captions-{str(job.pk)[:8]}.{results.suffix}"'
         )
@@ -111,6 +114,9 @@ def _sent_photos(data: Any, code_page: str | None) -> list[SentPhoto]:
         )
         raise ValidationError({"archive": [message]})
     if not all(isinstance(upload, UploadedFile) for upload in [*archives, *images]):
-        message = "This is text; send files, e.g. with `curl -F archive=@photos.zip`."
+        message = (
+            "This part of the form has no file name, so it was read as text. Give it one:"
+            ' `curl -F archive=@photos.zip`, or `filename="photos.zip"` in its Content-Disposition.'
+        )
         raise ValidationError({"archive" if archives else "image": [message]})
     return photos_sent(archives[0] if archives else None, images, code_page)

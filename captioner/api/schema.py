@@ -227,7 +227,16 @@ JOBS = extend_schema_view(
             "Of the photos that are done, in the order they were sent. `coco` is the results format of the COCO caption"
             " evaluation."
         ),
-        parameters=[OpenApiParameter("format", str, enum=[*FORMATS], default="jsonl")],
+        parameters=[
+            OpenApiParameter("format", str, enum=[*FORMATS], default="jsonl"),
+            OpenApiParameter(
+                "bom",
+                str,
+                enum=["0", "1"],
+                default="0",
+                description="1: CSV begins with a mark, as Excel wants it.",
+            ),
+        ],
         responses={
             **{(200, results.media_type.split(";")[0]): OpenApiTypes.STR for results in FORMATS.values()},
             **problems(404, 422),

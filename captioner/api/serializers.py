@@ -43,7 +43,10 @@ class UploadField(serializers.FileField):
         "required": (
             "Send a photo: as multipart field `image`, as the request body, or in JSON as `image_base64`."
         ),
-        "invalid": "This is text; send the photo as a file, e.g. with `curl -F image=@photo.jpg`.",
+        "invalid": (
+            "This part of the form has no file name, so it was read as text. Give it one:"
+            ' `curl -F image=@photo.jpg`, or `filename="photo.jpg"` in its Content-Disposition.'
+        ),
     }
 
     def __init__(self, **kwargs: Any) -> None:

@@ -36,7 +36,11 @@ _JPEG_RARE_FRAMES = (
     0xDE,
 )  # lossless, arithmetic, ...
 _JPEG_START_OF_SCAN, _JPEG_END, _JPEG_COMMENT = 0xDA, 0xD9, 0xFE
+_JPEG_ENDING = b"\xff\xd9"
+# Pixels that no photo has, for every place in one that restarts its decoder.
+_JPEG_NO_PIXELS = b"".join(b"\xa5\x5a\xc3" * 20 + bytes([0xFF, 0xD0 + n % 8]) for n in range(16))
 _PNG_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_WEBP_PICTURES = (b"VP8 ", b"VP8L", b"ANMF")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 
 
@@ -45,12 +49,15 @@ class PhotoFile:
     """`data`: a photo file of the same format without metadata; `exif` and `icc_profile`: taken out of it.
 
     `all_at_once`: a decoder of this JPEG keeps the coefficients of all pixels, at whatever scale it decodes.
+    `continued`: of a JPEG without an end, the same with other pixels after what there is. It shows the same picture if
+    none of that is missing.
     """
 
     data: bytes
     exif: bytes = b""
     icc_profile: bytes = b""
     all_at_once: bool = False
+    continued: bytes = b""
 
 
 def photo_format(data: bytes) -> str | None:
@@ -71,9 +78,10 @@ def photo_format(data: bytes) -> str | None:
 def photo_strip(data: bytes, file_format: str) -> PhotoFile:
     """Strip a file of a format `photo_format` knows; raises `InvalidImage` if it is made to stall a decoder.
 
-    WebP and HEIF files come back as they are: their libraries leave metadata alone until asked.
+    HEIF files come back as they are, and so do whole WebP ones: their libraries leave metadata alone until asked.
     """
-    strip = {"JPEG": _strip_jpeg, "PNG": _strip_png, "GIF": _strip_gif}.get(file_format, PhotoFile)
+    strips = {"JPEG": _strip_jpeg, "PNG": _strip_png, "GIF": _strip_gif, "WEBP": _strip_webp}
+    strip = strips.get(file_format, PhotoFile)
     return strip(data)
 
 
@@ -82,7 +90,7 @@ def _strip_jpeg(data: bytes) -> PhotoFile:
     kept: list[bytes | memoryview] = [data[:2]]
     exif, profile_parts = b"", {}
     components = scans = 0
-    all_at_once = False
+    all_at_once = is_ended = False
     position, view = 2, memoryview(data)
     for _ in range(MAX_PIECES):
         found = _JPEG_MARKER.search(data, position)
@@ -90,7 +98,7 @@ def _strip_jpeg(data: bytes) -> PhotoFile:
             break
         start, marker = found.start(), data[found.start() + 1]
         if marker == _JPEG_END:
-            kept.append(view[start : start + 2])
+            is_ended = True
             break
         position = start + 2 + int.from_bytes(view[start + 2 : start + 4])
         if marker == _JPEG_START_OF_SCAN:  # which takes its pixels along
@@ -119,7 +127,15 @@ def _strip_jpeg(data: bytes) -> PhotoFile:
     else:
         raise _too_many_pieces()
     icc_profile = b"".join(part for _, part in sorted(profile_parts.items()))
-    return PhotoFile(b"".join(kept), exif, icc_profile, all_at_once)
+    stripped = b"".join(kept)
+    if is_ended or not scans:
+        return PhotoFile(stripped + (_JPEG_ENDING if is_ended else b""), exif, icc_profile, all_at_once)
+    # Some cameras and optimisers leave out the end or half of it, or fill up with zeros, of which one may be pixels.
+    stripped = stripped.removesuffix(b"\xff")
+    zeros = len(stripped) - len(stripped.rstrip(b"\0"))
+    stripped = stripped[: len(stripped) - max(0, zeros - 1)]
+    continued = stripped + _JPEG_NO_PIXELS + _JPEG_ENDING
+    return PhotoFile(stripped + _JPEG_ENDING, exif, icc_profile, all_at_once, continued)
 
 
 def _strip_png(data: bytes) -> PhotoFile:
@@ -171,6 +187,26 @@ def _strip_gif(data: bytes) -> PhotoFile:
         else:
             position += 1
     raise _too_many_pieces()
+
+
+def _strip_webp(data: bytes) -> PhotoFile:
+    """A WebP file as it is, but one that ends too early only up to its picture, if that is whole."""
+    if int.from_bytes(data[4:8], "little") + 8 <= len(data):
+        return PhotoFile(data)
+    position = 12
+    for _ in range(MAX_PIECES):
+        kind, size = (
+            data[position : position + 4],
+            int.from_bytes(data[position + 4 : position + 8], "little"),
+        )
+        position += 8 + size
+        if position > len(data) or not kind:
+            break
+        if kind in _WEBP_PICTURES:
+            picture = data[12:position] + b"\0" * (size % 2)
+            return PhotoFile(b"RIFF" + (len(picture) + 4).to_bytes(4, "little") + b"WEBP" + picture)
+        position += size % 2
+    return PhotoFile(data)
 
 
 def _too_many_pieces() -> InvalidImage:

@@ -120,6 +120,12 @@ def _read(data: bytes, deadline: float) -> tuple[Image.Image, int, int]:
             if file_format == "JPEG":
                 source.draft(None, size)
             source.load()
+            if photo.continued:
+                other = JpegImagePlugin.JpegImageFile(io.BytesIO(photo.continued))
+                other.draft(None, size)
+                if other.tobytes() != source.tobytes():
+                    raise EOFError("Rows are missing.")
+                del other
             image: Image.Image = source
             if image.mode.startswith("I;16"):  # conversion alone would clip at 255
                 image = image.point(lambda value: value / 256).convert("L")

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from http.client import HTTPResponse
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,33 @@ def test_variables_that_cannot_work_end_the_server_at_once(tmp_path: Path) -> No
     )
     assert result.returncode != 0
     assert "WEB_THREADS=0 is too small; the least allowed is 1." in result.stderr
+
+
+@pytest.mark.parametrize("size", [10, 160_000, 2_000_000])
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("POST /api/v1/captions HTTP/1.1\r\nContent-Type: text/plain", 415),
+        ("POST /api/v1/captions HTTP/1.1\r\nAuthorization: Bearer unknown\r\nContent-Type: image/jpeg", 401),
+        ("PUT /api/v1/captions HTTP/1.1\r\nContent-Type: image/jpeg", 405),
+        ("POST /api/v1/nothing HTTP/1.1\r\nContent-Type: image/jpeg", 404),
+    ],
+)
+def test_what_is_refused_unread_says_whether_the_connection_goes_on(
+    port: int, line: str, status: int, size: int
+) -> None:
+    """A client that believes the header loses no request."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(
+            f"{line}\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode() + bytes(size)
+        )
+        answer = HTTPResponse(connection)
+        answer.begin()
+        answer.read()
+        assert answer.status == status
+        assert answer.will_close == (size > 1_000_000)
+        if not answer.will_close:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            following = HTTPResponse(connection)
+            following.begin()
+            assert following.status == 200

@@ -326,3 +326,17 @@ def test_visitors_of_one_address_share_what_may_wait(messages: list, settings) -
     assert page.headers["Retry-After"]
     assert send(Client(), two_photos(), X_Forwarded_For="192.0.2.2").status_code == 202
     assert not Job.objects.filter(caller__contains="192.0.2").exists(), "addresses are not kept"
+
+
+def test_csv_says_utf8_to_excel_where_it_is_asked_to(program: Client, done: dict) -> None:
+    plain, marked = results(program, done, "csv"), results(program, done, "csv&bom=1")
+    assert marked == "\N{ZERO WIDTH NO-BREAK SPACE}" + plain
+    assert results(program, done, "jsonl&bom=1") == results(program, done, "jsonl")
+
+
+def test_names_are_no_formulas_in_csv_alone(program: Client, messages: list) -> None:
+    name = '=HYPERLINK("http://localhost","x").jpg'
+    job = send(program, raw_zip((name.encode(), draw_jpeg())).getvalue()).json()
+    work(messages)
+    assert next(csv.DictReader(io.StringIO(results(program, job, "csv"))))["name"] == "'" + name
+    assert json.loads(results(program, job, "jsonl"))["name"] == name

@@ -282,3 +282,46 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(seed: bytes, mutatio
 def test_arbitrary_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(InvalidImage):
         photo_decode(data)
+
+
+# --- Photos that are whole in files that are not ---
+
+PHOTOGRAPH = Image.effect_noise((203, 155), 40).convert("RGB")
+RESTARTS = {"restart_marker_rows": 1}
+
+
+@pytest.mark.parametrize("kept", [-1, -2])
+@pytest.mark.parametrize("padding", [b"", bytes(500)], ids=["", "zeros"])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": 0, "quality": 100}, RESTARTS], ids=str
+)
+def test_a_jpeg_without_its_end_shows_all_that_it_has(options: dict, padding: bytes, kept: int) -> None:
+    whole = corpus.saved(PHOTOGRAPH, "JPEG", **options)
+    assert photo_decode(whole[:kept] + padding).jpeg == photo_decode(whole).jpeg
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, RESTARTS], ids=str)
+@pytest.mark.parametrize("missing", [50, 500])
+@pytest.mark.parametrize("padding", [0, 2000])
+def test_a_jpeg_of_which_rows_are_missing_is_refused(options: dict, missing: int, padding: int) -> None:
+    data = corpus.saved(PHOTOGRAPH, "JPEG", **options)[:-missing] + bytes(padding)
+    with pytest.raises(InvalidImage) as refusal:
+        photo_decode(data)
+    assert refusal.value.reason == "truncated"
+
+
+def test_a_jpeg_cut_between_two_restarts_is_refused() -> None:
+    data = corpus.saved(PHOTOGRAPH, "JPEG", **RESTARTS)
+    for row in range(6):
+        with pytest.raises(InvalidImage):
+            photo_decode(data[: data.index(bytes([0xFF, 0xD0 + row]))])
+
+
+@pytest.mark.parametrize("options", [{"quality": 80}, {"lossless": True}], ids=str)
+def test_a_webp_whose_metadata_are_cut_shows_its_picture(options: dict) -> None:
+    whole = corpus.saved(
+        PHOTOGRAPH, "WEBP", exif=Image.Exif().tobytes() + bytes(100), xmp=b"x" * 500, **options
+    )
+    assert photo_decode(whole[:-300]).jpeg == photo_decode(whole).jpeg
+    with pytest.raises(InvalidImage):
+        photo_decode(whole[:-1500])
