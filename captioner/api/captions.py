@@ -25,7 +25,7 @@ from rest_framework.response import Response
 from captioner.api import schema
 from captioner.api.access import end_user_of
 from captioner.api.owned import OwnedViewSet
-from captioner.api.parsers import JsonObjectParser, OctetStreamParser, PhotoParser, is_photo
+from captioner.api.parsers import JsonObjectParser, JsonPhotoParser, OctetStreamParser, PhotoParser, is_photo
 from captioner.api.serializers import (
     CaptionBase64Serializer,
     CaptionExportSerializer,
@@ -128,7 +128,7 @@ class CaptionViewSet(OwnedViewSet[Caption]):
     serializer_class = CaptionSerializer
     not_found_message = "You have no caption with this id."
     filterset_class = CaptionFilter
-    parser_classes = [MultiPartParser, JsonObjectParser, PhotoParser, OctetStreamParser]
+    parser_classes = [MultiPartParser, JsonPhotoParser, PhotoParser, OctetStreamParser]
 
     def get_queryset(self) -> CaptionQuerySet:
         own = Caption.objects.owned_by(owner_of(self.request)).with_details()

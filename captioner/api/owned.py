@@ -7,12 +7,14 @@ from django.conf import settings
 from rest_framework import mixins
 from rest_framework.exceptions import NotFound
 from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.viewsets import GenericViewSet
 
 from captioner.api.pagination import NewestFirstPagination
 from captioner.api.parsers import body_bound
+from captioner.http.owner import other_sites_refuse
 from captioner.models import Caption, Job
 
 CaptionOrJob = TypeVar("CaptionOrJob", Caption, Job)
@@ -44,6 +46,8 @@ class OwnedViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericView
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         body_bound(request._request, self.body_limit())
         super().initial(request, *args, **kwargs)
+        if request.method not in SAFE_METHODS and request.auth is None:
+            other_sites_refuse(request._request)
 
     def get_object(self) -> CaptionOrJob:
         row = self.get_queryset().filter(pk=self.kwargs["pk"]).first()

@@ -14,6 +14,8 @@ from gunicorn.http.errors import NoMoreData, ParseException
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser, JSONParser
 
+_MAX_JSON_VALUES = 1000
+
 
 def body_bound(request: HttpRequest, limit: int) -> None:
     """Raise `RequestDataTooBig` before a body above `limit` bytes is read, files included.
@@ -40,18 +42,36 @@ def body_bound(request: HttpRequest, limit: int) -> None:
 
 
 class JsonObjectParser(JSONParser):
-    """JSON whose top level is an object."""
+    """Short JSON of few values whose top level is an object.
+
+    24 MB of `{},` would take 600 MB as Python's objects, so what makes one is counted before any is made.
+    """
+
+    max_bytes = 64 * 1024
 
     def parse(
         self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
+        content = stream.read(self.max_bytes + 1)  # UTF-8 always (RFC 8259): others could hide the marks
+        if len(content) > self.max_bytes:
+            raise RequestDataTooBig
+        if sum(content.count(mark) for mark in (b"{", b"[", b",")) > _MAX_JSON_VALUES:
+            raise ParseError(f"The JSON has more than {_MAX_JSON_VALUES:,} values.")
         try:
-            data = super().parse(stream, media_type, parser_context)
+            data = super().parse(
+                io.BytesIO(content), media_type, {**(parser_context or {}), "encoding": "utf-8-sig"}
+            )
         except RecursionError:
             raise ParseError("The JSON is nested too deeply.") from None
         if not isinstance(data, dict):
             raise ParseError('The JSON must be an object, such as {"name": "value"}.')
         return data
+
+
+class JsonPhotoParser(JsonObjectParser):
+    """May hold a photo in Base64, whose letters none of the counted ones is."""
+
+    max_bytes = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
 
 
 class PhotoParser(BaseParser):

@@ -2,9 +2,13 @@
 
 import uuid
 from typing import Any
+from urllib.parse import urlsplit
 
+from django.conf import settings
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.utils.crypto import salted_hmac
+from django.utils.http import is_same_domain
 
 from captioner.http.client import client_address
 from captioner.http.rates import address_block
@@ -31,6 +35,25 @@ def owner_of(request: HttpRequest, end_user: str = "") -> Owner:
     if not hasattr(plain, "new_visitor"):
         plain.new_visitor = uuid.uuid4()
     return Owner(visitor=plain.new_visitor)
+
+
+def other_sites_refuse(request: HttpRequest) -> None:
+    """Raises `PermissionDenied` where a browser says that a page of another site makes it ask.
+
+    Such a request comes without the visitor's cookie, and what it makes would be a new visitor's.
+    """
+    origin = request.headers.get("Origin")
+    is_elsewhere = request.headers.get("Sec-Fetch-Site") == "cross-site"
+    if origin is not None:
+        host = urlsplit(origin).netloc
+        trusted = [
+            request.get_host(),
+            *(urlsplit(each).netloc.lstrip("*") for each in settings.CSRF_TRUSTED_ORIGINS),
+        ]
+        is_elsewhere = not any(is_same_domain(host, each) for each in trusted)
+    if is_elsewhere:
+        message = "A page of another site may ask only with an API key, or as one of CSRF_TRUSTED_ORIGINS."
+        raise PermissionDenied(message)
 
 
 def caller_of(request: HttpRequest) -> str:

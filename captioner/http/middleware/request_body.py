@@ -20,6 +20,8 @@ class RequestBodyMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         length = int(request.META.get("CONTENT_LENGTH") or 0)
         largest_form = settings.UPLOAD_MAX_PHOTOS * MAX_BYTES + _FORM_FIELDS_BYTES
-        if length > max(largest_form, settings.JOB_MAX_MEGABYTES * 2**20):
+        if (
+            request.content_type == "application/x-www-form-urlencoded" and length > _FORM_FIELDS_BYTES
+        ) or length > max(largest_form, settings.JOB_MAX_MEGABYTES * 2**20):
             raise RequestDataTooBig(f"The request body has {length:,} bytes.")
         return self.get_response(request)

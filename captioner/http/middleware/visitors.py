@@ -9,7 +9,10 @@ from captioner.http.owner import COOKIE, COOKIE_MAX_AGE
 
 
 class VisitorMiddleware:
-    """Sets the visitor cookie once an anonymous request made `owner_of` invent a visitor."""
+    """Sets the cookie of a visitor whom `owner_of` invented, once there is something that is theirs.
+
+    A browser may have sent no cookie only because another site made it ask; a new one would take the history away.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -17,7 +20,7 @@ class VisitorMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
         visitor = getattr(request, "new_visitor", None)
-        if visitor is not None:
+        if visitor is not None and request.method == "POST" and response.status_code < 400:
             response.set_signed_cookie(
                 COOKIE,
                 str(visitor),

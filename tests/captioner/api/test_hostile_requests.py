@@ -1,8 +1,12 @@
 """Requests that are broken, or meant to break something: always a 4xx that says what was wrong."""
 
+import base64
 import io
+import json
+import tracemalloc
 
 import pytest
+from django.contrib.auth.models import User
 from django.test import Client
 
 from captioner.models import Caption
@@ -190,3 +194,70 @@ def test_unusual_methods(client: Client, method: str) -> None:
 )
 def test_odd_query_strings(client: Client, fake_engine: FakeEngine, query: str) -> None:
     assert client.generic("POST", f"{URL}?{query}", draw_jpeg(), "image/jpeg").status_code in {201, 422}
+
+
+# --- Much memory for few bytes ---
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"a":[' + b"{}," * 400_000 + b"{}]}", b"[" + b"1," * 10_000 + b"1]", b'{"a":' * 5000, b"[" * 20_000],
+    ids=["objects", "numbers", "members", "depth"],
+)
+def test_json_of_many_values_is_refused_before_any_is_made(
+    client: Client, fake_engine: FakeEngine, body: bytes
+) -> None:
+    tracemalloc.start()
+    try:
+        response = client.generic("POST", "/api/v1/captions", body, content_type="application/json")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert response.status_code == 400
+    assert "values" in response.json()["detail"]
+    assert peak < 8 * len(body) + 5_000_000
+
+
+def test_small_things_have_small_limits(
+    client: Client, caption: Caption, user: User, fake_engine: FakeEngine
+) -> None:
+    client.force_login(user)
+    path = f"/api/v1/captions/{caption.pk}/feedback"
+    long = json.dumps({"rating": 5, "ideal_caption": "x" * 70_000})
+    assert client.generic("POST", path, long, content_type="application/json").status_code == 413
+    form = "a=1&" * 300_000
+    for where in ("/login", path, "/api/v1/models/rollback", "/admin/login/"):
+        response = client.generic("POST", where, form, content_type="application/x-www-form-urlencoded")
+        assert response.status_code == 413, where
+
+
+def test_a_photo_in_json_may_be_broken_into_lines_and_begin_with_a_mark(
+    client: Client, fake_engine: FakeEngine, photo_bytes: bytes
+) -> None:
+    letters = base64.b64encode(photo_bytes).decode()
+    lines = "\r\n".join(letters[at : at + 2] for at in range(0, len(letters), 2))
+    body = "\N{ZERO WIDTH NO-BREAK SPACE}" + json.dumps({"image_base64": lines})
+    response = client.generic("POST", "/api/v1/captions", body.encode(), content_type="application/json")
+    assert response.status_code == 201
+    hidden = json.dumps({"image_base64": letters}).encode("utf-16")
+    assert (
+        client.generic(
+            "POST", "/api/v1/captions", hidden, content_type="application/json; charset=utf-16"
+        ).status_code
+        == 400
+    )
+
+
+@pytest.mark.parametrize("disposition", [b'name="image"', b'name="image"; filename=""'])
+@pytest.mark.parametrize("url", [URL, "/api/v1/jobs"])
+def test_a_part_without_a_file_name_is_told_so(client: Client, url: str, disposition: bytes) -> None:
+    part = (
+        b"Content-Disposition: form-data; "
+        + disposition
+        + b"\r\nContent-Type: image/jpeg\r\n\r\n"
+        + draw_jpeg()
+    )
+    body = multipart(part)
+    response = client.generic("POST", url, body, content_type="multipart/form-data; boundary=b")
+    assert response.status_code == 422
+    assert "no file name" in response.json()["detail"]
