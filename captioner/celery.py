@@ -7,6 +7,7 @@ from typing import Any
 
 from celery import Celery, signals
 from django.conf import settings
+from kombu.transport import TRANSPORT_ALIASES
 
 from captioner.http.middleware import request_id
 from captioner.ops import metrics
@@ -14,6 +15,9 @@ from captioner.ops.heap import heap_share
 from captioner.ops.storage import data_dir_ensure
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "captioner.settings")
+
+# Ours writes and reads each message whole. By its name, for URLs of brokers cannot name a module.
+TRANSPORT_ALIASES["filesystem"] = "captioner.ops.broker:Transport"
 
 app = Celery("captioner")
 app.config_from_object("django.conf:settings", namespace="CELERY")
