@@ -115,7 +115,7 @@ def _sent_photos(data: Any, code_page: str | None) -> list[SentPhoto]:
         raise ValidationError({"archive": [message]})
     if not all(isinstance(upload, UploadedFile) for upload in [*archives, *images]):
         message = (
-            "This part of the form has no file name, so it was read as text. Give it one:"
+            "This part of the form has no file name, so it is text. Send it as a file:"
             ' `curl -F archive=@photos.zip`, or `filename="photos.zip"` in its Content-Disposition.'
         )
         raise ValidationError({"archive" if archives else "image": [message]})

@@ -45,7 +45,7 @@ class UploadField(serializers.FileField):
             "Send a photo: as multipart field `image`, as the request body, or in JSON as `image_base64`."
         ),
         "invalid": (
-            "This part of the form has no file name, so it was read as text. Give it one:"
+            "This part of the form has no file name, so it is text. Send the photo as a file:"
             ' `curl -F image=@photo.jpg`, or `filename="photo.jpg"` in its Content-Disposition.'
         ),
     }

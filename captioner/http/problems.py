@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from django.conf import settings
 from django.core.exceptions import (
     DisallowedHost,
     ObjectDoesNotExist,
@@ -139,7 +140,9 @@ def problem_from(error: Exception) -> Problem | None:
         case PermissionDenied():
             return Problem("permission-denied", 403, str(error) or "You may not do this.")
         case RequestDataTooBig():
-            return Problem("request-too-large", 413, "The request body is larger than what is accepted here.")
+            limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1024**2
+            detail = f"The request body is larger than what is accepted here, at most {limit} MiB."
+            return Problem("request-too-large", 413, detail)
         case UnreadablePostError():
             return Problem("bad-request", 400, "The request body did not arrive as a whole.")
         case SuspiciousOperation() | MultiPartParserError():
