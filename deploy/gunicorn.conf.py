@@ -74,6 +74,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             conn.sock = ClientSocket(conn.sock)
         return super().handle(conn)
 
+    wsgi: Any
+
     def load_wsgi(self) -> None:
         """An answer whose request was not read to its end says that the connection ends with it.
 

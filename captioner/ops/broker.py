@@ -59,10 +59,12 @@ class Channel(filesystem.Channel):  # type: ignore[misc]  # kombu has no types
         raise Empty
 
     def get_table(self, exchange: str) -> Any:
+        """Which queues an exchange leads to; where the file is damaged, those that this process has bound itself."""
         try:
             return super().get_table(exchange)
-        except _DAMAGE:  # who binds a queue next writes it anew
-            return []
+        except _DAMAGE:
+            bound = [binding for binding in self.state.bindings if binding.exchange == exchange]
+            return [filesystem.exchange_queue_t(each.routing_key, "", each.queue) for each in bound]
 
     def _queue_bind(self, exchange: str, *binding: Any) -> None:
         try:
