@@ -7,6 +7,7 @@ from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView, PasswordResetConfirmView, redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse, reverse_lazy
 
@@ -35,7 +36,7 @@ class WelcomeView(PasswordResetConfirmView):
         return response
 
 
-def admin_sign_in(request: HttpRequest) -> HttpResponse:
+def admin_sign_in(request: HttpRequest) -> HttpResponseBase:
     """Where the admin sends whoever it does not let in: to the one page, which also answers what is sent here."""
     if request.method == "POST":
         return SignInView.as_view()(request)

@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import string
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
@@ -259,7 +259,9 @@ class FeedbackSerializer(serializers.ModelSerializer[Feedback]):
 
     @extend_schema_field(FeedbackStateSerializer(many=True))
     def get_states(self, feedback: Feedback) -> Any:
-        numbered = self.context.setdefault("versions_numbered", cache(versions_numbered))  # once for a list
+        # Once for a list, whose rows share the context.
+        context = cast("dict[str, Any]", self.context)
+        numbered = context.setdefault("versions_numbered", cache(versions_numbered))
         return [FeedbackStateSerializer(state).data for state in feedback_states(feedback, numbered)]
 
     @extend_schema_field(NowSaysSerializer(allow_null=True))

@@ -5,8 +5,8 @@ from typing import Any
 
 from django import template
 from django.template.context import Context
-from django.template.defaultfilters import timesince
 from django.utils import timezone
+from django.utils.timesince import timesince
 
 from captioner.models import Feedback
 from captioner.review.decisions import may_review
