@@ -1,9 +1,11 @@
 """The page of one caption, with its photo, how sure the model was, and the feedback form; and the one to delete it."""
 
 import uuid
+from contextlib import suppress
 from typing import Any
 
 from django.contrib import messages
+from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
@@ -30,7 +32,8 @@ def caption(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     shown = get_object_or_404(own_captions(request), pk=pk)
     feedback = getattr(shown, "feedback", None)
     if request.method != "POST":
-        caption_look(shown)
+        with suppress(OperationalError):  # where nothing can be written, it can still be read
+            caption_look(shown)
         initial = {"rating": feedback.rating, "ideal_caption": feedback.own_text} if feedback else {}
         candidates = [shown.final_text, *(alternative["caption"] for alternative in shown.alternatives)]
         by_rank = {str(rank): candidate for rank, candidate in enumerate(candidates)}
