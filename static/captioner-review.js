@@ -18,6 +18,7 @@ const items = itemsIn(document); // in their order; what is decided leaves
 const known = new Set(items.map(idOf));
 const decided = []; // what this page decided on, for undo
 let at = 0;
+let unsent = 0;
 let sending = Promise.resolve(); // one after the other, so that undo finds what it undoes
 let filling = null;
 let isAll = false;
@@ -61,9 +62,10 @@ function show(place) {
 
 function fill() {
   if (filling || isAll) return;
-  filling = fetchPage({ skip: start + (leaves ? items.length : known.size) }).then((page) => {
+  // What is decided and not saved yet would be counted as waiting.
+  filling = sending.then(() => fetchPage({ skip: start + (leaves ? items.length : known.size) })).then((page) => {
     const fresh = itemsIn(page).filter((item) => !known.has(idOf(item)));
-    isAll = fresh.length === 0;
+    isAll = fresh.length === 0 && unsent === 0;
     for (const item of fresh) known.add(idOf(item));
     items.push(...fresh);
   }).catch(() => tell("The next items could not be loaded. Is the network there?", true)).finally(() => {
@@ -82,8 +84,9 @@ async function fetchPage(changes) {
 }
 
 function send(address, body) {
+  unsent += 1;
   const answer = sending.then(() => fetch(address, { method: "POST", body, headers: { Accept: "application/json" } }));
-  sending = answer.catch(() => null);
+  sending = answer.catch(() => null).then(() => (unsent -= 1));
   return answer;
 }
 

@@ -1,5 +1,6 @@
 """A reviewer's day in a browser: a hundred items by a hundred keys, undo, edits, and the pages for people around it."""
 
+import statistics
 import uuid
 
 import pytest
@@ -63,6 +64,93 @@ def settled(page: Page, left: int) -> None:
 
 def current(page: Page) -> str:
     return str(page.locator("[data-review-shown] > :not([hidden])").get_attribute("data-item"))
+
+
+@pytest.mark.stack  # for its ten thousand rows
+def test_a_hundred_items_take_a_hundred_keys_and_undo_returns_the_last(reviewing: Page) -> None:
+    rows = feedback_make(10_000)
+    page = reviewing
+    page.goto("/")
+    page.get_by_role("link", name="Review").click()
+    settled(page, 10_000)
+    took = []
+    for row in rows[:100]:
+        expect(page.locator(f'[data-item="{row.pk}"]')).to_be_visible()
+        page.wait_for_timeout(100)  # nobody decides faster than that
+        took.append(
+            page.evaluate(
+                """async (key) => {
+                    const begun = performance.now();
+                    document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+                    const shown = () => document.querySelector("[data-review-shown] > :not([hidden]) img");
+                    while (performance.now() - begun < 20_000 && !shown()) await new Promise(requestAnimationFrame);
+                    await shown().decode();
+                    await new Promise(requestAnimationFrame);
+                    return performance.now() - begun;
+                }""",
+                "a",
+            )
+        )
+    last = rows[99]
+    page.keyboard.press("u")
+    expect(page.locator(f'[data-item="{last.pk}"]')).to_be_visible()
+    expect(page.get_by_text(f"Feedback {last.pk} is back in review.")).to_be_visible()
+    settled(page, 9_901)
+    took.sort()
+    assert Feedback.objects.filter(status="approved").count() == 99
+    assert Feedback.objects.filter(status="approved", pk__in=[row.pk for row in rows[:99]]).count() == 99
+    assert Feedback.objects.get(pk=last.pk).status == "pending"
+    assert took[94] < 150, f"median {statistics.median(took):.0f} ms, p95 {took[94]:.0f} ms"
+
+
+def test_every_key_does_what_it_says_and_can_be_switched_off(reviewing: Page) -> None:
+    rows = feedback_make(8)
+    page = reviewing
+    page.goto("/review/")
+    page.keyboard.press("e")
+    expect(page.get_by_label("The caption as it should be").first).to_be_focused()
+    page.keyboard.type(" that is red")  # no key of these decides anything
+    page.keyboard.press("Control+Enter")
+    settled(page, 7)
+    page.keyboard.press("r")
+    page.keyboard.press("2")
+    settled(page, 6)
+    page.keyboard.press("d")
+    settled(page, 5)
+    page.keyboard.press("ArrowRight")
+    assert current(page) == str(rows[4].pk)
+    page.keyboard.press("ArrowLeft")
+    assert current(page) == str(rows[3].pk)
+    page.keyboard.press("?")
+    switch = page.get_by_label("Use single keys on this browser")
+    switch.uncheck()
+    page.locator("h1").click()
+    page.keyboard.press("a")
+    assert current(page) == str(rows[3].pk)
+    page.reload()
+    expect(switch).not_to_be_checked()
+    expect(page.locator("[data-done]")).to_have_text("3")
+    said = {row.pk: row for row in Feedback.objects.all()}
+    assert said[rows[0].pk].ideal_caption == "a house number 0 that is red"
+    assert [said[row.pk].status for row in rows[:4]] == ["approved", "rejected", "rejected", "pending"]
+    assert [said[row.pk].rejection for row in rows[1:3]] == ["worse", "duplicate"]
+
+
+def test_what_is_not_saved_comes_back_and_says_so(reviewing: Page) -> None:
+    rows = feedback_make(3)
+    page = reviewing
+    page.goto("/review/")
+    page.route(f"**/review/{rows[0].pk}*", lambda route: route.abort(), times=1)
+    page.keyboard.press("a")
+    expect(page.get_by_text("was not saved")).to_be_visible()
+    expect(page.locator(f'[data-item="{rows[0].pk}"]')).to_be_visible()
+    Feedback.objects.filter(pk=rows[0].pk).update(ideal_caption="two houses", updated_at=timezone.now())
+    page.keyboard.press("a")
+    expect(page.get_by_text("changed while you looked at it")).to_be_visible()
+    expect(page.locator("ins", has_text="two houses")).to_be_visible()
+    settled(page, 3)
+    page.keyboard.press("a")
+    settled(page, 2)
 
 
 def test_a_reviewer_needs_no_script(new_context: NewContext, site: Site) -> None:
