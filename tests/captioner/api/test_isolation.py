@@ -36,7 +36,8 @@ class Someone:
         self.own_id = self.client.generic("POST", URL, draw_jpeg(), content_type="image/jpeg").json()["id"]
 
     def ask(self, method: str, route: str, pk: str):
-        body = {"data": {"rating": 1}, "content_type": "application/json"} if method == "post" else {}
+        sent = {"post": {"rating": 1}, "patch": {"decorative": True}}
+        body = {"data": sent[method], "content_type": "application/json"} if method in sent else {}
         return getattr(self.client, method)(reverse(route, args=[pk]), **body)
 
     def ids(self) -> list[str]:
@@ -78,8 +79,8 @@ STRANGERS = [
 
 
 def test_all_routes_are_known() -> None:
-    assert {method for method, _ in ROUTES} == {"get", "delete", "post"}
-    assert len(ROUTES) == 5
+    assert {method for method, _ in ROUTES} == {"get", "delete", "post", "patch"}
+    assert len(ROUTES) == 7
     # Those of jobs are asked in test_jobs, those of models, which are for staff, in test_models.
     assert {pattern.name.split("-")[0] for pattern in router.urls} == {"caption", "job", "model"}
 
@@ -95,6 +96,7 @@ def test_somebody_elses_caption_does_not_exist(
     assert response.content == people[stranger].ask(method, route, str(uuid.uuid4())).content
     assert Caption.objects.filter(pk=pk).exists()
     assert not Feedback.objects.exists()
+    assert not Caption.objects.filter(is_decorative=True).exists()
 
 
 def test_lists_hold_only_ones_own(people: dict[str, Someone]) -> None:

@@ -26,9 +26,12 @@ def test_describes_every_route(schema: dict) -> None:
     assert operations == {
         "get /api/v1/captions",
         "post /api/v1/captions",
+        "get /api/v1/captions/export",
         "get /api/v1/captions/{id}",
+        "patch /api/v1/captions/{id}",
         "delete /api/v1/captions/{id}",
         "get /api/v1/captions/{id}/photo",
+        "get /api/v1/captions/{id}/thumbnail",
         "post /api/v1/captions/{id}/feedback",
         "post /api/v1/captions/{id}/again",
         "get /api/v1/models",
