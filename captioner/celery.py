@@ -17,7 +17,7 @@ from captioner.ops.storage import data_dir_ensure
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "captioner.settings")
 
 # Ours writes and reads each message whole. By its name, for URLs of brokers cannot name a module.
-TRANSPORT_ALIASES["filesystem"] = "captioner.ops.broker:Transport"
+TRANSPORT_ALIASES["filesystem"] = "captioner.jobs.broker:Transport"
 
 app = Celery("captioner")
 app.config_from_object("django.conf:settings", namespace="CELERY")

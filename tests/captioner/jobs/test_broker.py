@@ -10,7 +10,7 @@ from kombu import Connection
 from kombu.exceptions import ChannelError
 
 from captioner.celery import app
-from captioner.ops import broker
+from captioner.jobs import broker
 
 
 @pytest.fixture
