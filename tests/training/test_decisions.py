@@ -265,7 +265,13 @@ def judged(monkeypatch: pytest.MonkeyPatch, candidate: ModelVersion) -> list[Mod
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "features.npy").touch()
         return pipeline.Outcome(
-            candidate, Decision(Verdict.PASSED, "because", (), None, None), {"verdict": "x"}, {}, [], snapshot
+            candidate,
+            Decision(Verdict.PASSED, "because", (), None, None),
+            {"verdict": "x"},
+            {},
+            [],
+            snapshot,
+            frozenset(),
         )
 
     monkeypatch.setattr(pipeline, "run_work", work)
@@ -393,7 +399,7 @@ def test_the_same_feedback_and_seed_end_at_once_and_in_no_failure(
     assert (again.status, again.verdict, again.candidate) == ("unchanged", "", None)
     assert str(first) in third.error
     assert "passed" in third.error
-    assert "seed" in third.error
+    assert "The next run learns as soon as a correction more is approved" in third.error
     execution.run_execute(services.run_request(seed=1).pk)
     assert len(judged) == 2
 

@@ -262,6 +262,7 @@ def test_progress_is_told_from_the_first_second(base, approved, monkeypatch) -> 
     execute(services.run_request())
     assert list(dict.fromkeys(seen)) == [
         "Collecting feedback",
+        "Looking for copies",
         "Loading the base",
         "Looking at replayed photos",
         "Looking at original test photos",

@@ -103,7 +103,9 @@ def test_a_spelling_that_becomes_a_correction_leaves_no_best_rating_behind(
     assert (Feedback.objects.get().rating, Feedback.objects.get().ideal_caption) == (None, "a teal wall")
 
 
-@pytest.mark.parametrize("fields", [{"caption": "x" * 501}, {"caption": "a\0b"}, {"use": "x"}, {"use": "-1"}])
+@pytest.mark.parametrize(
+    "fields", [{"caption": "x" * 1501}, {"caption": "a\0b"}, {"use": "x"}, {"use": "-1"}]
+)
 def test_what_cannot_be_saved_is_told_with_what_was_typed(
     client: Client, captions: list[Caption], fields: dict[str, str]
 ) -> None:
