@@ -26,11 +26,16 @@ def permissions_of(actor: User | AnonymousUser) -> QuerySet[Permission]:
     return Permission.objects.filter(Q(user=actor.pk) | Q(group__user=actor.pk)).distinct()
 
 
+def _permissions_beyond(actor: User | AnonymousUser) -> QuerySet[Permission]:
+    """What `actor` may not do."""
+    return Permission.objects.exclude(pk__in=permissions_of(actor).values("pk"))
+
+
 def users_within(actor: User | AnonymousUser) -> QuerySet[User]:
     """Users who may do nothing that `actor` may not: only into these may `actor` get, or let anybody else."""
     if actor.is_superuser:
         return User.objects.all()
-    beyond = Permission.objects.exclude(pk__in=permissions_of(actor).values("pk")).values("pk")
+    beyond = _permissions_beyond(actor)
     return (
         User.objects.filter(is_superuser=False)
         .exclude(user_permissions__in=beyond)
@@ -42,7 +47,7 @@ def groups_within(actor: User | AnonymousUser) -> QuerySet[Group]:
     """Groups that give nothing that `actor` does not have."""
     if actor.is_superuser:
         return Group.objects.all()
-    beyond = Permission.objects.exclude(pk__in=permissions_of(actor).values("pk")).values("pk")
+    beyond = _permissions_beyond(actor)
     return Group.objects.exclude(permissions__in=beyond)
 
 

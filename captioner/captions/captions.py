@@ -133,16 +133,14 @@ def captions_take_back(owner: Owner, discarded_at: datetime) -> int:
 
 def captions_sweep() -> int:
     """Delete for good what was discarded `DISCARDED_FOR` ago; returns how many captions that were."""
-    due = Caption.objects.filter(deleted_at__lt=timezone.now() - DISCARDED_FOR)
-    swept = 0
-    for caption in due.iterator(chunk_size=200):
-        caption_delete(caption)
-        swept += 1
-    return swept
+    return captions_delete(Caption.objects.filter(deleted_at__lt=timezone.now() - DISCARDED_FOR))
 
 
-def captions_delete(captions: QuerySet[Caption]) -> None:
-    """As `caption_delete`, many in each transaction. Raises `StorageUnavailable`, with some of them deleted."""
+def captions_delete(captions: QuerySet[Caption]) -> int:
+    """As `caption_delete`, many in each transaction; returns how many.
+
+    Raises `StorageUnavailable`, with some of them deleted.
+    """
     ids = list(captions.order_by().values_list("pk", flat=True))
     for start in range(0, len(ids), _DELETE_CHUNK):
         chunk = Caption.objects.filter(pk__in=ids[start : start + _DELETE_CHUNK])
@@ -160,6 +158,7 @@ def captions_delete(captions: QuerySet[Caption]) -> None:
             for photo in photos:
                 if photo.pk not in still:
                     photo_delete(photo)
+    return len(ids)
 
 
 def _captioning(
