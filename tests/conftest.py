@@ -46,8 +46,15 @@ import django
 
 django.setup()
 
+from django.conf import settings
+
 from captioner.ops import metrics
 from captioner.ops.storage import data_dir_ensure
+
+# A file, as the embedded default is: in memory all connections would share one cache, where a reader meets a writer
+# with "database table is locked". What tests write need not outlive the machine.
+settings.DATABASES["default"]["TEST"]["NAME"] = Path(_DATA_DIR.name, "tests.sqlite3")
+settings.DATABASES["default"]["OPTIONS"]["init_command"] += "PRAGMA synchronous=OFF;"
 
 data_dir_ensure()
 metrics.process_begin()

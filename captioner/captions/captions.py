@@ -109,12 +109,7 @@ def caption_delete(caption: Caption) -> None:
 
     Deleting what somebody else has just deleted is no error. Raises `StorageUnavailable`, with nothing deleted.
     """
-    with transaction.atomic():
-        photo = Photo.objects.select_for_update().filter(pk=caption.photo_id).first()
-        JobPhoto.objects.filter(caption=caption).update(name=_FORGOTTEN_NAME)
-        caption.delete()
-        if photo is not None and not photo.captions.exists():
-            photo_delete(photo)
+    captions_delete(Caption.objects.filter(pk=caption.pk))
 
 
 def captions_discard(captions: CaptionQuerySet) -> datetime | None:
@@ -137,7 +132,7 @@ def captions_sweep() -> int:
 
 
 def captions_delete(captions: QuerySet[Caption]) -> int:
-    """As `caption_delete`, many in each transaction; returns how many.
+    """As `caption_delete`, many in each transaction; returns how many there were.
 
     Raises `StorageUnavailable`, with some of them deleted.
     """

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 import pytest
 from django.contrib.auth.models import User
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.signals import connection_created
-from django.dispatch import receiver
 from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
@@ -33,14 +30,6 @@ _CHROMIUM_FLAGS = [
 ]
 _PATIENCE = 20_000  # milliseconds, for a machine that is busy with something else
 expect.set_options(timeout=_PATIENCE)
-
-
-@receiver(connection_created)
-def _readers_wait_for_no_writer(connection: BaseDatabaseWrapper, **_: object) -> None:
-    """As with the files of the embedded default: in memory, where all connections share a cache, a page that is read
-    while another request writes would fail."""
-    if connection.vendor == "sqlite":
-        connection.cursor().execute("PRAGMA read_uncommitted = 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,25 +78,29 @@ NewContext = Callable[..., BrowserContext]
 
 @pytest.fixture
 def new_context(browser: Browser, site: Site) -> Iterator[NewContext]:
-    """Makes a visitor of `site`: a browser context with the options of Playwright's `new_context`."""
+    """Makes a visitor of `site`: a browser context with the options of Playwright's `new_context`.
+
+    An error in the scripts of any page fails the test, at its end: what a listener raises would end Playwright's loop.
+    """
     contexts: list[BrowserContext] = []
+    errors: list[str] = []
 
     def make(**options) -> BrowserContext:
         contexts.append(browser.new_context(base_url=site.url, **options))
         contexts[-1].set_default_timeout(_PATIENCE)
+        contexts[-1].on("weberror", lambda event: errors.append(str(event.error)))
         return contexts[-1]
 
     yield make
     for context in contexts:
         context.close()
+    assert not errors
 
 
 @pytest.fixture
 def page(new_context: NewContext) -> Page:
-    """A page of a fresh visitor; an error in its scripts fails the test."""
-    page = new_context(permissions=["clipboard-read", "clipboard-write"]).new_page()
-    page.on("pageerror", lambda error: pytest.fail(f"JavaScript: {error}"))
-    return page
+    """A page of a fresh visitor."""
+    return new_context(permissions=["clipboard-read", "clipboard-write"]).new_page()
 
 
 def photo_file(name: str = "landscape.jpg", size: tuple[int, int] = (640, 480)) -> FilePayload:

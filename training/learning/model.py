@@ -222,9 +222,11 @@ class FeatureCaptioner:
         owner, _, name = _ENCODERS[self.family].rpartition(".")
         setattr(whole.get_submodule(owner), name, copy.deepcopy(self.encoder))
         whole.to(stored).save_pretrained(folder)
-        for path in self.folder.iterdir():
-            if path.is_file() and path.name in _KEPT and path.suffix != ".safetensors":
+        for path in filter(Path.is_file, self.folder.iterdir()):
+            if path.name in _KEPT:
                 shutil.copyfile(path, folder / _KEPT[path.name])
+            elif path.suffix == ".py":  # the classes that `auto_map` in config.json names
+                shutil.copyfile(path, folder / path.name)
         if self.longest:
             path = folder / "generation_config.json"
             settings = json.loads(path.read_text(encoding="utf-8")) | {"max_new_tokens": self.longest}

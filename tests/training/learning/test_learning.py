@@ -17,6 +17,7 @@ from PIL import Image
 
 from captioner.exceptions import IncompatibleModel
 from captioner.inference.predictor import Predictor
+from models_registry import bundled
 from tests.captioner.inference.checkpoints import SAVERS, SENTENCES
 from training.descent.checkpoint import CHECKPOINT, CheckpointMismatch
 from training.descent.curve import curve_read
@@ -121,6 +122,26 @@ def test_it_learns_what_people_wrote_and_the_engine_loads_it(checkpoint: Path, t
         assert torch.equal(value, again.encoder.state_dict()[name]), "the encoder stays what it was"
     for other in checkpoint.glob("*.json"):
         assert (tmp_path / "candidate" / other.name).read_bytes() == other.read_bytes()
+
+
+def test_what_was_learned_from_the_starter_can_be_loaded_elsewhere_as_it_can(tmp_path: Path) -> None:
+    FeatureCaptioner.load(bundled.STARTER_DIR).save(tmp_path / "candidate")
+    own = {"README.md", "calibration.json"}  # which each version has of its own
+    kept = {path.name for path in (tmp_path / "candidate").iterdir()}
+    assert {path.name for path in bundled.STARTER_DIR.iterdir()} - kept <= own
+    elsewhere = (
+        "import sys; from transformers import AutoModelForImageTextToText as Auto\n"
+        "print(type(Auto.from_pretrained(sys.argv[1], trust_remote_code=True)).__module__)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", elsewhere, str(tmp_path / "candidate")],
+        cwd=tmp_path,
+        env={"HF_HOME": str(tmp_path / "hub"), "PATH": ""},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stdout.startswith("transformers_modules."), "its own code, not ours"
 
 
 def test_adapters_learn_and_are_merged_into_plain_weights(checkpoint: Path, tmp_path: Path) -> None:
