@@ -8,24 +8,28 @@ const announce = (text) => {
 
 // --- Copying, and starting from one of the model's captions -----------------------------------------------------
 
-for (const button of document.querySelectorAll("[data-copy]")) {
-  if (!navigator.clipboard) break; // browsers hand it out on https and localhost only
-  button.hidden = false;
-  const label = button.textContent;
-  button.addEventListener("click", async () => {
-    try {
-      await navigator.clipboard.writeText(button.dataset.copy);
-      button.textContent = "Copied";
-      announce(`Copied: ${button.dataset.copy}`);
-    } catch {
-      button.textContent = "Not allowed";
-      announce("The browser does not allow copying here.");
-    }
-    setTimeout(() => (button.textContent = label), 2000);
-  });
+function copyOffer(part) {
+  if (!navigator.clipboard) return; // browsers hand it out on https and localhost only
+  for (const button of part.querySelectorAll("[data-copy]")) button.hidden = false;
 }
 
-for (const link of document.querySelectorAll("[data-use]")) {
+copyOffer(document);
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  const label = (button.dataset.label ??= button.textContent);
+  try {
+    await navigator.clipboard.writeText(button.dataset.copy);
+    button.textContent = "Copied";
+    announce(`Copied: ${button.dataset.copy}`);
+  } catch {
+    button.textContent = "Not allowed";
+    announce("The browser does not allow copying here.");
+  }
+  setTimeout(() => (button.textContent = label), 2000);
+});
+
+for (const link of document.querySelectorAll("[data-use]:not([data-say-open])")) {
   link.addEventListener("click", (event) => {
     event.preventDefault();
     const field = document.getElementById("id_ideal_caption");
@@ -56,6 +60,7 @@ function feedbackShow(fresh, sent) {
   const section = document.getElementById("feedback");
   const show = (part) => section.querySelector(part).replaceWith(document.adoptNode(fresh.querySelector(part)));
   show("[data-feedback-state]");
+  section.dispatchEvent(new CustomEvent("saved", { bubbles: true, detail: fresh.ownerDocument }));
   // What was typed meanwhile stays, and is not said to be saved.
   if (contentOf(section.querySelector("form")) !== sent) return;
   const focused = document.activeElement.id;
@@ -75,7 +80,9 @@ document.addEventListener("submit", async (event) => {
   try {
     feedbackShow(await feedbackSave(form), sent);
   } catch (error) {
-    if (error.name !== "AbortError") form.submit(); // the plain way tells what is wrong
+    if (error.name === "AbortError") return;
+    form.removeAttribute("data-feedback"); // the plain way tells what is wrong
+    form.requestSubmit();
   }
 });
 

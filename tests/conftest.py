@@ -72,7 +72,7 @@ from django.test import Client
 from PIL import Image
 
 from captioner.captions.captions import caption_create
-from captioner.inference.types import Candidate, DecodingParameters, Prediction, Word
+from captioner.inference.types import Candidate, DecodingParameters, NextWords, Prediction, Word
 from captioner.models import Caption, Owner
 from captioner.serving.engine import Ticket
 from captioner.serving.process import serving
@@ -147,6 +147,8 @@ class FakeEngine:
         self.futures.append(future)
         if not self.never_answers:
             prediction = fake_prediction(image, parameters.num_captions, self.confidence)
+            if isinstance(parameters, NextWords):
+                prediction = fake_next_words(parameters.prefix)
             others = tuple(replace(prediction.candidates[0], caption=beam) for beam in self.beams)
             future.set_result(
                 replace(
@@ -184,6 +186,17 @@ def fake_prediction(image: Image.Image, num_captions: int, confidence: float | N
         inference_seconds=0.02,
         batch_size=1,
     )
+
+
+def fake_next_words(prefix: str) -> Prediction:
+    """How `FakeEngine` goes on: with a new word and a rest, the same word, a longer last word, and nothing."""
+    captions = [f"{prefix} {rest}".strip() for rest in ("hill of grass", "photo again", "hill of sand")]
+    captions += [f"{prefix}s here", prefix]
+    candidates = tuple(
+        Candidate(caption, tuple(Word(word, 0.5) for word in caption.split()), -1.0, (-1.0,))
+        for caption in captions
+    )
+    return Prediction(candidates, "fake-1", 0.001, 0.02, 1)
 
 
 def metric(client: Client, sample: str) -> float:

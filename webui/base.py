@@ -8,6 +8,7 @@ from captioner.http import rates
 from captioner.http.owner import owner_of
 from captioner.http.problems import Problem
 from captioner.models import Caption, CaptionQuerySet
+from models_registry.versions import versions_numbered
 
 # How many captions the pages ask the model for: the one they show, and its alternatives.
 CANDIDATES = 3
@@ -23,6 +24,17 @@ class SeeOther(HttpResponseRedirect):
 
 def own_captions(request: HttpRequest) -> CaptionQuerySet:
     return Caption.objects.owned_by(owner_of(request)).with_details()
+
+
+def is_scripted(request: HttpRequest) -> bool:
+    """Whether a script of ours asks, which wants the part of the page that changes and no more."""
+    return "fetch" in request.headers.get("X-Requested-With", "")
+
+
+def version_name(version: str) -> str:
+    """What people read of a version: its number, or its id where the registry has none of it."""
+    number = versions_numbered().get(version) if version else None
+    return f"Version {number}" if number else version
 
 
 def upload_refusal(request: HttpRequest) -> Problem | None:

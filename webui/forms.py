@@ -67,6 +67,12 @@ class CaptionTextForm(forms.Form):
     use = forms.IntegerField(required=False, min_value=0)
 
 
+class PlaceForm(forms.Form):
+    """A word of a caption, by its place from 0."""
+
+    word = forms.IntegerField(min_value=0)
+
+
 class FeedbackForm(forms.Form):
     rating = forms.TypedChoiceField(
         required=False,
@@ -78,7 +84,9 @@ class FeedbackForm(forms.Form):
     )
     ideal_caption = forms.CharField(
         required=False,
-        widget=forms.Textarea(attrs={"rows": 3, "maxlength": IDEAL_CAPTION_MAX_LENGTH, "dir": "auto"}),
+        widget=forms.Textarea(
+            attrs={"rows": 3, "maxlength": IDEAL_CAPTION_MAX_LENGTH, "dir": "auto", "data-draft": True}
+        ),
     )
 
 

@@ -4,6 +4,7 @@ import uuid
 from typing import Any
 from urllib.parse import urlencode
 
+from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
@@ -14,7 +15,7 @@ from captioner.captions.exports import alt_hints
 from captioner.captions.feedback import caption_correct
 from captioner.exceptions import InvalidFeedback
 from captioner.models import IDEAL_CAPTION_MAX_LENGTH, UNSURE_BELOW, Caption
-from webui.base import SeeOther, may_caption, own_captions
+from webui.base import SeeOther, is_scripted, may_caption, own_captions
 from webui.doubt import shown_words
 from webui.forms import CaptionTextForm
 from webui.history import captions_listed
@@ -59,11 +60,14 @@ def save(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
             raise Http404("The caption was deleted meanwhile.") from None
     else:
         error = " ".join(str(told) for errors in form.errors.values() for told in errors)
-    if "fetch" not in request.headers.get("X-Requested-With", "") and not error:
+    if not is_scripted(request) and not error:
         back = request.POST.get("next", "")
         is_ours = url_has_allowed_host_and_scheme(
             back, {request.get_host()}, require_https=request.is_secure()
         )
+        messages.success(request, "Saved.")
+        if is_ours and back == reverse("caption", args=[pk]):
+            return SeeOther(back)
         return SeeOther(f"{back if is_ours else reverse('worksheet')}#row-{pk}")
     saved = get_object_or_404(own_captions(request), pk=pk)
     context = _row(saved) | {
@@ -73,11 +77,7 @@ def save(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         "max_length": IDEAL_CAPTION_MAX_LENGTH,
         "here": request.POST.get("next", ""),
     }
-    template = (
-        "webui/_sheet_row.html"
-        if "fetch" in request.headers.get("X-Requested-With", "")
-        else "webui/row.html"
-    )
+    template = "webui/_sheet_row.html" if is_scripted(request) else "webui/row.html"
     return render(request, template, context, status=400 if error else 200)
 
 

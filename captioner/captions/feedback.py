@@ -1,25 +1,17 @@
 """What people think of captions, and what reviewers make of that."""
 
 import math
-import time
 from collections import defaultdict
-from concurrent.futures import TimeoutError as FutureTimeout
 
-from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from captioner.captions.photos import photo_open
+from captioner.captions.again import caption_write_again
 from captioner.captions.text import caption_key, captions_disagree, text_clean
-from captioner.exceptions import (
-    DeadlineExceeded,
-    InvalidFeedback,
-)
-from captioner.inference.types import DecodingParameters
+from captioner.exceptions import InvalidFeedback
 from captioner.models import IDEAL_CAPTION_MAX_LENGTH, Caption, Feedback, Preference
-from captioner.serving.process import serving
 
 RATINGS_COUNTED = 200
 # A usual rater, of 1 to 10.
@@ -155,32 +147,40 @@ def _pick_record(feedback: Feedback, caption: Caption) -> None:
 def feedback_ask_again(feedback: Feedback) -> None:
     """Keep what the version that serves now says of the photo, beside what was said of it then.
 
-    It is the model's own caption, by the decoding parameters of then. Raises what `caption_create` does but for
-    `ClientGone`, and `FileNotFoundError` where the photo is lost.
+    Raises what `caption_write_again` does.
     """
-    from captioner.intake.decode import photo_decode  # and Pillow, with the first photo
-
-    started, engine, caption = time.monotonic(), serving.engine(), feedback.caption
-    with photo_open(caption.photo) as file:
-        photo = photo_decode(file.read(), max_wait_seconds=settings.CAPTION_MAX_WAIT_SECONDS)
-    parameters = DecodingParameters(**caption.decoding)
-    deadline = started + settings.CAPTION_TIMEOUT_SECONDS
-    future = engine.submit(photo.image, parameters, deadline)
-    if not connection.in_atomic_block:
-        connection.close()  # while this thread waits: waiting requests may outnumber connections
-    try:
-        prediction = future.result(max(0.0, deadline - time.monotonic()))
-    except FutureTimeout:
-        raise DeadlineExceeded(
-            f"No caption within {settings.CAPTION_TIMEOUT_SECONDS} seconds; please try again."
-        ) from None
-    finally:
-        future.cancel()
+    feedback.now_says, feedback.now_says_version = caption_write_again(feedback.caption)
     # Said anew meanwhile, it is other feedback.
     Feedback.objects.filter(pk=feedback.pk, updated_at=feedback.updated_at).update(
-        now_says=prediction.candidates[0].caption, now_says_version=prediction.model_version
+        now_says=feedback.now_says, now_says_version=feedback.now_says_version
     )
-    feedback.now_says, feedback.now_says_version = prediction.candidates[0].caption, prediction.model_version
+
+
+def caption_pick(caption: Caption, now_says: str, version: str, *, prefers_now: bool) -> None:
+    """Keep which caption its owner prefers: the one there is, or what `version` says now, which then is the caption.
+
+    Between two that versions wrote by themselves that is a preference. Raises `Caption.DoesNotExist` when the caption
+    was deleted meanwhile.
+    """
+    then, now = (caption.text, caption.model_version), (now_says, version)
+    is_models = caption.final_source == Caption.Origin.MODEL
+    with transaction.atomic():
+        caption_correct(caption, now_says if prefers_now else caption.own_text)
+        if not is_models or then[0] == now[0]:
+            return
+        (preferred, preferred_version), (other, other_version) = (now, then) if prefers_now else (then, now)
+        said = {
+            "preferred": preferred,
+            "other": other,
+            "preferred_version": preferred_version,
+            "other_version": other_version,
+        }
+        pick = {"kind": Preference.Kind.PICK, "photo_id": caption.photo_id, "voter": caption.user}
+        feedback = Feedback.objects.filter(caption=caption).first() if prefers_now else None
+        if feedback is not None:
+            Preference.objects.update_or_create(feedback=feedback, defaults=said | pick)
+        else:
+            Preference.objects.get_or_create(**pick, **said, feedback=None)
 
 
 def feedback_review(

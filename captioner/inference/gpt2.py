@@ -5,6 +5,7 @@ objects. Here a step is the bare operations of transformers' `GPT2LMHeadModel` w
 preallocated caches. The tokens are those of `generate(do_sample=False)`; tests compare the two.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,12 +82,16 @@ class Gpt2Decoder:
             and model.generation_config.early_stopping != "never"
         )
 
-    def greedy(self, encoder_states: Tensor, max_new_tokens: int) -> tuple[Tensor, Tensor]:
+    def greedy(
+        self, encoder_states: Tensor, max_new_tokens: int, given: Sequence[int] = (), width: int = 1
+    ) -> tuple[Tensor, Tensor]:
         """States of shape (batch, patches, decoder width) -> token ids and their natural log-probabilities.
 
-        Both have shape (batch, emitted tokens); after its end-of-caption token a row holds padding.
+        Both have shape (batch * width, emitted tokens), the rows of a photo next to each other; after its
+        end-of-caption token a row holds padding. All begin with the tokens that are `given`, whose logarithm is 0;
+        the next is the best in the first row of a photo, in the second the second best, and so on.
         """
-        batch = encoder_states.shape[0]
+        batch = encoder_states.shape[0] * width
         ids = self._new_ids(batch, max_new_tokens)
         log_probabilities = torch.zeros(batch, max_new_tokens)
         finished = torch.zeros(batch, dtype=torch.bool)
@@ -94,9 +99,16 @@ class Gpt2Decoder:
         position = 0
         while position < max_new_tokens and not finished.all():
             logits = self._step(ids[:, position], position, cache).float()
-            tokens = self._constrained(ids[:, : position + 1], logits).argmax(-1, keepdim=True)
-            chosen = logits.gather(1, tokens) - logits.logsumexp(-1, keepdim=True)
-            log_probabilities[:, position] = chosen[:, 0]
+            if position < len(given):
+                tokens = torch.full((batch, 1), given[position])
+            else:
+                scores = self._constrained(ids[:, : position + 1], logits)
+                if position == len(given):
+                    tokens = scores[::width].topk(width).indices.view(-1, 1)
+                else:
+                    tokens = scores.argmax(-1, keepdim=True)
+                chosen = logits.gather(1, tokens) - logits.logsumexp(-1, keepdim=True)
+                log_probabilities[:, position] = chosen[:, 0]
             position += 1
             ids[:, position] = tokens[:, 0].masked_fill(finished, self._pad_id)
             finished |= (tokens == self._eos_ids).any(1)

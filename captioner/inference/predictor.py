@@ -21,6 +21,7 @@ from captioner.inference.types import (
     Candidate,
     DecodingParameters,
     Gaze,
+    NextWords,
     Seen,
 )
 from captioner.inference.words import gaze, merge_tokens
@@ -96,10 +97,11 @@ class Predictor:
     def predict(self, pixels: Tensor, parameters: DecodingParameters) -> list[tuple[Candidate, ...]]:
         """Caption float32 pixels of shape (batch, 3, height, width); 1 to `num_captions` captions per photo.
 
-        Candidates of a photo have different captions and come best first.
+        Candidates of a photo have different captions and come best first. Of `NextWords` the words that were given
+        are certain, and the others as probable as they are after these.
         """
         with self._decoding:
-            decoded = self._decode(pixels, parameters)
+            decoded = self._decode(pixels, parameters, self._given(parameters))
         return self._candidates(decoded, parameters.num_captions)
 
     def look(self, pixels: Tensor, parameters: DecodingParameters) -> list[Seen]:
@@ -111,10 +113,17 @@ class Predictor:
             return [Seen(candidates) for candidates in self.predict(pixels, parameters)]
         with self._decoding:
             with self._embedder.watching():
-                decoded = self._decode(pixels, parameters)
+                decoded = self._decode(pixels, parameters, self._given(parameters))
             vectors = self._embedder.vectors(len(pixels))
         beams = self._candidates(decoded, parameters.num_beams)
         return [Seen(found, vector) for found, vector in zip(beams, vectors, strict=True)]
+
+    def _given(self, parameters: DecodingParameters) -> list[int] | None:
+        """Tokens of the words that captions are to begin with; None where nothing is asked at a place."""
+        if not isinstance(parameters, NextWords):
+            return None
+        ids: list[int] = self._parts.tokenizer(parameters.prefix, add_special_tokens=False).input_ids
+        return ids
 
     def _drawings_look(self) -> None:
         """For the encoder to see some drawings, within `look`."""

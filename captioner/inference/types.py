@@ -35,6 +35,15 @@ class DecodingParameters:
 
 
 @dataclass(frozen=True, slots=True)
+class NextWords(DecodingParameters):
+    """How a caption that begins with the words of `prefix` may go on: with each of the `num_beams` tokens that are most
+    probable there, and after it greedily, for `max_new_tokens` beside the prefix.
+    """
+
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Word:
     """One word of a caption as a person reads it; `probability` in (0, 1] is the product over its sub-word tokens."""
 

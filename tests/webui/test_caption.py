@@ -1,3 +1,4 @@
+import re
 import uuid
 
 import pytest
@@ -6,9 +7,10 @@ from django.core.files.storage import default_storage
 from django.test import Client
 
 from captioner.captions.feedback import feedback_review, feedback_submit
-from captioner.models import Caption, Feedback, Photo
+from captioner.exceptions import Overloaded
+from captioner.models import Caption, Feedback, Photo, Preference
 from tests.conftest import FakeEngine
-from tests.webui.pages import jpeg, text, upload
+from tests.webui.pages import jpeg, make_captions, text, upload
 
 
 @pytest.fixture
@@ -291,3 +293,93 @@ def test_an_unknown_caption_is_not_found(client: Client) -> None:
     response = client.get(f"/captions/{uuid.uuid4()}")
     assert response.status_code == 404
     assert "There is nothing here for you." in text(response)
+
+
+# --- Other words at a place, and the whole caption written again ---
+
+
+def test_other_words_for_a_doubtful_one_are_offered_with_their_rest(client: Client, caption: Caption) -> None:
+    assert 'name="word" value="1"' in page_of(client, caption)
+    page = text(client.post(f"/captions/{caption.pk}/next-words", {"word": "1"}))
+    assert "Instead of “photo” the model would write" in page
+    assert 'name="caption" value="a hill of grass"' in page
+    assert '<h1 class="caption"' in page
+    part = client.post(
+        f"/captions/{caption.pk}/next-words", {"word": "1"}, headers={"X-Requested-With": "fetch"}
+    )
+    assert text(part).startswith('<div class="choices"')
+    answer = client.post(
+        f"/captions/{caption.pk}/text", {"caption": "a hill of grass", "next": f"/captions/{caption.pk}"}
+    )
+    assert answer.url == f"/captions/{caption.pk}"
+    assert '<h1 class="caption" dir="auto">a hill of grass</h1>' in page_of(client, caption)
+
+
+@pytest.mark.parametrize("place", ["2", "-1", "x", "", "9" * 50, "1.5"])
+def test_a_word_that_is_not_there_is_not_found(client: Client, caption: Caption, place: str) -> None:
+    assert client.post(f"/captions/{caption.pk}/next-words", {"word": place}).status_code == 404
+
+
+def test_why_there_are_no_other_words_is_said_in_their_place(
+    client: Client, caption: Caption, fake_engine: FakeEngine
+) -> None:
+    fake_engine.error = Overloaded("Captions are wanted faster than they can be made.", retry_after=1)
+    response = client.post(f"/captions/{caption.pk}/next-words", {"word": "1"})
+    assert response.status_code == 503
+    assert '<p class="errorlist">Captions are wanted faster' in text(response)
+    fake_engine.error = None
+    default_storage.delete(caption.photo.file.name)
+    response = client.post(f"/captions/{caption.pk}/next-words", {"word": "1"})
+    assert "The photo of this caption is lost." in text(response)
+
+
+def said_again(page: str) -> str:
+    [signed] = re.findall(r'name="said" value="([^"]+)"', page)
+    return signed
+
+
+def test_what_it_says_now_stands_beside_what_it_said_and_one_is_taken(
+    client: Client, caption: Caption
+) -> None:
+    Caption.objects.update(text="a green wall", words=[], model_version="fake-0")
+    page = text(client.post(f"/captions/{caption.pk}/again"))
+    assert ">fake-0 said</h3>" in page
+    assert ">fake-1 says now</h3>" in page
+    for sentence in ("a green wall", "a 64 by 48 photo"):
+        assert f'<p class="pair-text" dir="auto">{sentence}</p>' in page
+    response = client.post(f"/captions/{caption.pk}/pick", {"said": said_again(page), "take": "now"})
+    assert (response.status_code, response.url) == (303, f"/captions/{caption.pk}")
+    assert '<h1 class="caption" dir="auto">a 64 by 48 photo</h1>' in page_of(client, caption)
+    assert Preference.objects.get().preferred == "a 64 by 48 photo"
+
+
+def test_a_pick_of_something_else_is_refused(client: Client, caption: Caption, user: User) -> None:
+    Caption.objects.update(text="a green wall", words=[])
+    signed = said_again(text(client.post(f"/captions/{caption.pk}/again")))
+    [_, other] = make_captions(caption.owner, 2)
+    for pk, said in ((other.pk, signed), (caption.pk, signed[:-1]), (caption.pk, "")):
+        client.post(f"/captions/{pk}/pick", {"said": said, "take": "now"})
+        assert "That was too long ago." in page_of(client, Caption.objects.get(pk=pk))
+    assert not Preference.objects.exists()
+
+
+def test_that_it_says_the_same_is_no_choice(client: Client, caption: Caption) -> None:
+    page = text(client.post(f"/captions/{caption.pk}/again"))
+    assert "fake-1 says the same" in page
+    assert 'name="said"' not in page
+
+
+def test_asking_again_keeps_what_is_said_now_beside_feedback(client: Client, caption: Caption) -> None:
+    feedback_submit(caption, ideal_caption="my wall")
+    client.post(f"/captions/{caption.pk}/again")
+    assert Feedback.objects.get().now_says == "a 64 by 48 photo"
+    assert 'fake-1 says now: <q dir="auto">a 64 by 48 photo</q>' in page_of(client, caption)
+
+
+def test_a_model_that_cannot_answer_says_so(
+    client: Client, caption: Caption, fake_engine: FakeEngine
+) -> None:
+    fake_engine.error = Overloaded("Captions are wanted faster than they can be made.", retry_after=1)
+    response = client.post(f"/captions/{caption.pk}/again")
+    assert response.status_code == 303
+    assert "Captions are wanted faster" in page_of(client, caption)
