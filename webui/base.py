@@ -1,9 +1,15 @@
 """Functions that several pages share."""
 
+import uuid
+from collections.abc import Sequence
+from functools import cache
+
 from django.conf import settings
 from django.contrib.auth.decorators import user_passes_test
+from django.db.models import prefetch_related_objects
 from django.http import HttpRequest, HttpResponseRedirect
 
+from captioner.captions.states import FeedbackState, feedback_states
 from captioner.http import rates
 from captioner.http.owner import owner_of
 from captioner.http.problems import Problem
@@ -24,6 +30,14 @@ class SeeOther(HttpResponseRedirect):
 
 def own_captions(request: HttpRequest) -> CaptionQuerySet:
     return Caption.objects.owned_by(owner_of(request)).with_details()
+
+
+def outcomes(captions: Sequence[Caption]) -> dict[uuid.UUID, FeedbackState]:
+    """What became of the feedback on these captions, by their ids: of all that is true of each what came last."""
+    prefetch_related_objects(captions, "feedback__uses")
+    numbered = cache(versions_numbered)
+    said = (caption.feedback for caption in captions if hasattr(caption, "feedback"))
+    return {feedback.caption_id: feedback_states(feedback, numbered)[-1] for feedback in said}
 
 
 def is_scripted(request: HttpRequest) -> bool:

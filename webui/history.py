@@ -18,7 +18,7 @@ from captioner.http.exports import export_response
 from captioner.http.owner import owner_of
 from captioner.http.paging import Page, page_of
 from captioner.models import Caption, CaptionQuerySet
-from webui.base import SeeOther, may_caption, own_captions
+from webui.base import SeeOther, may_caption, outcomes, own_captions
 from webui.forms import CaptionFilterForm, ExportForm
 
 PAGE_SIZE = 24
@@ -89,7 +89,8 @@ def captions_listed(request: HttpRequest) -> Listing:
 def captions(request: HttpRequest) -> HttpResponse:
     """All captions of the person, those found, or those just made (`?new=id,id`)."""
     listing = captions_listed(request)
-    context = listing.context(listing.page(request, PAGE_SIZE))
+    page = listing.page(request, PAGE_SIZE)
+    context = listing.context(page) | {"outcomes": outcomes(page.rows)}
     if moment := _moment(request.GET.get("deleted", "")):
         discarded = Caption.objects.discarded_by(owner_of(request)).filter(deleted_at=moment).count()
         context |= {

@@ -9,9 +9,11 @@ import uuid
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 
-from captioner.captions.feedback import feedback_submit
-from captioner.models import Caption, Feedback, Owner
+from captioner.captions.feedback import feedback_review, feedback_submit
+from captioner.models import Caption, Feedback, FeedbackUse, Owner
+from models_registry.models import ModelVersion
 from tests.conftest import FakeEngine
 from tests.webui.pages import jpeg, make_captions, text, upload
 
@@ -169,3 +171,64 @@ def test_a_photo_that_tells_nothing_takes_an_empty_alt_text(client: Client, capt
     assert 'alt="a 64 by 48 photo"' in page, "here it is the photo itself"
     client.post(f"{address}/decorative", {"decorative": "no"})
     assert not Caption.objects.get(pk=captions[0].pk).is_decorative
+
+
+# --- What became of what people said ---
+
+
+@pytest.mark.parametrize(
+    ("role", "reason", "told"),
+    [
+        ("taught", "", "Learned in version 2"),
+        ("chose", "", "Chose how much version 2 keeps of what it learned, and did not teach it"),
+        ("tests", "", "Kept aside: it tests version 2 and never teaches one"),
+        (
+            "left_out",
+            "photo_cap",
+            "Left out of version 2: enough was said of photos that look like this one",
+        ),
+    ],
+)
+def test_the_worksheet_and_the_history_say_what_a_version_made_of_a_correction(
+    client: Client, captions: list[Caption], reviewer: User, role: str, reason: str, told: str
+) -> None:
+    first = ModelVersion.objects.create(id="fake-1", model_name="m", manifest={})
+    version = ModelVersion.objects.create(id="fake-2", model_name="m", manifest={})
+    said, _ = feedback_submit(captions[0], ideal_caption="my wall")
+    feedback_review(Feedback.objects.all(), Feedback.Status.APPROVED, reviewer=reviewer)
+    for each, use in ((first, "left_out"), (version, role)):
+        FeedbackUse.objects.create(feedback=said, version=each, role=use, reason=reason)
+    Feedback.objects.update(now_says="a blue wall", now_says_version="fake-2")
+    for address in ("/worksheet", "/captions/", f"/captions/{captions[0].pk}"):
+        page = text(client.get(address))
+        assert told in page, address
+        assert "version 1" not in page
+    assert 'It says now: <q dir="auto">a blue wall</q>' in text(client.get("/worksheet"))
+    page = text(client.get(f"/captions/{captions[0].pk}"))
+    assert 'Version 1 said: <q dir="auto">a 64 by 48 photo</q>' in page
+    assert 'Version 2 says now: <q dir="auto">a blue wall</q>' in page
+    assert ("Thank you" in page) == (role == "taught")
+
+
+def test_a_row_that_was_not_approved_says_why(
+    client: Client, captions: list[Caption], reviewer: User
+) -> None:
+    feedback_submit(captions[0], ideal_caption="my wall")
+    assert "Waiting for review" in text(client.get("/worksheet"))
+    assert "Waiting for review" not in text(client.get("/captions/"))
+    feedback_review(Feedback.objects.all(), Feedback.Status.REJECTED, reviewer=reviewer, rejection="worse")
+    why = "Left out: a reviewer did not approve it. It says less than the caption that was there"
+    for address in ("/worksheet", "/captions/"):
+        assert why in text(client.get(address))
+
+
+def test_outcomes_take_as_many_queries_for_many_rows_as_for_few(
+    client: Client, captions: list[Caption], reviewer: User, django_assert_max_num_queries
+) -> None:
+    version = ModelVersion.objects.create(id="fake-1", model_name="m", manifest={})
+    for caption in captions:
+        said, _ = feedback_submit(caption, ideal_caption="my wall")
+        FeedbackUse.objects.create(feedback=said, version=version, role="taught")
+    Feedback.objects.update(status="approved", reviewed_at=timezone.now())
+    with django_assert_max_num_queries(7):  # session, user, rights, captions, uses, versions
+        assert text(client.get("/captions/")).count("Learned in version 1") == 3
