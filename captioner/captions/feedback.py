@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
@@ -169,13 +170,17 @@ def caption_pick(caption: Caption, now_says: str, version: str, *, prefers_now: 
         if not is_models or then[0] == now[0]:
             return
         (preferred, preferred_version), (other, other_version) = (now, then) if prefers_now else (then, now)
-        said = {
+        said: dict[str, Any] = {
             "preferred": preferred,
             "other": other,
             "preferred_version": preferred_version,
             "other_version": other_version,
         }
-        pick = {"kind": Preference.Kind.PICK, "photo_id": caption.photo_id, "voter": caption.user}
+        pick: dict[str, Any] = {
+            "kind": Preference.Kind.PICK,
+            "photo_id": caption.photo_id,
+            "voter": caption.user,
+        }
         feedback = Feedback.objects.filter(caption=caption).first() if prefers_now else None
         if feedback is not None:
             Preference.objects.update_or_create(feedback=feedback, defaults=said | pick)
