@@ -18,10 +18,10 @@ from captioner.captions.again import caption_next_words, caption_write_again
 from captioner.captions.captions import caption_delete
 from captioner.captions.exports import alt_hints, img_tag
 from captioner.captions.feedback import caption_look, caption_pick, feedback_ask_again, feedback_submit
-from captioner.captions.states import feedback_states
+from captioner.captions.states import feedback_states, version_name
 from captioner.exceptions import CaptionerError, InvalidFeedback
 from captioner.models import IDEAL_CAPTION_MAX_LENGTH, Caption
-from webui.base import SeeOther, is_scripted, may_caption, own_captions, upload_refusal, version_name
+from webui.base import SeeOther, is_scripted, may_caption, own_captions, upload_refusal
 from webui.doubt import percent_of, shown_words
 from webui.forms import FeedbackForm, PlaceForm
 

@@ -14,11 +14,12 @@ from django.utils.timezone import is_aware
 from django.views.decorators.http import require_POST, require_safe
 
 from captioner.captions.captions import DISCARDED_FOR, captions_discard, captions_take_back
+from captioner.captions.states import captions_outcomes
 from captioner.http.exports import export_response
 from captioner.http.owner import owner_of
 from captioner.http.paging import Page, page_of
 from captioner.models import Caption, CaptionQuerySet
-from webui.base import SeeOther, may_caption, outcomes, own_captions
+from webui.base import SeeOther, may_caption, own_captions
 from webui.forms import CaptionFilterForm, ExportForm
 
 PAGE_SIZE = 24
@@ -90,7 +91,7 @@ def captions(request: HttpRequest) -> HttpResponse:
     """All captions of the person, those found, or those just made (`?new=id,id`)."""
     listing = captions_listed(request)
     page = listing.page(request, PAGE_SIZE)
-    context = listing.context(page) | {"outcomes": outcomes(page.rows)}
+    context = listing.context(page) | {"outcomes": captions_outcomes(page.rows)}
     if moment := _moment(request.GET.get("deleted", "")):
         discarded = Caption.objects.discarded_by(owner_of(request)).filter(deleted_at=moment).count()
         context |= {

@@ -13,9 +13,10 @@ from django.views.decorators.http import require_POST, require_safe
 
 from captioner.captions.exports import alt_hints
 from captioner.captions.feedback import caption_correct
+from captioner.captions.states import captions_outcomes
 from captioner.exceptions import InvalidFeedback
 from captioner.models import IDEAL_CAPTION_MAX_LENGTH, UNSURE_BELOW, Caption
-from webui.base import SeeOther, is_scripted, may_caption, outcomes, own_captions
+from webui.base import SeeOther, is_scripted, may_caption, own_captions
 from webui.doubt import shown_words
 from webui.forms import CaptionTextForm
 from webui.history import captions_listed
@@ -34,7 +35,7 @@ def worksheet(request: HttpRequest) -> HttpResponse:
         "all_query": urlencode(others, safe=","),
         "fresh_query": urlencode(others | {"only": "unseen"}, safe=","),
         "rows": [_row(caption) for caption in page.rows],
-        "outcomes": outcomes(page.rows),
+        "outcomes": captions_outcomes(page.rows),
         "fresh": sum(caption.looked_at is None and not hasattr(caption, "feedback") for caption in page.rows),
         "max_length": IDEAL_CAPTION_MAX_LENGTH,
         "here": request.get_full_path(),
@@ -72,7 +73,7 @@ def save(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         return SeeOther(f"{back if is_ours else reverse('worksheet')}#row-{pk}")
     saved = get_object_or_404(own_captions(request), pk=pk)
     context = _row(saved) | {
-        "outcomes": outcomes([saved]),
+        "outcomes": captions_outcomes([saved]),
         "error": error,
         "typed": request.POST.get("caption") if error else None,
         "told": "" if error else "Saved",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
 from django.conf import settings
+from django.db.models import prefetch_related_objects
 from django.utils.formats import date_format
 from django.utils.timezone import localtime
 
-from captioner.models import Feedback, FeedbackUse
+from captioner.models import Caption, Feedback, FeedbackUse
 from models_registry.versions import versions_numbered
 
 # Why approved feedback was left out, by the codes of `FeedbackUse.reason`.
@@ -43,6 +46,20 @@ def feedback_states(
     `numbered` is asked for the versions' numbers where one is told; lists give one that remembers its answer.
     """
     return list(_states(feedback, numbered))
+
+
+def captions_outcomes(captions: Sequence[Caption]) -> dict[uuid.UUID, FeedbackState]:
+    """What became of the feedback on these captions, by their ids: of all that is true of each what came last."""
+    prefetch_related_objects(captions, "feedback__uses")
+    numbered = cache(versions_numbered)
+    said = (caption.feedback for caption in captions if hasattr(caption, "feedback"))
+    return {feedback.caption_id: feedback_states(feedback, numbered)[-1] for feedback in said}
+
+
+def version_name(version: str) -> str:
+    """What people read of a version: its number, or its id where the registry has none of it."""
+    number = versions_numbered().get(version) if version else None
+    return f"Version {number}" if number else version
 
 
 def _states(feedback: Feedback, numbered: Callable[[], Mapping[str, int]]) -> Iterator[FeedbackState]:
