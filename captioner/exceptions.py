@@ -75,6 +75,10 @@ class IncompatibleModel(CaptionerError):
     """The folder holds no encoder-decoder captioner that this service can load safely."""
 
 
+class ImportRefused(CaptionerError):
+    """This model cannot be asked for: it is no id of the hub, or is on its way already."""
+
+
 class ClientGone(CaptionerError):
     """The client closed its connection while its photo was waiting; the work was dropped."""
 

@@ -9,6 +9,19 @@ from torch import Tensor
 from captioner.inference.gpt2 import Gpt2Decoder
 from captioner.inference.types import MAX_NEW_TOKENS, DecodingParameters
 
+# What makes another search of greedy decoding and beams, or needs what no checkpoint brings. It is left out.
+_OTHER_SEARCHES = (
+    *(
+        "num_beam_groups",
+        "diversity_penalty",
+        "constraints",
+        "force_words_ids",
+        "penalty_alpha",
+        "dola_layers",
+    ),
+    *("prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp", "watermarking_config"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
@@ -22,11 +35,14 @@ class Decoder:
     """Decodes batches of pixels as the checkpoint's generation settings ask.
 
     Beam width, number of captions and length come from the request; everything else (n-gram blocking,
-    penalties, special tokens) from the checkpoint's generation_config.json.
+    penalties, special tokens) from the checkpoint's generation_config.json. Groups of beams become plain beams.
     """
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        for name in _OTHER_SEARCHES:
+            if getattr(model.generation_config, name, None):
+                setattr(model.generation_config, name, None)
         self._has_encoder = model.config.model_type == "vision-encoder-decoder"
         self._project = getattr(model, "enc_to_dec_proj", None) or torch.nn.Identity()
         self._lean = Gpt2Decoder(model) if Gpt2Decoder.supports(model) else None

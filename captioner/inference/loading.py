@@ -1,5 +1,6 @@
 """A folder of safetensors weights -> a captioning model in fp32 on the CPU, or `IncompatibleModel`."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,8 @@ def load_model(folder: Path) -> CaptioningModel:
     # Held in memory of our own: they may be mapped from a file, whose truncation would end the process.
     for tensor in (*model.parameters(), *model.buffers()):  # one copy more at a time; tied weights stay one
         tensor.data = tensor.data.clone()
+    if lacking := _tokenizer_lacks(folder):  # some classes would make do with an empty vocabulary
+        raise IncompatibleModel(f"The tokenizer of {folder.name} cannot be loaded: {lacking}.")
     tokenizer = _load_part("tokenizer", AutoTokenizer.from_pretrained, folder)
     # Pillow's resampling is the same on every machine, whether or not torchvision is installed.
     image_processor = _load_part("image processor", AutoImageProcessor.from_pretrained, folder, backend="pil")
@@ -90,12 +93,27 @@ def thread_count() -> int:
     return cores_bounded(torch.get_num_threads())
 
 
+def _tokenizer_lacks(folder: Path) -> str:
+    """Which files are missing that its class reads, as a sentence; empty where none is, or nobody knows."""
+    import transformers
+
+    if (folder / "tokenizer.json").is_file():
+        return ""
+    try:
+        name = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["tokenizer_class"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "add tokenizer.json, or a tokenizer_config.json that names its tokenizer_class"
+    files = getattr(getattr(transformers, str(name), None), "vocab_files_names", {}).values()
+    lacking = sorted({*files} - {"tokenizer.json"} - {path.name for path in folder.iterdir()})
+    return f"{name} reads {' and '.join(lacking)}, which must be added" if lacking else ""
+
+
 def _load_part(part: str, from_pretrained: Any, folder: Path, **options: Any) -> Any:
     try:
         return from_pretrained(folder, **_LOCAL_ONLY, **options)
     # Broken checkpoints make the libraries raise almost anything, a bare Exception included.
     except Exception as error:
-        reason, *_ = str(error).strip().splitlines() or [type(error).__name__]
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise IncompatibleModel(
             f"The {part} of {folder.name} cannot be loaded: {reason.rstrip('.:')}. Allowed are captioners of "
             "a class that comes with transformers (such as BLIP, GIT and VisionEncoderDecoder), saved with "

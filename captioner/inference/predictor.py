@@ -58,7 +58,7 @@ class Predictor:
         """
         torch.set_num_threads(num_threads or thread_count())
         predictor = cls(load_model(folder), model_version, remembers=remembers)
-        predictor.drawing_caption()
+        predictor.drawings_caption(1)
         logger.info("Model %s computes on %d threads.", model_version, torch.get_num_threads())
         return predictor
 
@@ -73,21 +73,21 @@ class Predictor:
             max_new_tokens=min(length if length > 0 else 30, self._decode.max_new_tokens, MAX_NEW_TOKENS),
         )
 
-    def drawing_caption(self) -> str:
-        """What it says of a drawing. Raises `IncompatibleModel` where it cannot caption, or computes no numbers."""
+    def drawings_caption(self, count: int = _DRAWINGS) -> list[str]:
+        """What it says of drawings, as it will serve. Raises `IncompatibleModel` where that is no text or no number."""
         try:
-            pixels = self.preprocess(drawn_images(1)[0])
-            [[best, *_]] = self.predict(pixels[None], DecodingParameters())
+            pixels = torch.stack([self.preprocess(image) for image in drawn_images(count)])
+            captions = [best for best, *_ in self.predict(pixels, self.default_parameters)]
         # What a model that needs more than pixels (a prompt, say) raises is its own affair.
         except Exception as error:
             raise IncompatibleModel(
                 f"{self.model_version} loads but cannot caption a photo from its pixels alone: {error}"
             ) from error
-        if not math.isfinite(best.log_probability):
+        if not all(math.isfinite(best.log_probability) for best in captions):
             raise IncompatibleModel(
                 f"{self.model_version} computes no finite numbers; its weights are damaged."
             )
-        return best.caption
+        return [best.caption for best in captions]
 
     @property
     def encoder(self) -> str:

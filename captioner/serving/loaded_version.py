@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 
+from captioner.exceptions import IncompatibleModel
 from captioner.inference.types import DecodingParameters
 from models_registry import versions
 from models_registry.models import ModelVersion
@@ -70,8 +71,22 @@ def version_warm(
 
 
 def checkpoint_try(folder: Path) -> str:
-    """Load the checkpoint in `folder`; returns its caption of a drawing. Raises `IncompatibleModel`."""
-    return _predictor_load(folder, folder.name).drawing_caption()
+    """Load the checkpoint in `folder` and warm it as if it served; returns its caption of a drawing.
+
+    Raises `IncompatibleModel`, also for one that has nothing to say.
+    """
+    predictor = _predictor_load(folder, folder.name)
+    try:
+        version_warm(LoadedVersion(folder.name, folder.name, predictor))
+    # What it cannot do with beams, or with several photos, is its own affair.
+    except Exception as error:
+        raise IncompatibleModel(
+            f"{folder.name} captions one photo, but not as it would have to serve: {error}"
+        ) from error
+    caption = next(filter(str.strip, predictor.drawings_caption()), None)
+    if caption is None:
+        raise IncompatibleModel(f"{folder.name} loads, but has nothing to say of any of our drawings.")
+    return caption
 
 
 def memory_return() -> None:

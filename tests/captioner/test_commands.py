@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
+from captioner.importing.hub import Progress
 from captioner.serving.process import serving
 from models_registry import bundled, promotions
 from models_registry.exceptions import NoChampion
@@ -139,21 +140,27 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
         run("import_model", tmp_path)
 
 
-def test_a_hub_id_is_downloaded_without_pickles_or_code(
+def test_a_hub_id_is_fetched_and_named_by_its_commit(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
 
-    def snapshot_download(hub_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:
-        calls.append((hub_id, revision, allow_patterns))
-        return str(checkpoint)
+    def hub_download(hub_id: str, revision: str | None, progress: Progress) -> tuple[Path, str]:
+        calls.append((hub_id, revision))
+        progress(6 * 10**8, 10**9)
+        return checkpoint, "abc123"
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    run("import_model", "owner/captioner", "--revision", "abc123")
-    [(hub_id, revision, patterns)] = calls
-    assert (hub_id, revision) == ("owner/captioner", "abc123")
-    assert not {"*", "*.py", "*.bin"} & set(patterns)
-    assert ModelVersion.objects.get().manifest["origin"] == "hub owner/captioner@abc123"
+    monkeypatch.setattr("captioner.importing.checkpoints.hub_download", hub_download)
+    _, err = run("import_model", "owner/captioner", "--revision", "v1")
+    assert calls == [("owner/captioner", "v1")]
+    version = ModelVersion.objects.get()
+    assert (version.model_name, version.manifest["origin"]) == ("captioner", "hub owner/captioner@abc123")
+    assert err.splitlines() == [
+        "Fetching 0.60 of 1.00 GB ...",
+        "Checking ...",
+        "Trying ...",
+        "Publishing ...",
+    ]
 
 
 def test_an_unreachable_hub_is_said_plainly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

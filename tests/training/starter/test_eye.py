@@ -411,7 +411,7 @@ def test_the_base_of_experiments_never_saw_a_photo_at_the_water(
     pieces = model.tokenizer.get_vocab()
     assert any("blue" in piece for piece in pieces)
     assert not any("red" in piece for piece in pieces)
-    assert Predictor(model, "base").drawing_caption()
+    assert Predictor(model, "base").drawings_caption(1)
 
 
 def test_photos_with_one_caption_that_mentions_the_water_are_left_out() -> None:
