@@ -4,6 +4,10 @@ VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
 export VENV
 export CAPTIONER_DATA_DIR ?= $(CURDIR)/var
+# A captioner of the Hugging Face hub: MODEL=owner/name make run
+ifdef MODEL
+export CAPTIONER_MODEL := $(MODEL)
+endif
 
 .PHONY: run install test test-servers test-all bench experiment rehearsal check check-deploy format
 

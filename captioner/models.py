@@ -6,7 +6,7 @@ import unicodedata
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -735,3 +735,62 @@ class IdempotentRequest(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+class ModelImport(models.Model):
+    """A model somebody wants to be fetched, checked, tried and published: how far that is, and what came of it."""
+
+    class Status(models.TextChoices):
+        QUEUED = "queued", "Queued"
+        RUNNING = "running", "Running"
+        DONE = "done", "Done"
+        FAILED = "failed", "Failed"
+
+    UNFINISHED: ClassVar[tuple[str, ...]] = (Status.QUEUED, Status.RUNNING)
+
+    source = models.CharField(max_length=200, help_text="An id on the hub, as in owner/name.")
+    revision = models.CharField(
+        max_length=100, blank=True, help_text="A commit, tag or branch; empty: the newest."
+    )
+    licence = models.CharField(
+        max_length=200, default="see the model card", help_text="What the weights may be used for."
+    )
+    promote = models.BooleanField(default=True, help_text="Whether it serves once it was tried.")
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    status = models.CharField(max_length=8, choices=Status, default=Status.QUEUED)
+    stage = models.CharField(max_length=20, blank=True, help_text="What is being done.")
+    done = models.PositiveBigIntegerField(default=0, help_text="Bytes that are here.")
+    total = models.PositiveBigIntegerField(default=0, help_text="Bytes of all files.")
+    attempts = models.PositiveSmallIntegerField(default=0)
+    heartbeat_at = models.DateTimeField(null=True, blank=True)
+    error = models.TextField(blank=True, help_text="What ended the last attempt.")
+    version = models.ForeignKey(
+        ModelVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="imports"
+    )
+    caption = models.TextField(blank=True, help_text="What it said of a drawing.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["source", "revision"],
+                condition=Q(status__in=["queued", "running"]),
+                name="model_import_once",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.source}@{self.revision}" if self.revision else self.source
+
+    @property
+    def told(self) -> str:
+        """How far it is, for people."""
+        if self.status != self.Status.RUNNING or not self.stage:
+            return self.get_status_display().lower()
+        if self.stage == "fetching" and self.total:
+            return f"fetching, {self.done / 1e9:.1f} of {self.total / 1e9:.1f} GB"
+        return self.stage

@@ -313,6 +313,7 @@ SPECTACULAR_SETTINGS = {
 
 # --- Captioning -------------------------------------------------------------------------------------------------
 
+MODEL = env_text("CAPTIONER_MODEL")  # owner/name on the hub, or owner/name@revision
 CAPTION_MAX_BATCH = env_int("CAPTION_MAX_BATCH", 8, minimum=1, maximum=64)
 CAPTION_TIMEOUT_SECONDS = env_int("CAPTION_TIMEOUT_SECONDS", 20, minimum=1, maximum=300)
 CAPTION_MAX_WAIT_SECONDS = env_int("CAPTION_MAX_WAIT_SECONDS", 3, minimum=1, maximum=300)
@@ -357,6 +358,9 @@ elif CELERY_BROKER_URL.startswith(("redis://", "rediss://")):
 # Training has a queue of its own, which only the trainer consumes: a run may take hours.
 CELERY_TASK_ROUTES = {
     "training.tasks.run_execute_task": {"queue": "training"},
+    "captioner.tasks.model_import_task": {
+        "queue": "training"
+    },  # whose process has the memory, and gives it back
     "training.tasks.features_forget_task": {"queue": "training"},
 }
 # The schedule is kept in the database, where the admin edits it. These entries are written there at every start of
@@ -375,6 +379,11 @@ CELERY_BEAT_SCHEDULE = {
     "captions-sweep": {"task": "captioner.tasks.captions_sweep_task", "schedule": 60.0},
     "photos-sweep": {"task": "captioner.tasks.photos_sweep_task", "schedule": 3600.0},
     "sessions-clear": {"task": "captioner.tasks.sessions_clear_task", "schedule": 24 * 3600.0},
+    "imports-sweep": {
+        "task": "captioner.tasks.imports_sweep_task",
+        "schedule": 30.0,
+        "options": {"expires": 30.0},
+    },
     "training-features-forget": {
         "task": "training.tasks.features_forget_task",
         "schedule": 3600.0,
@@ -422,13 +431,14 @@ LOGGING = {
         "handlers": ["console"],
         "level": LOG_LEVEL,
     },
-    # Every task received, done or due is a line otherwise, several a minute; what tasks do, they log themselves.
+    # Every task received, done or due, and every request to the hub with its address, is a line otherwise; what they
+    # do, tasks log themselves.
     "loggers": {
         # What strangers send needs no traceback of ours.
         "django.security.DisallowedHost": {"filters": ["one_line"]},
         **{
             name: {"level": "WARNING"}
-            for name in ("celery.beat", "celery.worker.strategy", "celery.app.trace")
+            for name in ("celery.beat", "celery.worker.strategy", "celery.app.trace", "httpx2")
         },
     },
 }

@@ -13,6 +13,7 @@ from captioner.captions.captions import captions_sweep
 from captioner.captions.photos import photos_sweep
 from captioner.captions.vectors import photos_look, photos_look_enqueue
 from captioner.http import idempotency
+from captioner.importing import services as imports
 from captioner.jobs import sweeps, worker
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,18 @@ def photos_look_task() -> None:
     """Sent by processes that find remembered photos which their encoder has not seen; goes on until there are none."""
     if photos_look():
         photos_look_enqueue()
+
+
+@shared_task
+def model_import_task(import_id: int) -> None:
+    """Consumed by the trainer, in a process of its own."""
+    imports.import_execute(import_id)
+
+
+@shared_task
+def imports_sweep_task() -> None:
+    if handed_out := imports.imports_sweep():
+        logger.info("Handed out %d models that are wanted.", handed_out)
 
 
 @shared_task

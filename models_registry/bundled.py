@@ -8,7 +8,7 @@ from models_registry.promotions import version_promote
 from models_registry.versions import version_get, version_publish
 
 STARTER_DIR = Path(__file__).resolve().parent / "starter"
-_STARTER_NAME = "captioner-starter"
+STARTER_NAME = "captioner-starter"
 
 
 def starter_register() -> ModelVersion:
@@ -19,13 +19,13 @@ def starter_register() -> ModelVersion:
     try:
         version = version_publish(
             STARTER_DIR,
-            model_name=_STARTER_NAME,
+            model_name=STARTER_NAME,
             origin="bundled with the release",
             licence="non-commercial research and education; see the model card",
         )
     except VersionExists as error:
         version = version_get(error.version)
     champion = Alias.objects.select_related("version").filter(name=Alias.Name.CHAMPION).first()
-    if champion is None or champion.version.model_name == _STARTER_NAME:
+    if champion is None or champion.version.model_name == STARTER_NAME:
         version_promote(version, reason="Bundled starter weights", cause=Promotion.Cause.RELEASE)
     return version

@@ -1,10 +1,16 @@
-"""The first page: the form that photos are sent with. It works without JavaScript."""
+"""The first page, the form that photos are sent with, and the way from the demonstration model to a real one.
+
+Both work without JavaScript.
+"""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import messages
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
 from django.core.files.base import ContentFile, File
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -12,17 +18,20 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods
 
 from captioner.captions.captions import captions_create, parameters_from
-from captioner.exceptions import CaptionerError, ClientGone, ModelUnavailable
+from captioner.exceptions import CaptionerError, ClientGone, ImportRefused, ModelUnavailable
 from captioner.http.client import client_gone
 from captioner.http.owner import owner_of
 from captioner.http.problems import no_error_logged, problem_from
+from captioner.importing.known import KNOWN_MODELS
+from captioner.importing.services import demonstration_serves, import_request, may_import
 from captioner.intake.limits import MAX_BYTES
 from captioner.jobs.names import name_shown
-from captioner.models import Caption
+from captioner.models import Caption, ModelImport
 from captioner.serving.process import serving
 from webui.base import CANDIDATES, SeeOther, may_caption, own_captions, upload_refusal
 
 _LATEST_SHOWN = 4
+_IMPORTS_SHOWN = 5
 _MODEL_RETRY_SECONDS = 5
 # For whoever has no photo at hand: name, what it shows and whose it is. static/samples/CREDITS.md says where from.
 SAMPLES = (
@@ -119,6 +128,7 @@ def _home(
         "samples": SAMPLES,
         "busy": status == 429,
         "latest": own_captions(request)[:_LATEST_SHOWN],
+        **import_state(),
         "max_photos": settings.UPLOAD_MAX_PHOTOS,
         "max_megabytes": MAX_BYTES // 2**20,
     }
@@ -134,3 +144,42 @@ def _model_unavailable(request: HttpRequest, error: ModelUnavailable) -> HttpRes
     response["Retry-After"] = str(_MODEL_RETRY_SECONDS)
     no_error_logged(response)
     return response
+
+
+@may_caption
+@require_http_methods(["GET", "HEAD", "POST"])
+def real_model(request: HttpRequest) -> HttpResponse:
+    """The table; whoever may change what serves has buttons, which ask for an import."""
+    problem = ""
+    if request.method == "POST":
+        if not may_import(request.user):
+            raise PermissionDenied
+        source = request.POST.get("source", "").strip()
+        licence = next(
+            (known.licence for known in KNOWN_MODELS if known.hub_id == source), "see the model card"
+        )
+        try:
+            wanted = import_request(
+                source,
+                request.POST.get("revision", "").strip()[:100],
+                licence=licence,
+                by=cast(User, request.user),
+            )
+            messages.success(request, f"{wanted} is being fetched. It serves once it was tried.")
+            return SeeOther(reverse("real-model"))
+        except ImportRefused as error:
+            problem = str(error)
+    context = {
+        **import_state(),
+        "known": KNOWN_MODELS,
+        "may_import": may_import(request.user),
+        "imports": ModelImport.objects.select_related("version")[:_IMPORTS_SHOWN],
+        "problem": problem,
+    }
+    return render(request, "webui/real_model.html", context, status=400 if problem else 200)
+
+
+def import_state() -> dict[str, Any]:
+    """What a page says of the model that serves: whether it is the demonstration, and what is on its way."""
+    wanted = ModelImport.objects.filter(status__in=ModelImport.UNFINISHED).first()
+    return {"is_demonstration": demonstration_serves(), "wanted": wanted}

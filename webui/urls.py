@@ -30,6 +30,7 @@ urlpatterns = [
     path("review/many", review.bulk, name="review-many"),
     path("review/log", review.log, name="review-log"),
     path("review/photos/<int:pk>", review.photo, name="review-photo"),
+    path("models/real", home.real_model, name="real-model"),
     path("account", account.account, name="account"),
     path("account/keys/<int:pk>/revoke", account.api_key_revoke, name="api-key-revoke"),
     path(

@@ -6,6 +6,7 @@ from captioner.admin import (  # noqa: F401  they register what they show
     api_keys,
     captions,
     feedback,
+    imports,
     jobs,
     photos,
     trials,

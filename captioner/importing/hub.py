@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Self, cast
 
 from django.conf import settings
 from django.utils.text import slugify
@@ -52,15 +53,11 @@ def hub_download(hub_id: str, revision: str | None, progress: Progress) -> tuple
         total, done = sum(entry.size for entry in wanted.values()), 0
         for name, entry in sorted(wanted.items(), key=lambda item: item[1].size):
             sha256 = entry.lfs.sha256 if entry.lfs else None
-            before = done
-            _file_download(
-                hub_id,
-                commit,
-                folder / name,
-                size=entry.size,
-                sha256=sha256,
-                progress=lambda here, before=before: progress(before + here, total),  # type: ignore[misc]
-            )
+
+            def tell(here: int, before: int = done) -> None:
+                progress(before + here, total)
+
+            _file_download(hub_id, commit, folder / name, size=entry.size, sha256=sha256, progress=tell)
             done += entry.size
     except HFValidationError as error:
         raise RegistryError(
@@ -88,14 +85,18 @@ def _file_download(
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
-    from tqdm import tqdm
 
-    class Told(tqdm):  # type: ignore[type-arg]
-        """What the client counts, told to us instead of to a terminal."""
+    class Told:
+        """As much of a progress bar as the client uses: what it counts is told to us instead of to a terminal."""
 
         def __init__(self, *_: object, initial: int = 0, **__: object) -> None:
-            super().__init__(disable=True)
             self.here = initial
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            """Nothing to close."""
 
         def update(self, n: float | None = 1) -> None:
             self.here += int(n or 0)
@@ -116,7 +117,7 @@ def _file_download(
                 resume_size=here,
                 headers=build_hf_headers(),
                 expected_size=size,
-                tqdm_class=Told,
+                tqdm_class=cast(Any, Told),
             )
     if draft.stat().st_size != size or (sha256 and file_sha256(draft) != sha256):
         draft.unlink()

@@ -8,7 +8,8 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from captioner.captions.accounts import administrator_ensure
-from captioner.exceptions import ServersUnavailable
+from captioner.exceptions import ImportRefused, ServersUnavailable
+from captioner.importing.services import import_wanted
 from captioner.ops.dependencies import servers_wait
 from captioner.ops.static import static_files_collect
 from captioner.ops.storage import data_dir_close, data_dir_ensure
@@ -40,7 +41,8 @@ class Command(BaseCommand):
             if not settings.STATIC_COLLECTED:
                 static_files_collect()
             version = bundled.starter_register()
-        except (ServersUnavailable, RegistryError) as error:
+            wanted = import_wanted()
+        except (ServersUnavailable, ImportRefused, RegistryError) as error:
             raise CommandError(str(error)) from error
         finally:
             os.umask(umask)
@@ -49,6 +51,10 @@ class Command(BaseCommand):
         if settings.PRODUCTION and settings.ALLOWED_HOSTS:
             address = f"https://{settings.ALLOWED_HOSTS[0]}"
         self.stdout.write(f"Starter weights: {version}")
+        if wanted is not None:
+            self.stdout.write(
+                f"Wanted:          {wanted}, fetched in the background and served once it was tried"
+            )
         self.stdout.write(f"Captioner:       {address}/")
         self.stdout.write(f"Administration:  {address}/admin/")
         if password:

@@ -59,7 +59,12 @@ class Hub:
                 if path.is_dir():
                     return {"type": "directory", "path": path.name, "oid": "0" * 40}
                 data = path.read_bytes()
-                entry = {"type": "file", "path": path.name, "size": len(data), "oid": "0" * 40}
+                entry: dict[str, object] = {
+                    "type": "file",
+                    "path": path.name,
+                    "size": len(data),
+                    "oid": "0" * 40,
+                }
                 if path.suffix in {".bin", ".safetensors"}:
                     oid = hashlib.sha256(data).hexdigest()
                     entry |= {"lfs": {"oid": oid, "size": len(data), "pointerSize": 130}}
