@@ -84,7 +84,7 @@ def _file_download(
     """Fetch one file of `size` bytes unless it is here. Raises `RegistryError` for other bytes than were announced."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils._headers import build_hf_headers
 
     class Told:
         """As much of a progress bar as the client uses: what it counts is told to us instead of to a terminal."""

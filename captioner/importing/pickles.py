@@ -48,7 +48,15 @@ def tensor_names(weights: Path) -> list[str]:
 def _pickle_convert(pickle: Path, target: Path) -> None:
     size = pickle.stat().st_size
     seconds = _SECONDS + size // _BYTES_PER_SECOND
-    command = [sys.executable, "-I", _PROGRAM, pickle, target, f"{2 * size + _MEMORY}", f"{seconds}"]
+    command = [
+        sys.executable,
+        "-I",
+        f"{_PROGRAM}",
+        f"{pickle}",
+        f"{target}",
+        f"{2 * size + _MEMORY}",
+        f"{seconds}",
+    ]
     ended = None
     with contextlib.suppress(subprocess.TimeoutExpired):
         ended = subprocess.run(  # the machine may be busy, so that a second takes longer
