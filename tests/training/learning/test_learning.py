@@ -17,7 +17,6 @@ from PIL import Image
 
 from captioner.exceptions import IncompatibleModel
 from captioner.inference.predictor import Predictor
-from models_registry import bundled
 from tests.captioner.inference.checkpoints import SAVERS, SENTENCES
 from training.descent.checkpoint import CHECKPOINT, CheckpointMismatch
 from training.descent.curve import curve_read
@@ -29,6 +28,7 @@ from training.learning.model import FeatureCaptioner, labels_pad
 from training.learning.objective import IGNORED, caption_cross_entropy
 
 CONFIG = LearnConfig(batch=2, passes=8, warmup=2, save_every=3, eval_every=4, threads=1, lr=3e-3)
+STARTER = Path(__file__).parents[3] / "models_registry/starter"
 COLOURS = ("red", "green", "blue", "white")
 
 
@@ -125,10 +125,10 @@ def test_it_learns_what_people_wrote_and_the_engine_loads_it(checkpoint: Path, t
 
 
 def test_what_was_learned_from_the_starter_can_be_loaded_elsewhere_as_it_can(tmp_path: Path) -> None:
-    FeatureCaptioner.load(bundled.STARTER_DIR).save(tmp_path / "candidate")
+    FeatureCaptioner.load(STARTER).save(tmp_path / "candidate")
     own = {"README.md", "calibration.json"}  # which each version has of its own
     kept = {path.name for path in (tmp_path / "candidate").iterdir()}
-    assert {path.name for path in bundled.STARTER_DIR.iterdir()} - kept <= own
+    assert {path.name for path in STARTER.iterdir()} - kept <= own
     elsewhere = (
         "import sys; from transformers import AutoModelForImageTextToText as Auto\n"
         "print(type(Auto.from_pretrained(sys.argv[1], trust_remote_code=True)).__module__)"
