@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.core import signing
@@ -15,7 +16,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST
 
 from captioner.captions.again import caption_next_words, caption_write_again
-from captioner.captions.captions import caption_delete
+from captioner.captions.captions import DISCARDED_FOR, captions_discard
 from captioner.captions.exports import alt_hints, img_tag
 from captioner.captions.feedback import caption_look, caption_pick, feedback_ask_again, feedback_submit
 from captioner.captions.states import feedback_states, version_name
@@ -196,11 +197,14 @@ def decorative(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 @may_caption
 @require_http_methods(["GET", "HEAD", "POST"])
 def delete(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-    """Ask first, then delete."""
+    """Ask first, then delete; for some minutes it can be taken back."""
     shown = get_object_or_404(own_captions(request), pk=pk)
     if request.method != "POST":
         is_shared = own_captions(request).filter(photo=shown.photo).exclude(pk=pk).exists()
-        return render(request, "webui/caption_delete.html", {"caption": shown, "is_shared": is_shared})
-    caption_delete(shown)
-    messages.success(request, "The caption was deleted.")
-    return SeeOther(reverse("captions"))
+        minutes = DISCARDED_FOR.seconds // 60
+        context = {"caption": shown, "is_shared": is_shared, "minutes": minutes}
+        return render(request, "webui/caption_delete.html", context)
+    moment = captions_discard(own_captions(request).filter(pk=pk))
+    if moment is None:
+        raise Http404("The caption was deleted meanwhile.")
+    return SeeOther(f"{reverse('captions')}?{urlencode({'deleted': moment.isoformat()})}")

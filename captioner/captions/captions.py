@@ -23,7 +23,7 @@ from captioner.serving.process import serving
 
 DISCARDED_FOR = timedelta(minutes=10)
 _DELETE_CHUNK = 250
-_FORGOTTEN_NAME = "deleted"  # of a photo of a job, in place of what its sender called it
+FORGOTTEN_NAME = "deleted"  # of a photo of a job, in place of what its sender called it
 
 
 def caption_create(
@@ -142,7 +142,7 @@ def captions_delete(captions: QuerySet[Caption]) -> int:
         with transaction.atomic():
             shown = Photo.objects.filter(pk__in=chunk.values("photo"))
             photos = list(shown.select_for_update().order_by("pk"))
-            JobPhoto.objects.filter(caption__in=chunk).update(name=_FORGOTTEN_NAME)
+            JobPhoto.objects.filter(caption__in=chunk).update(name=FORGOTTEN_NAME)
             chunk.delete()
             still = set(
                 Caption.objects.filter(photo__in=photos)

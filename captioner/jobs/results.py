@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from captioner.captions.captions import FORGOTTEN_NAME
 from captioner.captions.sheets import csv_lines
 from captioner.models import Job, JobPhoto
 
@@ -43,7 +44,7 @@ def _done(job: Job) -> Iterator[JobPhoto]:
     )
     for photo in photos.iterator(chunk_size=_CHUNK):
         if photo.caption is not None and photo.caption.deleted_at is not None:
-            photo.caption = None  # its owner does not see it any more
+            photo.caption, photo.name = None, FORGOTTEN_NAME  # its owner does not see it any more
         yield photo
 
 

@@ -207,8 +207,11 @@ def test_everything_works_without_javascript(new_context: NewContext) -> None:
     page.get_by_role("button", name="Search").click()
     page.get_by_role("link", name="Delete").click()
     page.get_by_role("button", name="Delete").click()
-    expect(page.get_by_text("The caption was deleted.")).to_be_visible()
-    assert not Caption.objects.exists()
+    expect(page.get_by_text("1 caption deleted.")).to_be_visible()
+    assert Caption.objects.get().deleted_at is not None
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_text("1 caption is back.")).to_be_visible()
+    assert Caption.objects.get().deleted_at is None
 
 
 def test_the_pages_need_nothing_but_their_own_files(page: Page) -> None:

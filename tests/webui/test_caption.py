@@ -1,11 +1,14 @@
 import re
 import uuid
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.files.storage import default_storage
 from django.test import Client
+from django.utils import timezone
 
+from captioner.captions.captions import DISCARDED_FOR, captions_sweep
 from captioner.captions.feedback import feedback_review, feedback_submit
 from captioner.exceptions import Overloaded
 from captioner.models import Caption, Feedback, Photo, Preference
@@ -259,11 +262,26 @@ def test_deleting_says_that_a_photo_stays_which_another_caption_shows(
     assert "The photo stays" in text(client.get(f"/captions/{caption.pk}/delete"))
 
 
-def test_deleting_removes_caption_feedback_and_photo(client: Client, caption: Caption) -> None:
+def test_a_deletion_can_be_undone_and_is_for_good_after_some_minutes(
+    client: Client, caption: Caption
+) -> None:
     feedback(client, caption, rating="7")
     response = client.post(f"/captions/{caption.pk}/delete")
-    assert (response.status_code, response.url) == (303, "/captions/")
-    assert "The caption was deleted." in text(client.get("/captions/"))
+    assert response.status_code == 303
+    assert client.get(f"/captions/{caption.pk}").status_code == 404
+    assert client.get(f"/api/v1/captions/{caption.pk}/photo").status_code == 404
+    page = text(client.get(response.url))
+    assert "1 caption deleted." in page
+    [moment] = re.findall(r'name="deleted" value="([^"]+)"', page)
+    client.post("/captions/take-back", {"deleted": moment})
+    assert "a 64 by 48 photo" in page_of(client, caption)
+    assert Feedback.objects.get().rating == 7
+
+    client.post(f"/captions/{caption.pk}/delete")
+    assert client.post(f"/captions/{caption.pk}/delete").status_code == 404
+    assert captions_sweep() == 0
+    Caption.objects.update(deleted_at=timezone.now() - DISCARDED_FOR - timedelta(seconds=1))
+    assert captions_sweep() == 1
     for model in (Caption, Feedback, Photo):
         assert not model.objects.exists()
     assert not default_storage.exists(caption.photo.file.name)
