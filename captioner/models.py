@@ -26,6 +26,7 @@ OwnedT = TypeVar("OwnedT", bound="Owned")
 IDEAL_CAPTION_MAX_LENGTH = 1500  # characters; descriptions for people who cannot see a photo take as many
 END_USER_MAX_LENGTH = 128
 FILE_NAME_MAX_LENGTH = 255
+JOB_NAME_MAX_LENGTH = 100
 UNSURE_BELOW = 0.5  # probability of a word
 
 
@@ -651,6 +652,13 @@ class Job(Owned):
         db_default="",
         help_text="Among whose waiting jobs it counts; empty once it is over.",
     )
+    name = models.CharField(
+        max_length=JOB_NAME_MAX_LENGTH,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="As its owner calls it; empty where they gave it no name.",
+    )
 
     objects = JobQuerySet.as_manager()
 
@@ -663,6 +671,10 @@ class Job(Owned):
 
     def __str__(self) -> str:
         return f"job {str(self.pk)[:8]} of {self.photo_count} photos"
+
+    @property
+    def title(self) -> str:
+        return self.name or f"{self.photo_count:,} photo{'' if self.photo_count == 1 else 's'}"
 
     @property
     def is_over(self) -> bool:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlencode
 
-from django.conf import settings
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
@@ -27,11 +26,10 @@ PAGE_SIZE = 24
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Those of a person's captions that an address asks for: found by the filter, or just made (`new`)."""
+    """Those of a person's captions that an address asks for."""
 
     filter: CaptionFilterForm
     found: CaptionQuerySet
-    new: list[uuid.UUID]
     kept: dict[str, str]  # what links to other pages of it repeat
 
     def page(self, request: HttpRequest, size: int) -> Page[Caption]:
@@ -50,45 +48,36 @@ class Listing:
         if (newer and not page.newer) or (older and not page.rows):
             # Near the start a full first page is of more use than the few that are newer; so it is than an empty page.
             page = page_of(self.found, size=size)
-        if self.new:  # in the order in which they were chosen
-            page.rows.sort(key=lambda caption: self.new.index(caption.pk))
         return page
 
     def context(self, page: Page[Caption]) -> dict[str, object]:
         """What the pages of captions have in common."""
         return {
             "captions": page.rows,
-            "newer_link": page.newer and f"?{urlencode(self.kept | {'newer': page.newer}, safe=',')}",
-            "older_link": page.older and f"?{urlencode(self.kept | {'older': page.older}, safe=',')}",
-            "is_new": bool(self.new),
+            "newer_link": page.newer and f"?{urlencode(self.kept | {'newer': page.newer})}",
+            "older_link": page.older and f"?{urlencode(self.kept | {'older': page.older})}",
             "filter": self.filter,
             "kept": self.kept,
-            "query": urlencode(self.kept, safe=","),
+            "query": urlencode(self.kept),
         }
 
 
 def captions_listed(request: HttpRequest) -> Listing:
-    """Reads the address, or the form, of captions; raises `Http404` where it is damaged. A bad filter finds all."""
+    """Reads the address, or the form, of captions. A bad filter finds all."""
     asked = request.POST if request.method == "POST" else request.GET
     wish = CaptionFilterForm(asked)
-    try:
-        new = [uuid.UUID(part) for part in asked.get("new", "").split(",") if part]
-    except ValueError:
-        raise Http404("This link to new captions is damaged.") from None
     found = own_captions(request)
-    if new:
-        found = found.filter(pk__in=new[: settings.UPLOAD_MAX_PHOTOS])
     if wish.is_valid():
         found = wish.found(found)
-    names = [name for name in (*wish.fields, "new") if asked.get(name) and name not in wish.errors]
+    names = [name for name in wish.fields if asked.get(name) and name not in wish.errors]
     kept = {name: asked[name] for name in names}
-    return Listing(wish, found, new, kept)
+    return Listing(wish, found, kept)
 
 
 @may_caption
 @require_safe
 def captions(request: HttpRequest) -> HttpResponse:
-    """All captions of the person, those found, or those just made (`?new=id,id`)."""
+    """All captions of the person, or those found."""
     listing = captions_listed(request)
     page = listing.page(request, PAGE_SIZE)
     context = listing.context(page) | {"outcomes": captions_outcomes(page.rows)}
@@ -145,9 +134,6 @@ def export(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
         messages.error(request, "This format or filter is not there. Nothing was exported.")
         return SeeOther(reverse("captions"))
     found = listing.found.filter(pk__in=selected) if selected else listing.found
-    if listing.new:
-        ordered = sorted(found, key=lambda caption: listing.new.index(caption.pk))
-        return export_response(ordered, form.cleaned_data["format"], bom=form.cleaned_data["bom"])
     return export_response(found, form.cleaned_data["format"], bom=form.cleaned_data["bom"])
 
 

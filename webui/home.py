@@ -5,10 +5,8 @@ Both work without JavaScript.
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
-from urllib.parse import urlencode
 
 from django.conf import settings
-from django.contrib import messages
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.core.files.base import ContentFile, File
@@ -17,15 +15,27 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods
 
-from captioner.captions.captions import captions_create, parameters_from
-from captioner.exceptions import CaptionerError, ClientGone, ImportRefused, ModelUnavailable
+from captioner.captions.captions import caption_create, parameters_from
+from captioner.exceptions import (
+    CaptionerError,
+    ClientGone,
+    DeadlineExceeded,
+    ImportRefused,
+    InvalidArchive,
+    ModelUnavailable,
+    Overloaded,
+    StorageUnavailable,
+)
 from captioner.http.client import client_gone
-from captioner.http.owner import owner_of
-from captioner.http.problems import no_error_logged, problem_from
+from captioner.http.owner import caller_of, owner_of
+from captioner.http.problems import Problem, no_error_logged, problem_from
 from captioner.importing.known import KNOWN_MODELS
 from captioner.importing.services import demonstration_serves, import_request, may_import
 from captioner.intake.limits import MAX_BYTES
 from captioner.jobs.names import name_shown
+from captioner.jobs.services import job_create, waiting_bytes_most
+from captioner.jobs.uploads import archive_title, is_archive, photos_of
+from captioner.jobs.worker import job_begin
 from captioner.models import Caption, ModelImport
 from captioner.serving.process import serving
 from webui.base import CANDIDATES, SeeOther, may_caption, own_captions, upload_refusal
@@ -49,65 +59,63 @@ SAMPLES = (
 @may_caption
 @require_http_methods(["GET", "HEAD", "POST"])
 def home(request: HttpRequest) -> HttpResponse:
-    """The form; photos sent with it are captioned, and the answer leads to their captions."""
-    try:
-        parameters = parameters_from(serving.engine().default_parameters, num_captions=CANDIDATES)
-    except ModelUnavailable as error:
-        return _model_unavailable(request, error)
+    """The form. A photo sent with it leads to its caption; several, ZIPs, or one that has to wait, to their job."""
     if request.method != "POST":
+        try:
+            serving.engine()
+        except ModelUnavailable as error:
+            return _model_unavailable(request, error)
         return _home(request)
-    uploads: Sequence[File[bytes]] = request.FILES.getlist("image") or _samples(
-        request.POST.get("sample", "")
-    )
-    most = settings.UPLOAD_MAX_PHOTOS
+    uploads: list[Any] = request.FILES.getlist("image") or _samples(request.POST.get("sample", ""))
     if not uploads:
         return _home(request, ["Choose at least one photo first."], status=400)
-    if len(uploads) > most:
-        told = f"You sent {len(uploads)} photos; at most {most} are captioned at a time."
-        return _home(request, [told], status=400)
     if refusal := upload_refusal(request):
         return _home(request, [refusal.detail], status=refusal.status, headers=refusal.headers)
-    names = [name_shown(upload.name or "photo") for upload in uploads]
+    is_one = len(uploads) == 1 and not is_archive(uploads[0])
+    if is_one and (answer := _one(request, uploads[0])):
+        return answer
     try:
-        outcomes = captions_create(
-            # One byte more than allowed is enough to be refused as too large.
-            (upload.read(MAX_BYTES + 1) for upload in uploads),
+        job = job_create(
+            photos_of(uploads),
+            owner=owner_of(request),
+            caller=caller_of(request),
+            options={"num_captions": CANDIDATES},
+            name=archive_title(uploads[0].name) if len(uploads) == 1 and not is_one else "",
+            enqueue=is_one,
+        )
+    except (InvalidArchive, Overloaded, StorageUnavailable) as error:
+        refused = cast(Problem, problem_from(error))
+        return _home(request, [refused.detail], status=refused.status, headers=refused.headers)
+    if not is_one:
+        job_begin(job, is_abandoned=lambda: client_gone(request))
+    return SeeOther(reverse("job", args=[job.pk]))
+
+
+def _one(request: HttpRequest, upload: "File[bytes]") -> HttpResponse | None:
+    """The answer to a single photo; None where the model has no time for it now."""
+    name = name_shown(upload.name or "photo")
+    try:
+        caption = caption_create(
+            upload.read(MAX_BYTES + 1),  # one byte more than allowed is enough to be refused as too large
             owner=owner_of(request),
             source=Caption.Source.WEB,
-            file_names=names,
-            parameters=parameters,
+            file_name=name,
+            parameters=parameters_from(serving.engine().default_parameters, num_captions=CANDIDATES),
             is_abandoned=lambda: client_gone(request),
         )
+    except (Overloaded, DeadlineExceeded):
+        return None
     except ClientGone:
         return HttpResponse(status=400)  # for the server's log: nobody is left to read it
-    captions = [outcome for outcome in outcomes if isinstance(outcome, Caption)]
-    failures = [
-        (name, outcome)
-        for name, outcome in zip(names, outcomes, strict=True)
-        if isinstance(outcome, CaptionerError)
-    ]
-    if not captions:
-        return _all_failed(request, failures)
-    for name, failure in failures:
-        messages.error(request, f"{name}: {failure}")
-    if len(captions) == 1:
-        return SeeOther(reverse("caption", args=[captions[0].pk]))
-    new = ",".join(str(caption.pk) for caption in captions)
-    return SeeOther(f"{reverse('captions')}?{urlencode({'new': new}, safe=',')}")
+    except ModelUnavailable as error:
+        return _model_unavailable(request, error)
+    except CaptionerError as error:
+        problem = cast(Problem, problem_from(error))
+        return _home(request, [f"{name}: {error}"], status=problem.status, headers=problem.headers)
+    return SeeOther(reverse("caption", args=[caption.pk]))
 
 
-def _all_failed(request: HttpRequest, failures: list[tuple[str, CaptionerError]]) -> HttpResponse:
-    """The form again, with what was wrong with each photo; the gravest reason makes the status."""
-    for _, error in failures:
-        if isinstance(error, ModelUnavailable):
-            return _model_unavailable(request, error)
-    problems = [problem for _, error in failures if (problem := problem_from(error))]
-    gravest = max(problems, key=lambda problem: problem.status)
-    told = [f"{name}: {error}" for name, error in failures]
-    return _home(request, told, status=gravest.status, headers=gravest.headers)
-
-
-def _samples(wish: str) -> "list[File[bytes]]":
+def _samples(wish: str) -> "list[ContentFile[bytes]]":
     """The sample photo of that name, as if it had been sent."""
     folder = settings.BASE_DIR / "static" / "samples"
     return [
@@ -129,8 +137,11 @@ def _home(
         "busy": status == 429,
         "latest": own_captions(request)[:_LATEST_SHOWN],
         **import_state(),
-        "max_photos": settings.UPLOAD_MAX_PHOTOS,
-        "max_megabytes": MAX_BYTES // 2**20,
+        "max_photos": settings.JOB_MAX_PHOTOS,
+        "max_files": settings.DATA_UPLOAD_MAX_NUMBER_FILES,
+        "max_bytes": MAX_BYTES,
+        "max_archive_bytes": settings.JOB_MAX_MEGABYTES * 2**20,
+        "max_all_bytes": waiting_bytes_most(),
     }
     response = render(request, "webui/home.html", context, status=status)
     for name, value in (headers or {}).items():

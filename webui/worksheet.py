@@ -32,8 +32,8 @@ def worksheet(request: HttpRequest) -> HttpResponse:
     page = listing.page(request, ROWS)
     others = {name: value for name, value in listing.kept.items() if name != "only"}
     context = listing.context(page) | {
-        "all_query": urlencode(others, safe=","),
-        "fresh_query": urlencode(others | {"only": "unseen"}, safe=","),
+        "all_query": urlencode(others),
+        "fresh_query": urlencode(others | {"only": "unseen"}),
         "rows": [_row(caption) for caption in page.rows],
         "outcomes": captions_outcomes(page.rows),
         "fresh": sum(caption.looked_at is None and not hasattr(caption, "feedback") for caption in page.rows),

@@ -15,7 +15,10 @@ import zlib
 from dataclasses import dataclass
 
 from captioner.exceptions import InvalidImage
-from captioner.intake.limits import MAX_PIECES, MAX_PROFILE_BYTES, MAX_SCANS
+from captioner.intake.limits import MAX_BYTES, MAX_PIECES, MAX_PROFILE_BYTES, MAX_SCANS
+
+# Not AVIF: its decoder follows the size in the pixel stream, whatever size the file has announced.
+ALLOWED = "Send a JPEG, PNG, WebP, GIF or HEIC photo"
 
 _JPEG_MARKER = re.compile(
     rb"\xff[^\x00\x01\xd0-\xd8\xff]"
@@ -73,6 +76,21 @@ def photo_format(data: bytes) -> str | None:
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
         return "HEIF"
     return None
+
+
+def photo_check(data: bytes) -> str:
+    """The format of an uploaded photo, as `photo_format` tells it.
+
+    Raises `InvalidImage` for what is seen not to be a photo of ours without being decoded.
+    """
+    if not data:
+        raise InvalidImage(f"The upload is empty. {ALLOWED}.", reason="empty")
+    if len(data) > MAX_BYTES:
+        message = f"The photo takes more than {MAX_BYTES // 2**20} MB. Send a smaller copy of it."
+        raise InvalidImage(message, reason="too_large")
+    if (file_format := photo_format(data)) is None:
+        raise InvalidImage(f"This is no photo this service can read. {ALLOWED}.", reason="not_an_image")
+    return file_format
 
 
 def photo_strip(data: bytes, file_format: str) -> PhotoFile:

@@ -15,14 +15,10 @@ from PIL import GifImagePlugin, Image, ImageCms, ImageFile, JpegImagePlugin, Png
 
 from captioner.exceptions import InvalidImage, Overloaded
 from captioner.intake import hashes
-from captioner.intake.containers import photo_format, photo_strip
-from captioner.intake.limits import MAX_BYTES, MAX_PROFILE_BYTES, MAX_STORED_SIDE, SIZE_LIMIT
+from captioner.intake.containers import photo_check, photo_strip
+from captioner.intake.limits import MAX_PROFILE_BYTES, MAX_STORED_SIDE, SIZE_LIMIT
 from captioner.intake.memory import BUDGET, DECODERS, expected_memory, held_until
 from captioner.intake.orientation import upright
-
-# Not AVIF: its decoder follows the size in the pixel stream, whatever size the file has announced.
-_ALLOWED = "Send a JPEG, PNG, WebP, GIF or HEIC photo"
-
 
 # Plugins by name, not `Image.open`: nothing is guessed, and Pillow's own limits, which are global to the
 # process and far above ours, stay as they are and warn about nothing.
@@ -68,13 +64,9 @@ def photo_decode(data: bytes, *, max_wait_seconds: float = math.inf) -> DecodedP
     the photo would have to wait longer than `max_wait_seconds` for others to be decoded.
     """
     deadline = time.monotonic() + max_wait_seconds
-    if not data:
-        raise InvalidImage(f"The upload is empty. {_ALLOWED}.", reason="empty")
-    if len(data) > MAX_BYTES:
-        message = f"The photo takes more than {MAX_BYTES // 2**20} MB. Send a smaller copy of it."
-        raise InvalidImage(message, reason="too_large")
+    file_format = photo_check(data)
     try:
-        image, width, height = _read(data, deadline)
+        image, width, height = _read(data, file_format, deadline)
     except (InvalidImage, Overloaded):
         raise
     except Exception as error:
@@ -97,11 +89,8 @@ def photo_decode(data: bytes, *, max_wait_seconds: float = math.inf) -> DecodedP
     return DecodedPhoto(image, hashlib.sha256(data).hexdigest(), width, height)
 
 
-def _read(data: bytes, deadline: float) -> tuple[Image.Image, int, int]:
+def _read(data: bytes, file_format: str, deadline: float) -> tuple[Image.Image, int, int]:
     """The photo as it will be stored, and the upright width and height of the original."""
-    file_format = photo_format(data)
-    if file_format is None:
-        raise InvalidImage(f"This is no photo this service can read. {_ALLOWED}.", reason="not_an_image")
     with held_until(DECODERS, deadline):
         photo = photo_strip(data, file_format)
         if (

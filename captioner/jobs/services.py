@@ -24,7 +24,7 @@ from captioner.jobs.uploads import upload_name, upload_store, uploads_clear
 from captioner.jobs.worker import job_finish_if_done
 from captioner.models import Job, JobPhoto, Owner
 
-_STORE_THREADS = 8
+STORE_THREADS = 8
 _ROOM_RETRY_AFTER = 30.0  # seconds
 
 
@@ -34,11 +34,14 @@ def job_create(
     owner: Owner,
     caller: str = "",
     options: dict[str, int] | None = None,
+    name: str = "",
+    enqueue: bool = True,
     on_created: Callable[[Job], None] = lambda _: None,
 ) -> Job:
     """Keep the photos and have them captioned; `options` are wishes as in `parameters_from`.
 
     `caller` is among whose waiting jobs it counts, as in `jobs_room_check`; nobody's where it is empty.
+    Without `enqueue`, the caller has them captioned with `job_begin`.
     `on_created` is called with the job in the transaction that completes it. The job is complete when this returns,
     whether or not the broker could be told.
 
@@ -54,10 +57,11 @@ def job_create(
         options=options or {},
         size=sum(photo.size for photo in photos if photo.size <= MAX_BYTES),
         caller=caller,
+        name=name,
     )
     try:  # counted with this job, so that many that come at once cannot all find room
         jobs_room_check(caller)
-        with ThreadPoolExecutor(_STORE_THREADS) as pool:
+        with ThreadPoolExecutor(STORE_THREADS) as pool:
             rows = list(pool.map(partial(upload_store, job.pk), range(len(photos)), photos))
     except BaseException:
         for index in range(len(photos)):
@@ -69,18 +73,24 @@ def job_create(
         job.status = Job.Status.QUEUED
         job.save(update_fields=["status"])
         on_created(job)
-        transaction.on_commit(partial(photos_enqueue, job.photos.pending()))
+        if enqueue:
+            transaction.on_commit(partial(photos_enqueue, job.photos.pending()))
     job_finish_if_done(job.pk)  # when none of its photos can be captioned
     return job
 
 
-def jobs_room_check(caller: str, *, more: int = 0) -> None:
-    """Raises `Overloaded` where this caller would have too many jobs waiting, or too many bytes, with `more` jobs."""
+def waiting_bytes_most() -> int:
+    """How many bytes of one caller's photos may wait at a time, in all their jobs."""
+    return max(settings.JOB_MAX_WAITING_MEGABYTES, settings.JOB_MAX_MEGABYTES) * 2**20
+
+
+def jobs_room_check(caller: str, *, more: int = 0, more_bytes: int = 0) -> None:
+    """Raises `Overloaded` where, with `more`, too many jobs of this caller would wait, or too many bytes."""
     if not caller:
         return
     waiting = Job.objects.filter(caller=caller).aggregate(jobs=Count("pk"), size=Sum("size", default=0))
-    most_bytes = max(settings.JOB_MAX_WAITING_MEGABYTES, settings.JOB_MAX_MEGABYTES) * 2**20
-    if waiting["jobs"] + more > settings.JOB_MAX_WAITING or waiting["size"] > most_bytes:
+    is_many = waiting["jobs"] + more > settings.JOB_MAX_WAITING
+    if is_many or waiting["size"] + more_bytes > waiting_bytes_most():
         message = (
             "Too many of your photos wait to be captioned. Send more when a job is finished, or cancel one."
         )

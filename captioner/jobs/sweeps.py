@@ -21,7 +21,7 @@ _UNFINISHED = (Job.Status.QUEUED, Job.Status.RUNNING)
 def jobs_sweep() -> int:
     """Enqueue photos that no message leads to, and finish what was left; returns how many photos were enqueued."""
     now = timezone.now()
-    never_enqueued = Q(enqueued_at__isnull=True)
+    never_enqueued = Q(enqueued_at__isnull=True, leased_until__isnull=True)
     worker_died_or_retry = Q(leased_until__lt=now)
     lost_after = _LOST_AFTER if queue_is_empty() else _LOST_ANYWAY_AFTER
     message_lost = Q(leased_until__isnull=True, enqueued_at__lt=now - lost_after)

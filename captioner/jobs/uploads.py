@@ -16,7 +16,7 @@ from captioner.exceptions import InvalidArchive
 from captioner.intake.limits import MAX_BYTES
 from captioner.jobs.archives import SentPhoto, archive_photos
 from captioner.jobs.names import name_shown
-from captioner.models import JobPhoto
+from captioner.models import JOB_NAME_MAX_LENGTH, JobPhoto
 
 
 def photos_sent(
@@ -40,6 +40,36 @@ def photos_sent(
         SentPhoto(name_shown(image.name or "photo"), image.size or 0, partial(_upload_read, image))
         for image in images
     ]
+
+
+def photos_of(uploads: "Sequence[UploadedFile[bytes]]") -> list[SentPhoto]:
+    """The photos of uploaded files in their order, ZIPs of them opened, checked against the limits of a job.
+
+    Raises `InvalidArchive`.
+    """
+    photos = [
+        photo
+        for upload in uploads
+        for photo in (photos_sent(upload, []) if is_archive(upload) else photos_sent(None, [upload]))
+    ]
+    if len(photos) > settings.JOB_MAX_PHOTOS:
+        message = (
+            f"These are {len(photos):,} photos; at most {settings.JOB_MAX_PHOTOS:,} are taken at a time."
+        )
+        raise InvalidArchive(message, reason="too_many")
+    if sum(photo.size for photo in photos) > settings.JOB_MAX_MEGABYTES * 2**20:
+        message = f"Together they have more than {settings.JOB_MAX_MEGABYTES} MB. Send them in parts."
+        raise InvalidArchive(message, reason="too_large")
+    return photos
+
+
+def is_archive(upload: "UploadedFile[bytes]") -> bool:
+    return str(upload.name).lower().endswith(".zip")
+
+
+def archive_title(name: str | None) -> str:
+    """What a job is called by the name of the ZIP it came in."""
+    return name_shown(name or "")[: -len(".zip")][:JOB_NAME_MAX_LENGTH].strip()
 
 
 def _upload_read(upload: "UploadedFile[bytes]") -> bytes:

@@ -1,8 +1,9 @@
 """What a worker does with the photos of a message: claim them, caption them, release what it could not finish."""
 
 import math
+import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from itertools import islice
 from typing import Any
@@ -16,6 +17,7 @@ from captioner.captions.captions import captions_create, parameters_from
 from captioner.captions.memory import memory
 from captioner.exceptions import (
     CaptionerError,
+    ClientGone,
     DeadlineExceeded,
     InvalidImage,
     ModelUnavailable,
@@ -23,6 +25,7 @@ from captioner.exceptions import (
     PhotoDone,
     StorageUnavailable,
 )
+from captioner.jobs.messages import photos_enqueue
 from captioner.jobs.uploads import upload_read, uploads_clear
 from captioner.models import Caption, Job, JobPhoto
 from captioner.serving.process import serving
@@ -31,6 +34,8 @@ MAX_ATTEMPTS = 3  # of a photo that was not captioned for no fault of its own, o
 # A worker is taken for dead this long after it claimed a batch; were it only slow, work would be done twice, no more.
 _LEASE = 3 * timedelta(seconds=settings.CAPTION_TIMEOUT_SECONDS)
 _RETRY_AFTER = timedelta(seconds=30)
+# Photos of a new job that are captioned while its sender waits, at most; none is begun after so many seconds.
+BEGIN_MOST, _BEGIN_SECONDS = 20, 3.0
 
 
 def job_photos_caption(job_id: uuid.UUID, indexes: Sequence[int]) -> None:
@@ -58,6 +63,26 @@ def job_photos_caption(job_id: uuid.UUID, indexes: Sequence[int]) -> None:
         job_finish_if_done(job.pk)
 
 
+def job_begin(job: Job, *, is_abandoned: Callable[[], bool]) -> None:
+    """Caption the first photos of a new job in this process, as long as somebody may wait for a page; workers get the
+    others, and what this process has no time for.
+    """
+    ends_at = time.monotonic() + _BEGIN_SECONDS
+    indexes = iter(range(BEGIN_MOST))
+    try:
+        while time.monotonic() < ends_at and (batch := list(islice(indexes, settings.CAPTION_MAX_BATCH))):
+            if not (photos := _claim(job, batch)):
+                break
+            _caption(job, photos, source=Caption.Source.WEB, is_abandoned=is_abandoned)
+    except (ClientGone, ModelUnavailable):
+        pass  # workers have all the time
+    pending = job.photos.pending()
+    # That this process was busy is no fault of the photos'.
+    pending.filter(index__lt=BEGIN_MOST).update(attempts=0)
+    photos_enqueue(pending)
+    job_finish_if_done(job.pk)
+
+
 def _claim(job: Job, indexes: Sequence[int]) -> list[JobPhoto]:
     """Take what is to be captioned for a while, or for ever where that was tried too often."""
     now = timezone.now()
@@ -78,7 +103,13 @@ def _claim(job: Job, indexes: Sequence[int]) -> list[JobPhoto]:
     return claimed
 
 
-def _caption(job: Job, photos: list[JobPhoto]) -> None:
+def _caption(
+    job: Job,
+    photos: list[JobPhoto],
+    *,
+    source: Caption.Source = Caption.Source.BATCH,
+    is_abandoned: Callable[[], bool] = lambda: False,
+) -> None:
     inputs: list[tuple[JobPhoto, bytes]] = []
     for photo in photos:
         try:
@@ -88,9 +119,10 @@ def _caption(job: Job, photos: list[JobPhoto]) -> None:
     outcomes = captions_create(
         [data for _, data in inputs],
         owner=job.owner,
-        source=Caption.Source.BATCH,
+        source=source,
         file_names=[photo.name for photo, _ in inputs],
         parameters=parameters_from(serving.engine().default_parameters, **job.options),
+        is_abandoned=is_abandoned,
         on_logged=lambda place, caption: _captioned(inputs[place][0], caption),
     )
     for (photo, _), outcome in zip(inputs, outcomes, strict=True):

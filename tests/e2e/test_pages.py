@@ -42,7 +42,7 @@ def test_chosen_photos_are_previewed_and_captioned_together(page: Page) -> None:
     )
     expect(page.locator("[data-upload-status]")).to_have_text("2 photos chosen")
     page.get_by_role("button", name="Write the captions").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("2 new captions")
+    expect(page.get_by_role("heading", level=1)).to_have_text("2 photos")
     expect(page.locator(".card")).to_have_count(2)
 
 

@@ -7,7 +7,9 @@ from django.contrib.auth.models import User
 from playwright.sync_api import Page, expect
 
 from captioner.captions.api_keys import api_key_create
+from captioner.exceptions import Overloaded
 from captioner.models import Feedback
+from tests.conftest import FakeEngine
 from tests.e2e.conftest import NewContext, Site, caption_photo
 from tests.e2e.test_design import sign_in
 from tests.photos import draw_landscape
@@ -103,14 +105,15 @@ def test_a_key_is_made_copied_and_revoked_without_javascript_too(new_context: Ne
 
 
 def test_a_job_is_sent_watched_and_stopped_without_javascript(
-    new_context: NewContext, site: Site, job: str
+    new_context: NewContext, site: Site, fake_engine: FakeEngine, job: str
 ) -> None:
+    fake_engine.error = Overloaded("The queue is full.", retry_after=3)
     page = new_context(java_script_enabled=False).new_page()
     sign_in(page, site)
-    page.get_by_role("link", name="Batch").click()
+    page.get_by_role("link", name="New").click()
     photo = {"name": "hills.jpg", "mimeType": "image/jpeg", "buffer": draw_landscape()}
-    page.set_input_files("#photos", [photo, photo | {"name": "more.jpg"}])
-    page.get_by_role("button", name="Caption them all").click()
+    page.set_input_files("#image", [photo, photo | {"name": "more.jpg"}])
+    page.get_by_role("button", name="Write the captions").click()
     expect(page.get_by_text("2 to go")).to_be_visible()
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_text("2 not captioned")).to_be_visible()

@@ -209,7 +209,7 @@ def slow_uploads(nginx: production.Nginx, path: str, size: int, *, count: int) -
         return sorted(pool.map(slow_upload, range(count)))
 
 
-@pytest.mark.parametrize("path", ["/", "/jobs/", "/api/v1/jobs"])
+@pytest.mark.parametrize("path", ["/", "/uploads/x/1", "/api/v1/jobs"])
 def test_few_large_bodies_at_a_time_are_taken_from_one_address(site: Production, path: str) -> None:
     """They wait where nginx has little room; so nobody fills it, and small ones go on."""
     large = slow_uploads(site.nginx, path, 290 * 2**20, count=4)

@@ -1,5 +1,4 @@
 import re
-import uuid
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -217,25 +216,6 @@ def test_search_is_kept_from_page_to_page(client: Client, fake_engine: FakeEngin
 @pytest.mark.parametrize("query", ["a%00b", "x" * 201])
 def test_a_search_that_cannot_be_done_is_a_bad_request(client: Client, query: str) -> None:
     assert client.get(f"/captions/?q={query}").status_code == 400
-
-
-def test_new_captions_are_shown_alone(
-    client: Client, fake_engine: FakeEngine, user: User, other_user: User
-) -> None:
-    captions = make_captions(Owner(user=user), 3)
-    foreign = make_captions(Owner(user=other_user), 1)
-    new = [str(caption.pk) for caption in [captions[0], captions[2], *foreign]]
-    page = text(client.get(f"/captions/?new={','.join(new)}"))
-    assert shown(page) == new[:2], "in the order in which they were chosen"
-    assert "2 new captions" in page
-
-
-def test_new_captions_that_were_deleted_are_said_to_be_gone(client: Client) -> None:
-    assert "These captions are gone." in text(client.get(f"/captions/?new={uuid.uuid4()}"))
-
-
-def test_a_damaged_link_to_new_captions_is_not_found(client: Client) -> None:
-    assert client.get("/captions/?new=1,2").status_code == 404
 
 
 def test_nobody_sees_the_captions_of_others(

@@ -1,14 +1,16 @@
 import re
+from itertools import chain
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.test import Client
 from pytest_django import Settings
 
+from captioner.celery import app
 from captioner.exceptions import ClientGone, DeadlineExceeded, ModelUnavailable, Overloaded
 from captioner.inference.types import DecodingParameters
-from captioner.models import Caption
+from captioner.jobs import worker
+from captioner.models import Caption, Job, JobPhoto
 from captioner.serving.process import serving
 from tests.conftest import FakeEngine, draw_jpeg
 from tests.webui.pages import SimpleUploadedFile, jpeg, text, upload
@@ -47,15 +49,20 @@ def test_the_page_asks_for_alternatives_with_as_many_beams_as_they_need(
     ]
 
 
-def test_several_photos_lead_to_a_page_that_shows_them(client: Client, fake_engine: FakeEngine) -> None:
+def test_several_photos_are_answered_at_once_on_the_page_of_their_job(
+    client: Client, fake_engine: FakeEngine
+) -> None:
     make = [jpeg("a.jpg", size=(64, 48)), jpeg("b.jpg", size=(40, 40)), jpeg("c.jpg", size=(30, 20))]
     response = upload(client, *make)
-    assert response.status_code == 303
-    new = parse_qs(urlsplit(response.url).query)["new"][0].split(",")
-    assert new == [str(caption.pk) for caption in Caption.objects.order_by("created_at")]
+    job = Job.objects.get()
+    assert (response.status_code, response.url) == (303, f"/jobs/{job.pk}")
     page = text(client.get(response.url))
-    assert "3 new captions" in page
-    assert page.count('class="card"') == 3
+    assert "Finished." in page
+    cards = re.findall(r'class="card-caption" dir="auto">([^<]+)', page)
+    assert cards == ["a 64 by 48 photo", "a 40 by 40 photo", "a 30 by 20 photo"], (
+        "in the order they were chosen"
+    )
+    assert {caption.source for caption in Caption.objects.all()} == {Caption.Source.WEB}
 
 
 def test_photos_that_failed_beside_good_ones_are_named_where_the_good_ones_are_shown(
@@ -65,17 +72,68 @@ def test_photos_that_failed_beside_good_ones_are_named_where_the_good_ones_are_s
         client, jpeg("a.jpg"), SimpleUploadedFile("notes.txt", b"text"), jpeg("b.jpg", colour="red")
     )
     page = text(client.get(response.url))
-    assert "2 new captions" in page
-    assert "notes.txt: " in page
-    assert "notes.txt" not in text(client.get("/captions/"))
+    assert "2 captioned, 1 failed" in page
+    assert "notes.txt" in page
+    assert "This is no photo this service can read." in page
 
 
-def test_one_good_photo_among_broken_ones_leads_to_its_result_page(
-    client: Client, fake_engine: FakeEngine
+@pytest.mark.django_db(transaction=True)
+def test_what_a_slow_model_has_no_time_for_is_left_to_workers(
+    client: Client, fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    response = upload(client, SimpleUploadedFile("notes.txt", b"text"), jpeg())
-    assert response.url == f"/captions/{Caption.objects.get().pk}"
-    assert "notes.txt: " in text(client.get(response.url))
+    """Some are answered, some refused by a full queue, some not begun: all are captioned in the end."""
+    sent: list[list[int]] = []
+    monkeypatch.setattr(app, "send_task", lambda _task, arguments, **_: sent.append(arguments[1]))
+    monkeypatch.setattr(serving, "refresh", lambda **_: fake_engine)
+    submit, photos = fake_engine.submit, []
+
+    def slow(image, parameters, deadline):
+        photos.append(image)
+        if len(photos) > 3:
+            raise Overloaded("The queue is full; try again in 3 seconds.", retry_after=2.4)
+        return submit(image, parameters, deadline)
+
+    monkeypatch.setattr(fake_engine, "submit", slow)
+    monkeypatch.setattr(worker, "_BEGIN_SECONDS", 0.001)
+    response = upload(client, *(jpeg(f"{number}.jpg", size=(40 + number, 40)) for number in range(20)))
+    assert "3 captioned, 17 to go" in " ".join(text(client.get(response.url)).split())
+    assert sorted(chain(*sent)) == list(range(3, 20))
+    assert set(JobPhoto.objects.pending().values_list("attempts", "leased_until")) == {(0, None)}
+    monkeypatch.setattr(fake_engine, "submit", submit)
+    for indexes in sent:
+        worker.job_photos_caption(Job.objects.get().pk, indexes)
+    assert Caption.objects.count() == 20
+    assert "20 captioned." in text(client.get(response.url))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Overloaded("The queue is full.", retry_after=2.4), DeadlineExceeded("No caption within 20 seconds.")],
+)
+@pytest.mark.django_db(transaction=True)
+def test_a_single_photo_that_has_to_wait_becomes_a_job(
+    client: Client, fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    sent: list[list[int]] = []
+    monkeypatch.setattr(app, "send_task", lambda _task, arguments, **_: sent.append(arguments[1]))
+    fake_engine.error = error
+    response = upload(client, jpeg())
+    assert response.url == f"/jobs/{Job.objects.get().pk}"
+    assert "1 to go" in text(client.get(response.url))
+    assert sent == [[0]]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_several_photos_are_taken_while_the_model_loads(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loading() -> None:
+        raise ModelUnavailable("The model is being loaded.")
+
+    monkeypatch.setattr(app, "send_task", lambda *_, **__: None)
+    monkeypatch.setattr(serving, "engine", loading)
+    response = upload(client, jpeg("a.jpg"), jpeg("b.jpg"))
+    assert "2 to go" in text(client.get(response.url))
 
 
 @pytest.mark.parametrize(
@@ -111,26 +169,12 @@ def test_sending_no_photo_asks_for_one(client: Client, fake_engine: FakeEngine, 
 def test_too_many_photos_are_refused_together(
     client: Client, fake_engine: FakeEngine, settings: Settings
 ) -> None:
-    settings.UPLOAD_MAX_PHOTOS = 2
+    settings.JOB_MAX_PHOTOS = 2
     response = upload(client, jpeg(), jpeg(), jpeg())
-    assert response.status_code == 400
-    assert "You sent 3 photos; at most 2" in text(response)
+    assert response.status_code == 413
+    assert "These are 3 photos; at most 2 are taken at a time." in text(response)
     assert not fake_engine.submitted
-
-
-def test_an_overloaded_service_says_so_and_when_to_come_back(client: Client, fake_engine: FakeEngine) -> None:
-    fake_engine.error = Overloaded("The queue is full; try again in 3 seconds.", retry_after=2.4)
-    response = upload(client, jpeg())
-    assert (response.status_code, response["Retry-After"]) == (429, "3")
-    assert "Captioner is busy right now." in text(response)
-    assert "The queue is full" in text(response)
-
-
-def test_a_missed_deadline_is_told_on_the_form(client: Client, fake_engine: FakeEngine) -> None:
-    fake_engine.error = DeadlineExceeded("No caption within 20 seconds; please try again.")
-    response = upload(client, jpeg())
-    assert response.status_code == 504
-    assert "No caption within 20 seconds" in text(response)
+    assert not Job.objects.exists()
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
@@ -141,7 +185,7 @@ def test_while_the_model_loads_a_page_says_so_and_looks_again_by_itself(
         raise ModelUnavailable("The model is being loaded.")
 
     monkeypatch.setattr(serving, "engine", loading)
-    response = getattr(client, method)("/")
+    response = client.get("/") if method == "get" else upload(client, jpeg())
     assert (response.status_code, response["Retry-After"]) == (503, "5")
     assert "The model is being loaded." in text(response)
     assert '<meta http-equiv="refresh" content="5; url=/">' in text(response)

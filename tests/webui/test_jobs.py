@@ -25,6 +25,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def _no_broker(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "refresh", lambda **_: fake_engine)
     monkeypatch.setattr(app, "send_task", lambda *_, **__: None)
+    monkeypatch.setattr("webui.home.job_begin", lambda *_, **__: None)  # workers do it all
 
 
 def zipped(**photos: bytes) -> SimpleUploadedFile:
@@ -36,7 +37,7 @@ def zipped(**photos: bytes) -> SimpleUploadedFile:
 
 
 def send(client: Client, *files: SimpleUploadedFile):
-    return client.post("/jobs/", {"photos": list(files)})
+    return client.post("/", {"image": list(files)})
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,30 @@ def test_an_archive_or_photos_become_a_job_that_is_watched(client: Client, files
     assert "2 to go" in page
     assert 'http-equiv="refresh"' in page
     assert "Stop" in page
-    assert "2 photos" in text(client.get("/jobs/"))
+    assert (job.name or "2 photos") in text(client.get("/jobs/"))
+
+
+def test_photos_and_archives_come_together_in_their_order(client: Client) -> None:
+    address = send(client, jpeg("first.jpg"), zipped(b=draw_jpeg(), a=draw_jpeg()), jpeg("last.jpg")).url
+    assert list(JobPhoto.objects.values_list("name", flat=True)) == [
+        "first.jpg",
+        "b.jpg",
+        "a.jpg",
+        "last.jpg",
+    ]
+    assert "4 photos" in text(client.get(address))
+
+
+def test_a_job_has_the_name_that_its_owner_gives_it(client: Client) -> None:
+    address = send(client, zipped(a=draw_jpeg())).url
+    assert ">Holiday</h1>" in text(client.get(address)), "as the ZIP was called"
+    response = client.post(f"{address}/name", {"name": f"  <Crete>\0 {'x' * 200}"}, follow=True)
+    assert "&lt;Crete&gt;" in text(response)
+    assert len(Job.objects.get().name) <= 100
+    assert "&lt;Crete&gt;" in text(client.get("/jobs/"))
+    client.post(f"{address}/name", {"name": " "})
+    assert ">1 photo</h1>" in text(client.get(address))
+    assert Client().post(f"{address}/name", {"name": "mine"}).status_code == 404
 
 
 def test_a_finished_job_offers_its_captions_and_rests(client: Client) -> None:
@@ -88,9 +112,8 @@ def test_a_job_is_stopped_by_a_post_only(client: Client) -> None:
 @pytest.mark.parametrize(
     ("files", "status", "told"),
     [
-        (list, 400, "Choose a ZIP or some photos first."),
+        (list, 400, "Choose at least one photo first."),
         (lambda: [SimpleUploadedFile("a.zip", b"none")], 415, "This is no ZIP archive that can be read."),
-        (lambda: [zipped(a=draw_jpeg()), jpeg()], 413, "Send one ZIP alone, or photos."),
         (lambda: [zipped()], 422, "There is nothing in the archive."),
     ],
 )
@@ -115,7 +138,7 @@ def test_nobody_elses_job_is_there(client: Client, user: User) -> None:
     stranger.force_login(user)
     assert stranger.get(address).status_code == 404
     assert stranger.post(f"{address}/cancel").status_code == 404
-    assert "Your jobs" not in text(stranger.get("/jobs/"))
+    assert "/jobs/" + address.rsplit("/", 1)[-1] not in text(stranger.get("/jobs/"))
 
 
 def test_a_job_is_deleted_by_its_owner_and_its_captions_stay(client: Client) -> None:

@@ -12,7 +12,7 @@ from django.test import Client
 from django.utils import timezone
 
 from captioner.captions.feedback import feedback_review, feedback_submit
-from captioner.models import Caption, Feedback, FeedbackUse, Owner
+from captioner.models import Caption, Feedback, FeedbackUse, Job, Owner
 from models_registry.models import ModelVersion
 from tests.conftest import FakeEngine
 from tests.webui.pages import jpeg, make_captions, text, upload
@@ -48,15 +48,15 @@ def exported(client: Client, **fields) -> str:
 
 def test_each_photo_is_a_row_with_its_name_and_its_caption(client: Client, fake_engine: FakeEngine) -> None:
     address = upload(client, jpeg("one.jpg"), jpeg("two & more.jpg", size=(60, 40))).url
-    new = re.search(r"\?(new=.+)", address)[1]
-    page = text(client.get(f"/worksheet?{new}"))
+    job = f"job={Job.objects.get().pk}"
+    page = text(client.get(f"/worksheet?{job}"))
     assert len(rows(page)) == 2
     assert page.index("one.jpg") < page.index("two &amp; more.jpg"), "as they were sent"
     assert ">\na 64 by 48 photo</textarea>" in page
     assert page.count("Not looked at</span>") == 2
     assert '<span class="doubt doubt-2">photo</span>' in page
     assert "The model doubts: photo." in page
-    assert f'href="/worksheet?{new}"' in text(client.get(address))
+    assert f'href="/worksheet?{job}"' in text(client.get(address))
 
 
 def test_a_row_is_saved_for_its_owner_and_the_log_keeps_the_models(

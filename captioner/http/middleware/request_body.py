@@ -19,9 +19,9 @@ class RequestBodyMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         length = int(request.META.get("CONTENT_LENGTH") or 0)
-        largest_form = settings.UPLOAD_MAX_PHOTOS * MAX_BYTES + _FORM_FIELDS_BYTES
-        if (
-            request.content_type == "application/x-www-form-urlencoded" and length > _FORM_FIELDS_BYTES
-        ) or length > max(largest_form, settings.JOB_MAX_MEGABYTES * 2**20):
+        largest = max(MAX_BYTES + _FORM_FIELDS_BYTES, settings.JOB_MAX_MEGABYTES * 2**20)
+        if request.content_type == "application/x-www-form-urlencoded":
+            largest = _FORM_FIELDS_BYTES
+        if length > largest:
             raise RequestDataTooBig(f"The request body has {length:,} bytes.")
         return self.get_response(request)
