@@ -207,79 +207,9 @@ if (sheet) {
   }
 }
 
-// --- Upload: previews, drag and drop, paste, and a button that says it is busy -------------------------------------
+// --- A button that says it is busy -------------------------------------------------------------------------------
 
-function dropzoneEnhance(zone) {
-  const input = zone.querySelector("input[type=file]");
-  const previews = zone.querySelector("[data-previews]");
-  const status = document.querySelector("[data-upload-status]");
-
-  const show = () => {
-    for (const image of previews.querySelectorAll("img")) URL.revokeObjectURL(image.src);
-    const files = [...input.files];
-    previews.replaceChildren(...files.map(preview));
-    previews.hidden = files.length === 0;
-    zone.classList.toggle("has-photos", files.length > 0);
-    zone.querySelector(".dropzone-title").textContent = files.length ? "Choose others" : "Choose photos";
-    const noun = files.length === 1 ? "photo" : "photos";
-    status.textContent = files.length ? `${files.length} ${noun} chosen` : "";
-    document.querySelector("[data-submit]").textContent = files.length === 1 ? "Write the caption" : "Write the captions";
-  };
-
-  const take = (files) => {
-    const photos = [...files].filter((file) => file.type.startsWith("image/") || /\.hei[cf]$/i.test(file.name));
-    if (!photos.length) return (status.textContent = "That was no photo.");
-    const transfer = new DataTransfer();
-    for (const photo of photos) transfer.items.add(photo);
-    input.files = transfer.files;
-    show();
-  };
-
-  zone.classList.add("is-enhanced");
-  for (const hint of zone.querySelectorAll("[data-enhanced]")) hint.hidden = false;
-  input.addEventListener("change", show);
-  for (const type of ["dragenter", "dragover"]) {
-    zone.addEventListener(type, (event) => {
-      event.preventDefault();
-      zone.classList.add("is-over");
-    });
-  }
-  zone.addEventListener("dragleave", (event) => {
-    if (!zone.contains(event.relatedTarget)) zone.classList.remove("is-over");
-  });
-  zone.addEventListener("drop", (event) => {
-    event.preventDefault();
-    zone.classList.remove("is-over");
-    take(event.dataTransfer.files);
-  });
-  document.addEventListener("paste", (event) => {
-    if (event.clipboardData.files.length) take(event.clipboardData.files);
-  });
-  if (input.files.length) show(); // the browser kept them over a reload
-}
-
-function preview(file) {
-  const item = document.createElement("li");
-  const image = document.createElement("img");
-  image.alt = "";
-  image.src = URL.createObjectURL(file);
-  image.addEventListener("error", () => image.replaceWith(blank()), { once: true }); // HEIC, in most browsers
-  const name = document.createElement("span");
-  name.className = "preview-name";
-  name.textContent = file.name;
-  item.append(image, name);
-  return item;
-}
-
-function blank() {
-  const box = document.createElement("div");
-  box.className = "no-preview";
-  return box;
-}
-
-for (const zone of document.querySelectorAll("[data-dropzone]")) dropzoneEnhance(zone);
-
-for (const form of document.querySelectorAll("form:not([data-feedback])")) {
+for (const form of document.querySelectorAll("form:not([data-feedback], [data-upload])")) {
   const button = form.querySelector("[data-busy]");
   if (!button) continue;
   let label = "";
@@ -288,8 +218,6 @@ for (const form of document.querySelectorAll("form:not([data-feedback])")) {
     label = button.textContent;
     button.ariaDisabled = "true";
     button.textContent = button.dataset.busy;
-    const status = form.querySelector("[data-upload-status]");
-    if (status) status.textContent = "Uploading the photos and writing captions.";
   });
   // Coming back with the browser's back button finds the page as it was left.
   window.addEventListener("pageshow", (event) => {

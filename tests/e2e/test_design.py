@@ -79,7 +79,7 @@ def test_an_empty_history_and_a_refused_upload_are_accessible(
     page.set_input_files("#image", {"name": long_name, "mimeType": "image/jpeg", "buffer": b"no photo"})
     assert overflow(page) == [0, 0]
     page.get_by_role("button", name="Write the caption").click()
-    expect(page.get_by_role("alert")).to_be_visible()
+    expect(page.get_by_text("This is no photo this service can read.")).to_be_visible()
     assert violations(page) == ""
     assert overflow(page) == [0, 0]
 

@@ -1,107 +1,19 @@
 """The pages in a browser, with and without JavaScript."""
 
-import base64
 import re
 
 import pytest
-from playwright.sync_api import JSHandle, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 
 from captioner.models import Caption, Feedback
-from tests.e2e.conftest import NewContext, caption_photo, photo_file
-from tests.photos import draw_landscape
+from tests.e2e.conftest import NewContext, caption_photo
 
 pytestmark = [pytest.mark.e2e, pytest.mark.django_db(transaction=True)]
-
-
-def transfer(page: Page, name: str = "dropped.jpg", kind: str = "image/jpeg") -> JSHandle:
-    """The payload of a drop or a paste: one file."""
-    return page.evaluate_handle(
-        """([name, kind, data]) => {
-            const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
-            const transfer = new DataTransfer();
-            transfer.items.add(new File([bytes], name, { type: kind }));
-            return transfer;
-        }""",
-        [name, kind, base64.b64encode(draw_landscape()).decode()],
-    )
 
 
 def saved() -> tuple[int | None, str]:
     feedback = Feedback.objects.get()
     return feedback.rating, feedback.ideal_caption
-
-
-# --- Upload ---
-
-
-def test_chosen_photos_are_previewed_and_captioned_together(page: Page) -> None:
-    page.goto("/")
-    page.set_input_files("#image", [photo_file("one.jpg"), photo_file("two.jpg", (320, 200))])
-    expect(page.get_by_role("list", name="Chosen photos").get_by_role("listitem")).to_have_text(
-        ["one.jpg", "two.jpg"]
-    )
-    expect(page.locator("[data-upload-status]")).to_have_text("2 photos chosen")
-    page.get_by_role("button", name="Write the captions").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("2 photos")
-    expect(page.locator(".card")).to_have_count(2)
-
-
-def test_a_photo_can_be_dropped(page: Page) -> None:
-    page.goto("/")
-    zone = page.locator("[data-dropzone]")
-    zone.dispatch_event("dragover", {"dataTransfer": transfer(page)})
-    expect(zone).to_have_class(re.compile("is-over"))
-    zone.dispatch_event("drop", {"dataTransfer": transfer(page)})
-    expect(page.get_by_text("dropped.jpg")).to_be_visible()
-    page.get_by_role("button", name="Write the caption").click()
-    expect(page.get_by_role("img", name="a 640 by 480 photo")).to_be_visible()
-
-
-def test_a_photo_can_be_pasted(page: Page) -> None:
-    page.goto("/")
-    page.evaluate(
-        "data => document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data }))",
-        transfer(page, "pasted.png"),
-    )
-    expect(page.get_by_text("pasted.png")).to_be_visible()
-
-
-def test_dropping_something_else_says_so(page: Page) -> None:
-    page.goto("/")
-    page.locator("[data-dropzone]").dispatch_event(
-        "drop", {"dataTransfer": transfer(page, "notes.txt", "text/plain")}
-    )
-    expect(page.locator("[data-upload-status]")).to_have_text("That was no photo.")
-    expect(page.locator("[data-previews]")).to_be_hidden()
-
-
-def test_the_button_is_busy_and_sends_once_while_the_photo_is_on_its_way(page: Page) -> None:
-    page.goto("/")
-    page.evaluate(
-        """() => {
-            window.sent = 0;
-            window.addEventListener("submit", (event) => {
-                if (!event.defaultPrevented) window.sent += 1;
-                event.preventDefault(); // as if the answer took for ever
-            });
-        }"""
-    )
-    page.set_input_files("#image", photo_file())
-    button = page.locator("[data-submit]")
-    button.click()
-    expect(button).to_have_text("Looking…")
-    expect(button).to_have_attribute("aria-disabled", "true")
-    expect(page.locator("[data-upload-status]")).to_have_text("Uploading the photos and writing captions.")
-    page.get_by_role("button", name="Looking…").press("Enter")
-    assert page.evaluate("window.sent") == 1
-
-
-def test_a_photo_that_is_none_is_refused_on_the_page(page: Page) -> None:
-    page.goto("/")
-    page.set_input_files("#image", {"name": "fake.jpg", "mimeType": "image/jpeg", "buffer": b"no photo"})
-    page.get_by_role("button", name="Write the caption").click()
-    expect(page.get_by_role("alert")).to_contain_text("fake.jpg: ")
-    expect(page.get_by_label("Choose photos")).to_be_attached()
 
 
 # --- The result ---

@@ -293,7 +293,7 @@ def test_a_nameless_entry_is_no_photo_and_no_defect(program: Client) -> None:
     response = send(program, archive)
     assert response.status_code == 202
     assert response.json()["photos"]["total"] == 1
-    page = program.post("/jobs/", {"photos": upload("photos.zip", archive)})
+    page = program.post("/", {"image": upload("photos.zip", archive)})
     assert page.status_code == 303
 
 
@@ -319,7 +319,9 @@ def test_visitors_of_one_address_share_what_may_wait(messages: list, settings) -
     settings.JOB_MAX_WAITING, settings.TRUSTED_PROXIES = 1, 1
     assert send(Client(), two_photos(), X_Forwarded_For="192.0.2.1").status_code == 202
     page = Client().post(
-        "/jobs/", {"photos": upload("a.jpg", draw_jpeg())}, headers={"X-Forwarded-For": "192.0.2.1"}
+        "/",
+        {"image": [upload("a.jpg", draw_jpeg()), upload("b.jpg", draw_jpeg())]},
+        headers={"X-Forwarded-For": "192.0.2.1"},
     )
     assert page.status_code == 429
     assert "Too many of your photos wait" in page.content.decode()
