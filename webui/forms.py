@@ -47,7 +47,8 @@ class CaptionFilterForm(forms.Form):
         if wish["until"]:
             captions = captions.filter(created_at__lt=_midnight(wish["until"] + timedelta(days=1)))
         if wish["job"]:
-            captions = captions.filter(job_photo__job=wish["job"])
+            # In the order in which they were sent, here and in what is taken along.
+            captions = captions.filter(job_photo__job=wish["job"]).order_by("job_photo__index")
         return captions
 
 

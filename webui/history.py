@@ -35,10 +35,10 @@ class Listing:
     def page(self, request: HttpRequest, size: int) -> Page[Caption]:
         """The page that the address names. Raises `Http404` where there never was one."""
         newer, older = request.GET.get("newer", ""), request.GET.get("older", "")
-        if self.filter.is_valid() and self.filter.cleaned_data["job"]:  # in the order in which they were sent
+        if self.filter.is_valid() and self.filter.cleaned_data["job"]:
             if not (older or "0").isdecimal():
                 raise Http404("This page link is damaged. Start again from the job.")
-            rest = self.found.filter(job_photo__index__gte=int(older or "0")).order_by("job_photo__index")
+            rest = self.found.filter(job_photo__index__gte=int(older or "0"))
             rows = list(rest.select_related("job_photo")[: size + 1])
             return Page(rows[:size], older=str(rows[size].job_photo.index) if len(rows) > size else "")
         try:
