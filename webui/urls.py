@@ -4,7 +4,7 @@ from django.contrib.auth.views import LogoutView, PasswordChangeView
 from django.urls import path, reverse_lazy
 
 from captioner.http.sign_in import OwnPasswordForm
-from webui import account, caption, history, home, jobs, review, sign_in, uploads, worksheet
+from webui import account, caption, history, home, jobs, review, sign_in, worksheet
 
 urlpatterns = [
     path("", home.home, name="home"),
@@ -25,10 +25,10 @@ urlpatterns = [
     path("jobs/<uuid:pk>/name", jobs.job_rename, name="job-rename"),
     path("jobs/<uuid:pk>/cancel", jobs.job_cancel, name="job-cancel"),
     path("jobs/<uuid:pk>/delete", jobs.job_delete, name="job-delete"),
-    path("uploads", uploads.begin, name="uploads"),
-    path("uploads/<uuid:pk>", uploads.done, name="upload"),
-    path("uploads/<uuid:pk>/<int:place>", uploads.photo, name="upload-photo"),
-    path("uploads/<uuid:pk>/cancel", uploads.cancel, name="upload-cancel"),
+    path("uploads", jobs.upload_begin, name="uploads"),
+    path("uploads/<uuid:pk>", jobs.upload_done, name="upload"),
+    path("uploads/<uuid:pk>/<int:place>", jobs.upload_photo, name="upload-photo"),
+    path("uploads/<uuid:pk>/cancel", jobs.upload_cancel, name="upload-cancel"),
     path("review/", review.page, name="review"),
     path("review/<int:pk>", review.decide, name="review-decide"),
     path("review/undo", review.undo, name="review-undo"),
