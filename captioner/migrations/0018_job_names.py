@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('captioner', '0016_longer_captions'),
+        ('captioner', '0017_model_imports'),
     ]
 
     operations = [
