@@ -357,9 +357,8 @@ elif CELERY_BROKER_URL.startswith(("redis://", "rediss://")):
 # Training has a queue of its own, which only the trainer consumes: a run may take hours.
 CELERY_TASK_ROUTES = {
     "training.tasks.run_execute_task": {"queue": "training"},
-    "captioner.tasks.model_import_task": {
-        "queue": "training"
-    },  # whose process has the memory, and gives it back
+    # Its process has the memory, and gives it back.
+    "captioner.tasks.model_import_task": {"queue": "training"},
     "training.tasks.features_forget_task": {"queue": "training"},
 }
 # The schedule is kept in the database, where the admin edits it. These entries are written there at every start of

@@ -72,25 +72,24 @@ def _said(shown: Caption) -> dict[str, Any]:
 def _caption(
     request: HttpRequest, shown: Caption, form: FeedbackForm, status: int = 200, **more: Any
 ) -> HttpResponse:
-    own = own_captions(request)
+    own, feedback = own_captions(request), getattr(shown, "feedback", None)
     # The words and the confidence are the model's own.
     words = shown_words(shown.words) if shown.final_source == "model" else []
-    now_version = shown.feedback.now_says_version if hasattr(shown, "feedback") else ""
     context = {
         "caption": shown,
         "newer": own.newer_than(shown.created_at, shown.pk).reverse().first(),
         "older": own.older_than(shown.created_at, shown.pk).first(),
-        "feedback": getattr(shown, "feedback", None),
+        "feedback": feedback,
         "words": words,
         "doubted": [(place, word) for place, word in enumerate(words) if word.step],
         "replaced": None,
         "then_name": version_name(shown.model_version),
-        "now_name": version_name(now_version),
+        "now_name": version_name(feedback.now_says_version if feedback else ""),
         "hints": [] if shown.is_decorative else alt_hints(shown.final_text),
         "img_tag": img_tag(shown),
         "confidence": None if shown.confidence is None else percent_of(shown.confidence),
         "remembered": _remembered(request, shown),
-        "states": feedback_states(shown.feedback) if hasattr(shown, "feedback") else [],
+        "states": feedback_states(feedback) if feedback else [],
         "form": form,
         "max_length": IDEAL_CAPTION_MAX_LENGTH,
         # Once, however many saves hastily followed each other.
